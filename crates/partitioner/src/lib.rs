@@ -1,1 +1,62 @@
-//! See the workspace's ARCHITECTURE.md.
+//! Which partition a record goes to.
+//!
+//! A keyed record goes by its key's hash. Keyless records go in *runs*: one choice serves many
+//! records, so that batches fill and a choice may cost more than a few nanoseconds.
+//!
+//! Everything here is pure: no clock and no random source; both are arguments.
+
+use std::fmt;
+use std::time::Instant;
+
+/// What a partitioner may look at when it chooses.
+#[derive(Debug, Clone, Copy)]
+pub struct TopicView<'a> {
+    /// Topic name.
+    pub topic: &'a str,
+    /// How many partitions the topic has.
+    pub partition_count: i32,
+    /// The partitions that have a leader, ascending.
+    pub available: &'a [i32],
+    /// Batches waiting in the producer for each partition; may be shorter than the partition count
+    /// (what is missing counts as none).
+    pub queued: &'a [u32],
+    /// The configured size of a batch, in bytes.
+    pub batch_bytes: u32,
+}
+
+/// A choice that serves several keyless records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// The partition.
+    pub partition: i32,
+    /// The run ends when this many bytes went to it,
+    pub bytes: u32,
+    /// or this many records, whichever comes first.
+    pub records: u32,
+}
+
+/// What to do with a keyed record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyChoice {
+    /// To this partition.
+    Partition(i32),
+    /// As if it had no key: with the current run.
+    Run,
+}
+
+/// Chooses partitions. Called concurrently from every thread that produces; must not block.
+pub trait Partitioner: fmt::Debug + Send + Sync + 'static {
+    /// Where a record with this key goes. It may choose a partition that has no leader now: a
+    /// keyed record waits rather than changes its place.
+    fn keyed(&self, view: &TopicView<'_>, key: &[u8]) -> KeyChoice;
+
+    /// Begins a run for keyless records. `random` is fresh random bits. `previous` is the partition
+    /// of the run that just ended on the same stripe.
+    fn begin_run(
+        &self,
+        view: &TopicView<'_>,
+        now: Instant,
+        random: u64,
+        previous: Option<i32>,
+    ) -> Run;
+}

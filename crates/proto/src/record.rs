@@ -1,0 +1,88 @@
+//! A record on its way in: borrowed, so that appending it to a batch is the only copy.
+
+use std::borrow::Cow;
+
+/// One header. Keys may repeat within a record and values are any bytes, or null.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// Key; may repeat.
+    pub key: &'a str,
+    /// Value; `None` is Kafka's null, not the empty value.
+    pub value: Option<&'a [u8]>,
+}
+
+/// A record to be produced. It borrows everything it names.
+#[derive(Debug, Clone)]
+pub struct Record<'a> {
+    /// Topic.
+    pub topic: &'a str,
+    /// An explicit partition; it wins over key and partitioner.
+    pub partition: Option<i32>,
+    /// Key; `None` is null.
+    pub key: Option<&'a [u8]>,
+    /// Value; `None` is null, a tombstone on a compacted topic.
+    pub value: Option<&'a [u8]>,
+    /// Headers, in order.
+    pub headers: Cow<'a, [Header<'a>]>,
+    /// Milliseconds since the Unix epoch; `None` takes the producer's clock.
+    pub timestamp: Option<i64>,
+}
+
+impl<'a> Record<'a> {
+    /// Begins a record for `topic`, with null key and null value.
+    pub fn to(topic: &'a str) -> Self {
+        Self {
+            topic,
+            partition: None,
+            key: None,
+            value: None,
+            headers: Cow::Borrowed(&[]),
+            timestamp: None,
+        }
+    }
+
+    /// Sets the key.
+    #[must_use]
+    pub fn key<K: AsRef<[u8]> + ?Sized>(mut self, key: &'a K) -> Self {
+        self.key = Some(key.as_ref());
+        self
+    }
+
+    /// Sets the value.
+    #[must_use]
+    pub fn value<V: AsRef<[u8]> + ?Sized>(mut self, value: &'a V) -> Self {
+        self.value = Some(value.as_ref());
+        self
+    }
+
+    /// Sends the record to this partition, whatever its key.
+    #[must_use]
+    pub fn partition(mut self, partition: i32) -> Self {
+        self.partition = Some(partition);
+        self
+    }
+
+    /// Sets the record's own time, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn timestamp(mut self, millis: i64) -> Self {
+        self.timestamp = Some(millis);
+        self
+    }
+
+    /// Adds a header. The first one allocates; use [`Record::headers`] to borrow a whole list.
+    #[must_use]
+    pub fn header<V: AsRef<[u8]> + ?Sized>(mut self, key: &'a str, value: &'a V) -> Self {
+        self.headers.to_mut().push(Header {
+            key,
+            value: Some(value.as_ref()),
+        });
+        self
+    }
+
+    /// Sets all headers at once, borrowed.
+    #[must_use]
+    pub fn headers(mut self, headers: &'a [Header<'a>]) -> Self {
+        self.headers = Cow::Borrowed(headers);
+        self
+    }
+}
