@@ -7,6 +7,7 @@ pub mod batch;
 pub mod cluster;
 pub mod code;
 pub mod error;
+pub mod producer;
 pub mod record;
 pub mod setting;
 pub mod topic;

@@ -2,7 +2,7 @@
 //! them together into the one table that parsing, documentation and warnings read.
 
 /// What a setting's text must look like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     /// Any text.
     Text,

@@ -1,0 +1,56 @@
+//! What a broker answered for one partition of a Produce request, in our words.
+
+use crate::code::Code;
+use crate::topic::BrokerId;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One record of a batch that the broker found wrong (KIP-467).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordError {
+    /// Index within the batch.
+    pub index: u32,
+    /// What the broker said of it.
+    pub message: Option<Arc<str>>,
+}
+
+/// The new leader that an answer names (KIP-951).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderHint {
+    /// The new leader.
+    pub leader: BrokerId,
+    /// Its epoch.
+    pub leader_epoch: i32,
+}
+
+/// One partition's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionAnswer {
+    /// The partition's position in the request: its topic's position, then its own.
+    pub topic_index: usize,
+    /// Partition number.
+    pub partition: i32,
+    /// Kafka's code.
+    pub code: Code,
+    /// The offset of the batch's first record; `None` when the broker gave -1.
+    pub base_offset: Option<i64>,
+    /// The time the broker gave the batch, when the topic uses log-append time.
+    pub log_append_time: Option<i64>,
+    /// The partition's first offset, when told.
+    pub log_start: Option<i64>,
+    /// Records found wrong.
+    pub record_errors: Vec<RecordError>,
+    /// The broker's own words.
+    pub message: Option<Arc<str>>,
+    /// The new leader, when the answer names one.
+    pub leader_hint: Option<LeaderHint>,
+}
+
+/// A whole Produce answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProduceAnswer {
+    /// How long the broker asks us to send nothing further (KIP-219).
+    pub throttle: Duration,
+    /// One entry a partition that the broker answered, in its order.
+    pub partitions: Vec<PartitionAnswer>,
+}
