@@ -1,1 +1,19 @@
-//! Record batches, version 2.
+//! Record batches, version 2: what is in a log, in a Produce request and in a Fetch answer.
+//!
+//! A record set is read from the outside in, without copying: [`Batches`] walks its batches,
+//! [`BatchRef`] checks one batch's checksum and gives its records section (inflated if need be),
+//! [`Records`] walks the records in that section. Each layer trusts no length that it has not
+//! compared with the bytes that are there.
+
+mod compression;
+mod control;
+mod header;
+mod reader;
+mod record;
+pub mod varint;
+
+pub use compression::{Compression, Compressor, Decompressor, compress, decompress};
+pub use control::{ControlType, control_type};
+pub use header::{BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES, MAGIC};
+pub use reader::{BatchRef, Batches, TruncatedTail};
+pub use record::{HeaderRef, HeaderRefs, RecordRef, Records};

@@ -1,0 +1,179 @@
+//! Zigzag varints as record batches use them: small magnitudes of either sign take one byte.
+
+use bytes::BufMut;
+
+/// The most bytes a 32-bit varint takes.
+pub const MAX_BYTES_I32: usize = 5;
+
+/// The most bytes a 64-bit varint takes.
+pub const MAX_BYTES_I64: usize = 10;
+
+/// Reads one from the front of `input` and moves past it. `None` when the input ends first or the
+/// number does not fit; `input` is then where it was.
+#[inline]
+pub fn read_i32(input: &mut &[u8]) -> Option<i32> {
+    // Nearly every varint of a record is one byte.
+    if let [byte @ 0..0x80, rest @ ..] = *input {
+        *input = rest;
+        return Some(unzigzag_i32(u32::from(*byte)));
+    }
+    let raw = read_raw(input, MAX_BYTES_I32)?;
+    u32::try_from(raw).ok().map(unzigzag_i32)
+}
+
+/// Reads one from the front of `input` and moves past it. `None` when the input ends first or the
+/// number does not fit; `input` is then where it was.
+#[inline]
+pub fn read_i64(input: &mut &[u8]) -> Option<i64> {
+    if let [byte @ 0..0x80, rest @ ..] = *input {
+        *input = rest;
+        return Some(unzigzag_i64(u64::from(*byte)));
+    }
+    read_raw(input, MAX_BYTES_I64).map(unzigzag_i64)
+}
+
+/// Appends `value`.
+#[inline]
+pub fn write_i32(value: i32, out: &mut impl BufMut) {
+    write_i64(i64::from(value), out);
+}
+
+/// Appends `value`.
+#[inline]
+pub fn write_i64(value: i64, out: &mut impl BufMut) {
+    let mut buffer = [0; MAX_BYTES_I64];
+    let len = encode_i64(value, &mut buffer);
+    out.put_slice(buffer.get(..len).unwrap_or(&buffer));
+}
+
+/// Writes `value` to the front of `buffer` and returns how many bytes it took. A 32-bit value
+/// encodes the same widened to 64 bits.
+#[inline]
+pub fn encode_i64(value: i64, buffer: &mut [u8; MAX_BYTES_I64]) -> usize {
+    let mut raw = zigzag_i64(value);
+    let mut len = 0;
+    for byte in buffer {
+        len += 1;
+        // The truncation keeps the low seven bits, which is what goes into this byte.
+        *byte = (raw as u8) | 0x80;
+        raw >>= 7;
+        if raw == 0 {
+            *byte &= 0x7f;
+            break;
+        }
+    }
+    len
+}
+
+/// How many bytes `value` takes.
+#[inline]
+pub const fn size_of_i32(value: i32) -> usize {
+    size_of_i64(value as i64)
+}
+
+/// How many bytes `value` takes.
+#[inline]
+pub const fn size_of_i64(value: i64) -> usize {
+    // Seven bits a byte, at least one byte: "| 1" makes zero count as one bit.
+    let bits = 64 - (zigzag_i64(value) | 1).leading_zeros() as usize;
+    bits.div_ceil(7)
+}
+
+const fn zigzag_i64(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
+}
+
+const fn unzigzag_i64(raw: u64) -> i64 {
+    (raw >> 1).cast_signed() ^ -(raw & 1).cast_signed()
+}
+
+const fn unzigzag_i32(raw: u32) -> i32 {
+    (raw >> 1).cast_signed() ^ -(raw & 1).cast_signed()
+}
+
+fn read_raw(input: &mut &[u8], max_bytes: usize) -> Option<u64> {
+    let mut raw = 0u64;
+    for (index, &byte) in input.iter().take(max_bytes).enumerate() {
+        let bits = u64::from(byte & 0x7f);
+        let shift = 7 * index;
+        // The tenth byte has room for a single bit.
+        if index + 1 == MAX_BYTES_I64 && bits > 1 {
+            return None;
+        }
+        raw |= bits << shift;
+        if byte < 0x80 {
+            *input = input.get(index + 1..)?;
+            return Some(raw);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes_of(value: i64) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_i64(value, &mut out);
+        out
+    }
+
+    #[test]
+    fn encodes_as_the_protocol_guide_says() {
+        assert_eq!(bytes_of(0), [0x00]);
+        assert_eq!(bytes_of(-1), [0x01]);
+        assert_eq!(bytes_of(63), [0x7e]);
+        assert_eq!(bytes_of(-64), [0x7f]);
+        assert_eq!(bytes_of(64), [0x80, 0x01]);
+        assert_eq!(bytes_of(-65), [0x81, 0x01]);
+        assert_eq!(bytes_of(8191), [0xfe, 0x7f]);
+        assert_eq!(bytes_of(8192), [0x80, 0x80, 0x01]);
+        assert_eq!(
+            bytes_of(i64::from(i32::MAX)),
+            [0xfe, 0xff, 0xff, 0xff, 0x0f]
+        );
+        assert_eq!(
+            bytes_of(i64::from(i32::MIN)),
+            [0xff, 0xff, 0xff, 0xff, 0x0f]
+        );
+        assert_eq!(bytes_of(i64::MIN).len(), MAX_BYTES_I64);
+    }
+
+    #[test]
+    fn refuses_what_ends_early_or_does_not_fit() {
+        for bad in [
+            &[][..],
+            &[0x80],
+            &[0xff; 5],
+            &[0xff, 0xff, 0xff, 0xff, 0x1f],
+        ] {
+            let mut input = bad;
+            assert_eq!(read_i32(&mut input), None, "{bad:x?}");
+            assert_eq!(input, bad, "the input stays where it was");
+        }
+        let mut too_long = &[0xff; 11][..];
+        assert_eq!(read_i64(&mut too_long), None);
+        let mut overflowing = &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02][..];
+        assert_eq!(read_i64(&mut overflowing), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(value: i64, shift in 0u32..64, tail: Vec<u8>) {
+            let value = value >> shift;
+            let mut bytes = bytes_of(value);
+            prop_assert_eq!(bytes.len(), size_of_i64(value));
+            bytes.extend_from_slice(&tail);
+            let mut input = &bytes[..];
+            prop_assert_eq!(read_i64(&mut input), Some(value));
+            prop_assert_eq!(input, &tail[..]);
+            let mut input = &bytes[..];
+            prop_assert_eq!(read_i32(&mut input), i32::try_from(value).ok());
+            if let Ok(value) = i32::try_from(value) {
+                prop_assert_eq!(size_of_i32(value), bytes.len() - tail.len());
+            }
+        }
+    }
+}
