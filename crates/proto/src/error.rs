@@ -126,6 +126,14 @@ impl Error {
         self
     }
 
+    /// Adds what the broker itself had to say.
+    #[must_use]
+    pub fn with_message(mut self, words: &str) -> Self {
+        let inner = Arc::make_mut(&mut self.0);
+        inner.message = format!("{} ({words})", inner.message);
+        self
+    }
+
     /// What went wrong.
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind

@@ -11,9 +11,11 @@ mod header;
 mod reader;
 mod record;
 pub mod varint;
+mod writer;
 
 pub use compression::{Compression, Compressor, Decompressor, compress, decompress};
 pub use control::{ControlType, control_type};
 pub use header::{BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES, MAGIC};
 pub use reader::{BatchRef, Batches, TruncatedTail};
 pub use record::{HeaderRef, HeaderRefs, RecordRef, Records};
+pub use writer::{BatchStamp, BatchWriter, NeedsRoom, SealedRecords};

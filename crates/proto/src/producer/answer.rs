@@ -1,7 +1,7 @@
 //! What a broker answered for one partition of a Produce request, in our words.
 
 use crate::code::Code;
-use crate::topic::BrokerId;
+use crate::topic::{BrokerId, TopicId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +23,30 @@ pub struct LeaderHint {
     pub leader_epoch: i32,
 }
 
+/// How an answer names a topic: brokers from 4.1 on answer with ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnsweredTopic {
+    /// By name.
+    Name(Arc<str>),
+    /// By id.
+    Id(TopicId),
+}
+
+impl AnsweredTopic {
+    /// Whether this is the topic of that name and id.
+    pub fn is(&self, name: &str, id: Option<TopicId>) -> bool {
+        match self {
+            Self::Name(own) => &**own == name,
+            Self::Id(own) => Some(*own) == id,
+        }
+    }
+}
+
 /// One partition's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionAnswer {
-    /// The partition's position in the request: its topic's position, then its own.
-    pub topic_index: usize,
+    /// The topic, as the answer names it.
+    pub topic: AnsweredTopic,
     /// Partition number.
     pub partition: i32,
     /// Kafka's code.

@@ -1,5 +1,19 @@
-//! The producer's core: open batches, sequences, what is in flight, retries, verdicts.
+//! The producer's core: sequences, what is in flight, retries, verdicts. It opens no socket, reads
+//! no clock and starts no task: a driver feeds it and carries out what it asks for.
 
 mod answer;
+mod batch;
+mod identity;
+mod partition;
+mod sender;
+mod types;
+mod verdict;
 
-pub use answer::{LeaderHint, PartitionAnswer, ProduceAnswer, RecordError};
+pub use answer::{AnsweredTopic, LeaderHint, PartitionAnswer, ProduceAnswer, RecordError};
+pub use batch::Batch;
+pub use identity::{Identity, Sequence, Stamp};
+pub use sender::Sender;
+pub use types::{
+    Ack, Config, Event, PartitionIndex, RequestId, Transmit, TransmitBatch, Unanswered,
+};
+pub use verdict::{Attempt, Facts, Verdict, verdict};

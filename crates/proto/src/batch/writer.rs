@@ -1,0 +1,337 @@
+//! A batch that is encoded while its records arrive.
+//!
+//! The records are written once, into a list of chunks that the caller provides (from a pool), so a
+//! growing batch never copies what it already holds. The checksum is carried along chunk by chunk,
+//! while the bytes are still in the cache; the header comes last, because the stamp (producer id,
+//! epoch, sequence) is only known when the batch is first sent.
+
+use super::header::{BatchHeader, HEADER_BYTES};
+use super::varint;
+use super::{Compression, compression};
+use crate::error::Result;
+use crate::record::{Header, Record};
+use bytes::Bytes;
+
+/// The longest prefix of a record: length, attributes, timestamp, offset, key length, value length.
+const PREFIX_BYTES: usize = 5 + 1 + 10 + 5 + 5 + 5;
+
+/// Records of one batch, encoded as they come.
+#[derive(Debug, Default)]
+pub struct BatchWriter {
+    /// All before `current` are full; all after it are empty.
+    chunks: Vec<Vec<u8>>,
+    current: usize,
+    /// Over the chunks before `current`.
+    crc: u32,
+    bytes: usize,
+    spare_bytes: usize,
+    count: u32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+}
+
+/// The batch has no room for a record: give it chunks of so many bytes in total, then try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NeedsRoom(pub usize);
+
+impl BatchWriter {
+    /// An empty batch without chunks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an empty chunk; its capacity is what it can take.
+    pub fn add_chunk(&mut self, mut chunk: Vec<u8>) {
+        chunk.clear();
+        self.spare_bytes += chunk.capacity();
+        self.chunks.push(chunk);
+    }
+
+    /// How many records are in.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Size of the batch on the wire so far, header included, before compression.
+    pub fn size_bytes(&self) -> usize {
+        HEADER_BYTES + self.bytes
+    }
+
+    /// The largest number of bytes that `record` can take in any batch, header of the batch left out.
+    pub fn upper_bound(record: &Record<'_>) -> usize {
+        let headers: usize = record
+            .headers
+            .iter()
+            .map(|h| 10 + h.key.len() + h.value.map_or(0, <[u8]>::len))
+            .sum();
+        PREFIX_BYTES
+            + 5
+            + record.key.map_or(0, <[u8]>::len)
+            + record.value.map_or(0, <[u8]>::len)
+            + headers
+    }
+
+    /// Appends a record and gives its index in the batch.
+    ///
+    /// # Errors
+    /// [`NeedsRoom`] when the chunks are full; the batch is then as it was.
+    #[inline]
+    pub fn append(&mut self, record: &Record<'_>, timestamp: i64) -> Result<u32, NeedsRoom> {
+        let base = if self.count == 0 {
+            timestamp
+        } else {
+            self.base_timestamp
+        };
+        let delta = timestamp.wrapping_sub(base);
+        let key_len = record.key.map_or(0, <[u8]>::len);
+        let value_len = record.value.map_or(0, <[u8]>::len);
+        let headers_len = if record.headers.is_empty() {
+            1
+        } else {
+            headers_bytes(&record.headers)
+        };
+        let offset_delta = self.count.cast_signed();
+        let body = 1
+            + varint::size_i64(delta)
+            + varint::size_i32(offset_delta)
+            + varint::size_i32(wire_len(record.key, key_len))
+            + key_len
+            + varint::size_i32(wire_len(record.value, value_len))
+            + value_len
+            + headers_len;
+        let total = varint::size_i32(wire_count(body)) + body;
+        if total > self.spare_bytes {
+            return Err(NeedsRoom(total - self.spare_bytes));
+        }
+
+        let mut prefix = [0u8; PREFIX_BYTES];
+        let mut at = varint::write_i32(&mut prefix, 0, wire_count(body));
+        at += 1; // attributes: unused, zero
+        at = varint::write_i64(&mut prefix, at, delta);
+        at = varint::write_i32(&mut prefix, at, offset_delta);
+        at = varint::write_i32(&mut prefix, at, wire_len(record.key, key_len));
+        if let Some(key) = record.key {
+            self.put(&prefix[..at]);
+            self.put(key);
+            at = 0;
+        }
+        at = varint::write_i32(&mut prefix, at, wire_len(record.value, value_len));
+        self.put(&prefix[..at]);
+        if let Some(value) = record.value {
+            self.put(value);
+        }
+        if record.headers.is_empty() {
+            self.put(&[0]);
+        } else {
+            self.put_headers(&record.headers);
+        }
+
+        self.spare_bytes -= total;
+        self.bytes += total;
+        if self.count == 0 {
+            self.base_timestamp = timestamp;
+            self.max_timestamp = timestamp;
+        } else if timestamp > self.max_timestamp {
+            self.max_timestamp = timestamp;
+        }
+        self.count += 1;
+        Ok(self.count - 1)
+    }
+
+    #[cold]
+    fn put_headers(&mut self, headers: &[Header<'_>]) {
+        let mut prefix = [0u8; 5];
+        let at = varint::write_i32(&mut prefix, 0, wire_count(headers.len()));
+        self.put(&prefix[..at]);
+        for header in headers {
+            let at = varint::write_i32(&mut prefix, 0, wire_count(header.key.len()));
+            self.put(&prefix[..at]);
+            self.put(header.key.as_bytes());
+            let value_len = header.value.map_or(0, <[u8]>::len);
+            let at = varint::write_i32(&mut prefix, 0, wire_len(header.value, value_len));
+            self.put(&prefix[..at]);
+            self.put(header.value.unwrap_or_default());
+        }
+    }
+
+    /// Writes bytes that are known to fit, over as many chunks as it takes.
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        if let Some(chunk) = self.chunks.get_mut(self.current)
+            && bytes.len() <= chunk.capacity() - chunk.len()
+        {
+            chunk.extend_from_slice(bytes);
+        } else {
+            self.put_across(bytes);
+        }
+    }
+
+    #[cold]
+    fn put_across(&mut self, mut bytes: &[u8]) {
+        while let Some(chunk) = self.chunks.get_mut(self.current) {
+            let room = chunk.capacity() - chunk.len();
+            let (head, tail) = bytes.split_at(room.min(bytes.len()));
+            chunk.extend_from_slice(head);
+            if tail.is_empty() {
+                return;
+            }
+            self.crc = crc32c::crc32c_append(self.crc, chunk);
+            self.current += 1;
+            bytes = tail;
+        }
+    }
+
+    /// Ends the batch. `wrap` turns each chunk into shared bytes (and takes back unused ones, which
+    /// come empty).
+    pub fn seal(self, mut wrap: impl FnMut(Vec<u8>) -> Bytes) -> SealedRecords {
+        let mut crc = self.crc;
+        if let Some(last) = self.chunks.get(self.current) {
+            crc = crc32c::crc32c_append(crc, last);
+        }
+        let mut segments = Vec::with_capacity(self.current + 2);
+        for chunk in self.chunks {
+            let segment = wrap(chunk);
+            if !segment.is_empty() {
+                segments.push(segment);
+            }
+        }
+        SealedRecords {
+            segments,
+            bytes: self.bytes,
+            raw_bytes: self.bytes,
+            crc,
+            compression: Compression::None,
+            count: self.count,
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.max_timestamp,
+        }
+    }
+}
+
+/// A length on the wire. Everything here is below the batch limit, which is far below `i32::MAX`.
+fn wire_count(len: usize) -> i32 {
+    i32::try_from(len).unwrap_or(i32::MAX)
+}
+
+fn wire_len(field: Option<&[u8]>, len: usize) -> i32 {
+    if field.is_some() { wire_count(len) } else { -1 }
+}
+
+fn headers_bytes(headers: &[Header<'_>]) -> usize {
+    let each = |header: &Header<'_>| {
+        let value_len = header.value.map_or(0, <[u8]>::len);
+        varint::size_i32(wire_count(header.key.len()))
+            + header.key.len()
+            + varint::size_i32(wire_len(header.value, value_len))
+            + value_len
+    };
+    varint::size_i32(wire_count(headers.len())) + headers.iter().map(each).sum::<usize>()
+}
+
+/// Who a batch says it is from, and where in that producer's sequence it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchStamp {
+    /// Producer id.
+    pub producer_id: i64,
+    /// Producer epoch.
+    pub epoch: i16,
+    /// Sequence of the first record.
+    pub base_sequence: i32,
+    /// Whether the batch belongs to a transaction.
+    pub transactional: bool,
+}
+
+/// The records of a batch that takes no more; what is missing is the header.
+#[derive(Debug, Clone)]
+pub struct SealedRecords {
+    segments: Vec<Bytes>,
+    bytes: usize,
+    raw_bytes: usize,
+    crc: u32,
+    compression: Compression,
+    count: u32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+}
+
+impl SealedRecords {
+    /// How many records.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Size on the wire, header included.
+    pub fn size_bytes(&self) -> usize {
+        HEADER_BYTES + self.bytes
+    }
+
+    /// Size before compression, header included.
+    pub fn raw_size_bytes(&self) -> usize {
+        HEADER_BYTES + self.raw_bytes
+    }
+
+    /// The records section, in pieces.
+    pub fn segments(&self) -> &[Bytes] {
+        &self.segments
+    }
+
+    /// How the section is compressed.
+    pub fn compression(&self) -> Compression {
+        self.compression
+    }
+
+    /// The time of the first record.
+    pub fn base_timestamp(&self) -> i64 {
+        self.base_timestamp
+    }
+
+    /// Compresses the section. A section that would not shrink stays as it is, which Kafka allows:
+    /// each batch says for itself how it is compressed.
+    ///
+    /// # Errors
+    /// When the codec fails; the batch is lost to the caller only in its compressed form.
+    pub fn compress(&mut self, codec: Compression, level: Option<i32>) -> Result<()> {
+        if codec == Compression::None || self.compression != Compression::None {
+            return Ok(());
+        }
+        let pieces: Vec<&[u8]> = self.segments.iter().map(AsRef::as_ref).collect();
+        let packed = compression::compress(codec, level, &pieces)?;
+        if packed.len() < self.bytes {
+            self.crc = crc32c::crc32c(&packed);
+            self.bytes = packed.len();
+            self.compression = codec;
+            self.segments = vec![Bytes::from(packed)];
+        }
+        Ok(())
+    }
+
+    /// The batch header for a stamp; `None` for a producer without idempotence.
+    pub fn header(&self, stamp: Option<BatchStamp>) -> [u8; HEADER_BYTES] {
+        let mut header = BatchHeader {
+            base_offset: 0,
+            batch_length: wire_count(HEADER_BYTES - 12 + self.bytes),
+            partition_leader_epoch: -1,
+            magic: 2,
+            crc: 0,
+            attributes: self.compression.bits(),
+            last_offset_delta: wire_count(self.count.saturating_sub(1) as usize),
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.max_timestamp,
+            producer_id: -1,
+            producer_epoch: -1,
+            base_sequence: -1,
+            record_count: wire_count(self.count as usize),
+        };
+        if let Some(stamp) = stamp {
+            header.producer_id = stamp.producer_id;
+            header.producer_epoch = stamp.epoch;
+            header.base_sequence = stamp.base_sequence;
+            header.attributes |= if stamp.transactional { 0x10 } else { 0 };
+        }
+        let mut out = [0u8; HEADER_BYTES];
+        header.write(&mut out);
+        let crc = crc32c::crc32c_combine(crc32c::crc32c(&out[21..]), self.crc, self.bytes);
+        out[17..21].copy_from_slice(&crc.to_be_bytes());
+        out
+    }
+}

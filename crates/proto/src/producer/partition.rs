@@ -1,0 +1,194 @@
+//! One partition of the producer: what waits, what is in flight, where the sequence stands.
+
+use super::batch::{Batch, Flight};
+use super::identity::{Identity, Sequence, Stamp};
+use crate::topic::{BrokerId, TopicId, TopicPartition};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// A broker remembers the last five batches of a producer in a partition; with more of them
+/// unacknowledged it could not recognise a repeated one.
+pub(super) const WINDOW: usize = 5;
+
+/// A partition that was silent for so long starts again with one batch, in case the broker has
+/// forgotten the producer (`producer.id.expiration.ms` is a day by default).
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(12 * 3600);
+
+/// State of one partition.
+#[derive(Debug)]
+pub(super) struct Partition<T> {
+    pub(super) name: TopicPartition,
+    pub(super) topic_id: Option<TopicId>,
+    pub(super) leader: Option<BrokerId>,
+    pub(super) leader_epoch: Option<i32>,
+    /// In order; batches with a stamp come first.
+    pub(super) queue: VecDeque<Batch<T>>,
+    /// Sent and unanswered, in the order of sending.
+    pub(super) in_flight: VecDeque<Flight<T>>,
+    pub(super) identity: Option<Identity>,
+    next_sequence: Sequence,
+    /// A batch was acknowledged under the present identity.
+    proven: bool,
+    /// A stamped batch ended without being written, so its sequences are missing.
+    pub(super) hole: bool,
+    /// A batch waits for its retry: nothing is sent until all that is in flight is answered, so
+    /// that the order stays.
+    pub(super) draining: bool,
+    pub(super) blocked_until: Option<Instant>,
+    pub(super) failures: u32,
+    last_answer: Option<Instant>,
+    /// It stands in its leader's list of partitions with something to send.
+    pub(super) listed: bool,
+    /// The timer that is set for it.
+    pub(super) timer: Option<Instant>,
+}
+
+impl<T> Partition<T> {
+    pub(super) fn new(name: TopicPartition) -> Self {
+        Self {
+            name,
+            topic_id: None,
+            leader: None,
+            leader_epoch: None,
+            queue: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            identity: None,
+            next_sequence: Sequence::default(),
+            proven: false,
+            hole: false,
+            draining: false,
+            blocked_until: None,
+            failures: 0,
+            last_answer: None,
+            listed: false,
+            timer: None,
+        }
+    }
+
+    /// How many batches may be in flight. One until the first is acknowledged: brokers up to 4.4
+    /// accept any first sequence on a fresh partition, so a second batch that overtakes a lost
+    /// first one would take its place.
+    fn window(&self, idempotent: bool) -> usize {
+        if idempotent && self.proven { WINDOW } else { 1 }
+    }
+
+    /// Whether the front of the queue may go out now.
+    pub(super) fn sendable(&self, now: Instant, idempotent: bool) -> bool {
+        self.leader.is_some()
+            && !self.draining
+            && self.in_flight.len() < self.window(idempotent)
+            && self.blocked_until.is_none_or(|until| until <= now)
+            && self
+                .queue
+                .front()
+                .is_some_and(|batch| batch.records.is_some())
+            && !(self.hole && self.front_is_unstamped())
+    }
+
+    /// Whether a batch sealed now would not wait behind another.
+    pub(super) fn has_room(&self, idempotent: bool) -> bool {
+        self.queue.is_empty() && !self.draining && self.in_flight.len() < self.window(idempotent)
+    }
+
+    fn front_is_unstamped(&self) -> bool {
+        self.queue
+            .front()
+            .is_some_and(|batch| batch.stamp.is_none())
+    }
+
+    /// Takes the front of the queue to be sent, stamped.
+    pub(super) fn take(&mut self, now: Instant, ours: Option<Identity>) -> Option<Batch<T>> {
+        let silent = self
+            .last_answer
+            .is_some_and(|last| now >= last + FORGOTTEN_AFTER);
+        if silent && self.in_flight.is_empty() {
+            self.proven = false;
+        }
+        let mut batch = self.queue.pop_front()?;
+        batch.attempts += 1;
+        if batch.stamp.is_none()
+            && let Some(ours) = ours
+        {
+            let identity = *self.identity.get_or_insert(ours);
+            batch.stamp = Some(Stamp {
+                identity,
+                base_sequence: self.next_sequence,
+            });
+            self.next_sequence = self.next_sequence.advance(batch.count);
+        }
+        Some(batch)
+    }
+
+    /// Puts a batch back where its order wants it.
+    pub(super) fn put_back(&mut self, batch: Batch<T>) {
+        let at = self
+            .queue
+            .partition_point(|other| other.ordinal < batch.ordinal);
+        self.queue.insert(at, batch);
+    }
+
+    /// Whether no earlier batch is unacknowledged.
+    pub(super) fn is_head(&self, index_in_flight: usize, ordinal: u64) -> bool {
+        index_in_flight == 0
+            && self
+                .queue
+                .front()
+                .is_none_or(|front| front.ordinal > ordinal)
+    }
+
+    pub(super) fn acknowledged(&mut self, now: Instant, stamp: Option<Stamp>) {
+        self.last_answer = Some(now);
+        self.failures = 0;
+        if stamp.map(|stamp| stamp.identity) == self.identity {
+            self.proven = true;
+        }
+    }
+
+    /// Called when nothing is in flight: closes a hole by a new epoch once every stamped batch is
+    /// proven unwritten. Until then those that may be written go out again under their old stamp:
+    /// the answer tells. Returns the identity whose epochs this used up, if it did.
+    pub(super) fn settle(&mut self) -> Option<Identity> {
+        self.draining = false;
+        if !self.hole {
+            return None;
+        }
+        let stamped = self.queue.iter().take_while(|batch| batch.stamp.is_some());
+        if stamped.into_iter().any(|batch| batch.maybe_written) {
+            return None;
+        }
+        self.renew()
+    }
+
+    /// A new epoch: sequences start again at 0 and the first batch goes alone. When the epochs are
+    /// used up the identity is dropped, and the producer's next one is taken.
+    fn renew(&mut self) -> Option<Identity> {
+        self.hole = false;
+        self.proven = false;
+        self.next_sequence = Sequence::default();
+        for batch in &mut self.queue {
+            batch.stamp = None;
+        }
+        let old = self.identity?;
+        self.identity = old.bumped();
+        if self.identity.is_none() {
+            Some(old)
+        } else {
+            None
+        }
+    }
+
+    /// When something must happen by itself: a batch expires, or a wait ends.
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        let queued = self.queue.front().map(|batch| batch.deadline);
+        let flying = self
+            .in_flight
+            .iter()
+            .filter(|f| !f.batch.is_abandoned())
+            .map(|f| f.batch.deadline)
+            .min();
+        [queued, flying, self.blocked_until]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}

@@ -1,0 +1,250 @@
+//! What an answer to a Produce request means: one table.
+
+use crate::code::Code;
+
+/// What we know of the batch that was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// Every in-sync replica had to have the batch before the answer.
+    pub acks_all: bool,
+    /// The batch carries a producer id and a sequence.
+    pub idempotent: bool,
+    /// No earlier batch of the partition is unacknowledged.
+    pub head_of_line: bool,
+    /// An earlier attempt ended without proof that nothing was written.
+    pub maybe_written: bool,
+    /// An earlier batch of the partition failed for good, so the broker waits for a sequence that
+    /// never comes.
+    pub hole: bool,
+}
+
+/// Whether the attempt that was answered may have been written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// The broker did not append it.
+    Refused,
+    /// It may be in the log.
+    Unknown,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is in the log.
+    Acknowledged,
+    /// Send it again under the same stamp.
+    Retry {
+        /// What the attempt left behind.
+        attempt: Attempt,
+        /// Whether our picture of the cluster is old.
+        refresh: bool,
+    },
+    /// The broker's sequence state and ours differ, and this batch is proven unwritten: a new epoch
+    /// for the partition, then send it again.
+    Restamp,
+    /// It ends here.
+    Fail {
+        /// What the attempt left behind; earlier attempts count too.
+        attempt: Attempt,
+    },
+}
+
+/// The table.
+pub fn verdict(code: Code, facts: Facts) -> Verdict {
+    use Attempt::{Refused, Unknown};
+    // With acks=all these three can follow the append on the leader.
+    let after_append = if facts.acks_all { Unknown } else { Refused };
+    match code {
+        // A duplicate is a batch that is in the log already.
+        Code::NONE | Code::DUPLICATE_SEQUENCE_NUMBER => Verdict::Acknowledged,
+
+        Code::NOT_LEADER_OR_FOLLOWER
+        | Code::UNKNOWN_TOPIC_OR_PARTITION
+        | Code::KAFKA_STORAGE_ERROR => Verdict::Retry {
+            attempt: after_append,
+            refresh: true,
+        },
+        Code::LEADER_NOT_AVAILABLE
+        | Code::REPLICA_NOT_AVAILABLE
+        | Code::UNKNOWN_TOPIC_ID
+        | Code::INCONSISTENT_TOPIC_ID
+        | Code::FENCED_LEADER_EPOCH
+        | Code::UNKNOWN_LEADER_EPOCH => Verdict::Retry {
+            attempt: Refused,
+            refresh: true,
+        },
+        Code::NETWORK_EXCEPTION => Verdict::Retry {
+            attempt: Unknown,
+            refresh: true,
+        },
+        Code::REQUEST_TIMED_OUT | Code::NOT_ENOUGH_REPLICAS_AFTER_APPEND => Verdict::Retry {
+            attempt: Unknown,
+            refresh: false,
+        },
+        Code::NOT_ENOUGH_REPLICAS
+        | Code::CORRUPT_MESSAGE
+        | Code::COORDINATOR_LOAD_IN_PROGRESS
+        | Code::CONCURRENT_TRANSACTIONS
+        | Code::THROTTLING_QUOTA_EXCEEDED => Verdict::Retry {
+            attempt: Refused,
+            refresh: false,
+        },
+
+        Code::OUT_OF_ORDER_SEQUENCE_NUMBER
+        | Code::UNKNOWN_PRODUCER_ID
+        | Code::INVALID_PRODUCER_EPOCH
+            if facts.idempotent =>
+        {
+            sequence_refused(facts)
+        }
+
+        Code::MESSAGE_TOO_LARGE
+        | Code::RECORD_LIST_TOO_LARGE
+        | Code::INVALID_RECORD
+        | Code::INVALID_TIMESTAMP
+        | Code::INVALID_TOPIC_EXCEPTION
+        | Code::INVALID_REQUIRED_ACKS
+        | Code::INVALID_REQUEST
+        | Code::TOPIC_AUTHORIZATION_FAILED
+        | Code::CLUSTER_AUTHORIZATION_FAILED
+        | Code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+        | Code::UNSUPPORTED_FOR_MESSAGE_FORMAT
+        | Code::UNSUPPORTED_COMPRESSION_TYPE
+        | Code::UNSUPPORTED_VERSION
+        | Code::POLICY_VIOLATION
+        | Code::SECURITY_DISABLED
+        | Code::OUT_OF_ORDER_SEQUENCE_NUMBER
+        | Code::UNKNOWN_PRODUCER_ID
+        | Code::INVALID_PRODUCER_EPOCH
+        | Code::INVALID_PRODUCER_ID_MAPPING
+        | Code::INVALID_TXN_STATE
+        | Code::TRANSACTION_ABORTABLE
+        | Code::PRODUCER_FENCED => Verdict::Fail { attempt: Refused },
+
+        // A code that says nothing certain proves nothing.
+        code if code.is_retriable() => Verdict::Retry {
+            attempt: Unknown,
+            refresh: true,
+        },
+        _ => Verdict::Fail { attempt: Unknown },
+    }
+}
+
+/// The broker expected another sequence. Behind an unacknowledged batch, or behind a hole, that is
+/// what must happen, and it proves that this batch is not in the log: were it there, the broker
+/// would have called it a duplicate.
+fn sequence_refused(facts: Facts) -> Verdict {
+    if !facts.head_of_line {
+        return Verdict::Retry {
+            attempt: Attempt::Refused,
+            refresh: false,
+        };
+    }
+    if facts.maybe_written && !facts.hole {
+        // The broker lost our state: whether it also held the batch, nobody can tell.
+        return Verdict::Fail {
+            attempt: Attempt::Unknown,
+        };
+    }
+    Verdict::Restamp
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Facts = Facts {
+        acks_all: true,
+        idempotent: true,
+        head_of_line: true,
+        maybe_written: false,
+        hole: false,
+    };
+
+    #[test]
+    fn codes_that_can_follow_the_append_are_unknown_only_with_acks_all() {
+        for code in [
+            Code::NOT_LEADER_OR_FOLLOWER,
+            Code::UNKNOWN_TOPIC_OR_PARTITION,
+            Code::KAFKA_STORAGE_ERROR,
+        ] {
+            let retry = |attempt| Verdict::Retry {
+                attempt,
+                refresh: true,
+            };
+            assert_eq!(verdict(code, PLAIN), retry(Attempt::Unknown), "{code}");
+            let leader_only = Facts {
+                acks_all: false,
+                ..PLAIN
+            };
+            assert_eq!(
+                verdict(code, leader_only),
+                retry(Attempt::Refused),
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_sequence_refused_behind_another_batch_waits_its_turn() {
+        let facts = Facts {
+            head_of_line: false,
+            maybe_written: true,
+            ..PLAIN
+        };
+        let retry = Verdict::Retry {
+            attempt: Attempt::Refused,
+            refresh: false,
+        };
+        assert_eq!(verdict(Code::OUT_OF_ORDER_SEQUENCE_NUMBER, facts), retry);
+    }
+
+    #[test]
+    fn a_sequence_refused_at_the_head_restamps_only_what_is_proven_unwritten() {
+        for code in [
+            Code::OUT_OF_ORDER_SEQUENCE_NUMBER,
+            Code::UNKNOWN_PRODUCER_ID,
+            Code::INVALID_PRODUCER_EPOCH,
+        ] {
+            assert_eq!(verdict(code, PLAIN), Verdict::Restamp);
+            let lost = Facts {
+                maybe_written: true,
+                ..PLAIN
+            };
+            assert_eq!(
+                verdict(code, lost),
+                Verdict::Fail {
+                    attempt: Attempt::Unknown
+                }
+            );
+            let behind_hole = Facts { hole: true, ..lost };
+            assert_eq!(verdict(code, behind_hole), Verdict::Restamp);
+            let plain = Facts {
+                idempotent: false,
+                ..PLAIN
+            };
+            assert_eq!(
+                verdict(code, plain),
+                Verdict::Fail {
+                    attempt: Attempt::Refused
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn a_code_of_the_future_never_claims_that_nothing_was_written() {
+        assert_eq!(
+            verdict(Code(9999), PLAIN),
+            Verdict::Fail {
+                attempt: Attempt::Unknown
+            }
+        );
+        assert_eq!(
+            verdict(Code::UNKNOWN_SERVER_ERROR, PLAIN),
+            Verdict::Fail {
+                attempt: Attempt::Unknown
+            }
+        );
+    }
+}
