@@ -8,6 +8,29 @@
 use std::fmt;
 use std::time::Instant;
 
+mod drain;
+mod explain;
+mod hashed;
+mod hashes;
+mod lag_aware;
+mod plan;
+mod round_robin;
+mod sticky;
+#[cfg(test)]
+mod testing;
+mod weights;
+
+pub use drain::{Drain, DrainPartition};
+pub use explain::{
+    Counters, Explanation, Fallback, Method, PartitionHealth, Status, TopicCounters,
+};
+pub use hashed::{Hashed, KeyHash, Keyless, NAMES, Random, by_name};
+pub use hashes::{crc32, fnv1a, java_partition, murmur2};
+pub use lag_aware::{LagAware, RUN_DRAIN, Steering};
+pub use plan::{PlanPublisher, PlanReader, TopicPlan, plan_channel};
+pub use round_robin::RoundRobin;
+pub use sticky::{RUN_BYTES, Sticky};
+
 /// What a partitioner may look at when it chooses.
 #[derive(Debug, Clone, Copy)]
 pub struct TopicView<'a> {
@@ -35,6 +58,11 @@ pub struct Run {
     pub records: u32,
 }
 
+impl Run {
+    /// As `records`: the run is bounded by bytes alone.
+    pub const UNLIMITED: u32 = u32::MAX;
+}
+
 /// What to do with a keyed record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyChoice {
@@ -59,4 +87,12 @@ pub trait Partitioner: fmt::Debug + Send + Sync + 'static {
         random: u64,
         previous: Option<i32>,
     ) -> Run;
+
+    /// Tells how a run ended: `reserved` is what [`begin_run`](Self::begin_run) gave and `records`
+    /// how many records really went to it. Called at most once a run, when it has ended and before
+    /// the next begins on that stripe. A partitioner that counts its own sends corrects its
+    /// reservation here; the others ignore it.
+    fn end_run(&self, view: &TopicView<'_>, reserved: Run, records: u32) {
+        let _ = (view, reserved, records);
+    }
 }

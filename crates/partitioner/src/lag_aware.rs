@@ -1,0 +1,519 @@
+//! Steering: keyless records go where the consumers will read them first.
+
+use crate::drain::{Age, Lanes};
+use crate::explain::{Counters, Fallback};
+use crate::plan::{Choice, PlanReader, TopicPlan};
+use crate::sticky::{Sticky, below};
+use crate::{KeyChoice, Partitioner, Run, TopicView};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+/// How much of a partition's drain one run may be. The study: longer runs cost a healthy group up
+/// to 2.7 times the wait of a uniform choice.
+pub const RUN_DRAIN: Duration = Duration::from_millis(50);
+
+/// How many random partitions are compared. Two or three are enough to leave a slow one alone; all
+/// of them would make every producer choose the same one.
+const CANDIDATES: usize = 3;
+
+/// A candidate with more batches waiting than this and twice the shortest candidate's is passed
+/// over: its broker is in trouble, whatever its consumer does. Five batches may be unacknowledged
+/// in a partition when all is well.
+const QUEUE_SLACK: u32 = 5;
+
+/// Whether steering acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Steering {
+    /// Records are steered.
+    On,
+    /// Choices are made and counted, but records are placed as [`Sticky`] does.
+    Watch,
+    /// Records are placed as [`Sticky`] does.
+    Off,
+}
+
+/// Keyed records as [`Sticky`]; keyless ones by a plan, and as [`Sticky`] while there is none.
+///
+/// By drain time, the usual plan: of three random partitions with a leader the one whose next
+/// record will be read first, with what was sent since the plan was taken counted in. A run is at
+/// most [`RUN_DRAIN`] of what that partition's consumer reads.
+#[derive(Debug)]
+pub struct LagAware {
+    plan: PlanReader,
+    sticky: Sticky,
+    run_drain_seconds: f32,
+    steering: AtomicU8,
+}
+
+impl LagAware {
+    /// Steers by this plan.
+    pub fn new(plan: PlanReader) -> Self {
+        Self {
+            plan,
+            sticky: Sticky::default(),
+            run_drain_seconds: RUN_DRAIN.as_secs_f32(),
+            steering: AtomicU8::new(Steering::On as u8),
+        }
+    }
+
+    /// Ends a run after this many bytes instead of [`RUN_BYTES`](crate::RUN_BYTES).
+    #[must_use]
+    pub fn run_bytes(mut self, run_bytes: u32) -> Self {
+        self.sticky = self.sticky.run_bytes(run_bytes);
+        self
+    }
+
+    /// Ends a run after this much of the partition's drain instead of [`RUN_DRAIN`]. Zero makes
+    /// runs of one record.
+    #[must_use]
+    pub fn run_drain(mut self, run_drain: Duration) -> Self {
+        self.run_drain_seconds = run_drain.as_secs_f32();
+        self
+    }
+
+    /// Begins with steering as given.
+    #[must_use]
+    pub fn steering(self, steering: Steering) -> Self {
+        self.set_steering(steering);
+        self
+    }
+
+    /// Switches steering while producing.
+    pub fn set_steering(&self, steering: Steering) {
+        self.steering.store(steering as u8, Ordering::Relaxed);
+    }
+
+    /// The plan that steers.
+    pub fn plan(&self) -> &PlanReader {
+        &self.plan
+    }
+
+    /// What was chosen so far, by everyone who reads this plan.
+    pub fn counters(&self) -> Counters {
+        self.plan.counters()
+    }
+
+    fn steered(&self, view: &TopicView<'_>, now: Instant, random: u64) -> Result<Run, Fallback> {
+        let mode = self.steering.load(Ordering::Relaxed);
+        if mode == Steering::Off as u8 {
+            return Err(Fallback::Off);
+        }
+        if view.available.is_empty() {
+            return Err(Fallback::NoLeader);
+        }
+        let plan = self.plan.load();
+        let plan = plan.as_deref().ok_or(Fallback::NoPlan)?;
+        let topic = plan.topic(view.topic).ok_or(Fallback::UnknownTopic)?;
+        let (micros, age) = topic.age(now).ok_or(Fallback::TooOld)?;
+        let run = match topic.choice() {
+            Choice::Uniform(reason) => return Err(*reason),
+            Choice::Weighted(weights) => {
+                let partition = weights.choose(view.available, random);
+                self.run(view, partition.ok_or(Fallback::NoWeights)?, Run::UNLIMITED)
+            }
+            Choice::Drain(lanes) => {
+                let partition = soonest(lanes, view, micros, age, random);
+                let records = (lanes.rate(partition) * self.run_drain_seconds) as u32;
+                // One below: the largest number means "not reserved".
+                let records = records.clamp(1, Run::UNLIMITED - 1);
+                self.run(view, partition, records)
+            }
+        };
+        topic.tally().count_run(run.partition);
+        if mode == Steering::Watch as u8 {
+            return Err(Fallback::Off);
+        }
+        if age == Age::Stale {
+            self.plan.count_stale();
+        }
+        if run.records != Run::UNLIMITED {
+            reserve(topic, run, micros, age);
+        }
+        Ok(run)
+    }
+
+    fn run(&self, view: &TopicView<'_>, partition: i32, records: u32) -> Run {
+        Run {
+            partition,
+            bytes: self.sticky.bytes(view),
+            records,
+        }
+    }
+}
+
+/// Counts a run's records as sent when it begins, so that the next choice knows of them.
+fn reserve(topic: &TopicPlan, run: Run, micros: u32, age: Age) {
+    topic.tally().add_records(run.partition, run.records);
+    if let Choice::Drain(lanes) = topic.choice() {
+        lanes.add(run.partition, micros, age, i64::from(run.records));
+    }
+}
+
+/// Three different places below `count` (all of them, turned, if there are no more).
+fn places(count: usize, random: u64) -> ([usize; CANDIDATES], usize) {
+    let (low, high) = (random as u32, (random >> 32) as u32);
+    if count <= CANDIDATES {
+        let turn = below(high, count);
+        let place = |at: usize| (at + turn) % count.max(1);
+        return ([place(0), place(1), place(2)], count);
+    }
+    // Each draw is among the places not taken yet: with replacement, a stalled partition would be
+    // chosen whenever it stands against itself.
+    let first = below(high, count);
+    let mut second = below(low, count - 1);
+    second += usize::from(second >= first);
+    let mixed = low.wrapping_mul(0x9e37_79b9) ^ high.rotate_left(15).wrapping_mul(0x85eb_ca6b);
+    let mut third = below(mixed, count - 2);
+    third += usize::from(third >= first.min(second));
+    third += usize::from(third >= first.max(second));
+    ([first, second, third], CANDIDATES)
+}
+
+/// Of a few random partitions with a leader, the one that will read a new record first.
+fn soonest(lanes: &Lanes, view: &TopicView<'_>, micros: u32, age: Age, random: u64) -> i32 {
+    let (places, count) = places(view.available.len(), random);
+    let candidates = places.iter().take(count);
+    let candidates = candidates.filter_map(|at| view.available.get(*at).copied());
+    let queued = |partition: i32| {
+        let at = usize::try_from(partition).ok();
+        at.and_then(|at| view.queued.get(at)).copied().unwrap_or(0)
+    };
+    let shortest = candidates.clone().map(queued).min().unwrap_or(0);
+    let queue_max = shortest.saturating_mul(2).saturating_add(QUEUE_SLACK);
+    let mut best: Option<(f32, i32)> = None;
+    for partition in candidates.filter(|p| queued(*p) <= queue_max) {
+        let mut wait = lanes.wait(partition, micros, age);
+        // A partition made since the plan was taken looks empty to everyone, and own sends to it
+        // are not counted: taken in two of three cases it gets at most twice its fair share.
+        if !lanes.knows(partition) && (random >> 16).is_multiple_of(3) {
+            wait = f32::MAX;
+        }
+        if best.is_none_or(|(least, _)| wait < least) {
+            best = Some((wait, partition));
+        }
+    }
+    best.map_or(0, |(_, partition)| partition)
+}
+
+impl Partitioner for LagAware {
+    fn keyed(&self, view: &TopicView<'_>, key: &[u8]) -> KeyChoice {
+        self.sticky.keyed(view, key)
+    }
+
+    fn begin_run(
+        &self,
+        view: &TopicView<'_>,
+        now: Instant,
+        random: u64,
+        previous: Option<i32>,
+    ) -> Run {
+        match self.steered(view, now, random) {
+            Ok(run) => run,
+            Err(reason) => {
+                self.plan.count_fallback(reason);
+                self.sticky.begin_run(view, now, random, previous)
+            }
+        }
+    }
+
+    fn end_run(&self, view: &TopicView<'_>, reserved: Run, records: u32) {
+        let plan = self.plan.load();
+        let Some(topic) = plan.as_deref().and_then(|plan| plan.topic(view.topic)) else {
+            return;
+        };
+        if reserved.records == Run::UNLIMITED {
+            topic.tally().add_records(reserved.partition, records);
+            return;
+        }
+        let unused = reserved.records.saturating_sub(records);
+        if unused == 0 {
+            return;
+        }
+        topic.tally().take_back(reserved.partition, unused);
+        if let Choice::Drain(lanes) = topic.choice() {
+            lanes.add(reserved.partition, 0, Age::Fresh, -i64::from(unused));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Bits, view};
+    use crate::{Drain, DrainPartition, PlanPublisher, plan_channel};
+    use std::sync::Arc;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn drain(partitions: &[(f64, f64)]) -> Drain {
+        let partitions = partitions.iter().map(|(rate, backlog)| DrainPartition {
+            rate: *rate,
+            backlog: *backlog,
+            share: 0.1,
+        });
+        Drain {
+            partitions: partitions.collect(),
+            arrival_rate: 80.0,
+            own_rate: 80.0,
+        }
+    }
+
+    fn steered_by(taken_at: Instant, partitions: &[(f64, f64)]) -> (PlanPublisher, LagAware) {
+        let (mut publisher, reader) = plan_channel();
+        let plan = TopicPlan::drain("orders".into(), taken_at, SECOND, &drain(partitions));
+        publisher.publish(vec![plan]);
+        (publisher, LagAware::new(reader))
+    }
+
+    /// How many runs each partition gets at one instant, unused.
+    fn shares(steer: &LagAware, view: &TopicView<'_>, now: Instant) -> Vec<u32> {
+        let mut counts = vec![0; view.partition_count as usize];
+        let (mut bits, mut previous) = (Bits(8), None);
+        for _ in 0..6_000 {
+            let run = steer.begin_run(view, now, bits.next(), previous);
+            steer.end_run(view, run, 0);
+            previous = Some(run.partition);
+            counts[run.partition as usize] += 1;
+        }
+        counts
+    }
+
+    fn fallbacks(steer: &LagAware, reason: Fallback) -> u64 {
+        let counters = steer.counters();
+        counters
+            .fallbacks
+            .iter()
+            .find(|(r, _)| *r == reason)
+            .unwrap()
+            .1
+    }
+
+    const ALL: [i32; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+
+    #[test]
+    fn a_partition_that_drowns_gets_nothing_and_the_others_share() {
+        let now = Instant::now();
+        let mut figures = [(100.0, 0.0); 12];
+        figures[3] = (20.0, 4_000.0);
+        let (_publisher, steer) = steered_by(now, &figures);
+        let shares = shares(&steer, &view(12, &ALL), now);
+        assert_eq!(shares[3], 0);
+        for at in (0..12).filter(|at| *at != 3) {
+            assert!(shares[at] > 300, "{shares:?}");
+        }
+    }
+
+    #[test]
+    fn raw_lag_does_not_decide_but_the_time_to_read_it() {
+        let now = Instant::now();
+        let (_publisher, steer) = steered_by(now, &[(10_000.0, 2_000.0), (10.0, 20.0)]);
+        let shares = shares(&steer, &view(2, &[0, 1]), now);
+        assert_eq!(shares, [6_000, 0]);
+    }
+
+    #[test]
+    fn own_sends_turn_the_choice_to_the_others_before_the_next_plan() {
+        let now = Instant::now();
+        let (publisher, steer) = steered_by(now, &[(100.0, 0.0); 12]);
+        let view = view(12, &ALL);
+        let mut bits = Bits(3);
+        let mut counts = [0u32; 12];
+        for _ in 0..240 {
+            let run = steer.begin_run(&view, now, bits.next(), None);
+            assert_eq!(run.records, 5, "50 ms of 100 records a second");
+            counts[run.partition as usize] += 1;
+        }
+        for count in counts {
+            assert!((17..=23).contains(&count), "{counts:?}");
+        }
+        assert_eq!(publisher.sent("orders"), 1_200);
+        let counters = steer.counters();
+        assert_eq!(counters.topics[0].runs.iter().sum::<u64>(), 240);
+    }
+
+    #[test]
+    fn what_a_run_did_not_use_is_not_counted() {
+        let now = Instant::now();
+        let (publisher, steer) = steered_by(now, &[(1_000.0, 0.0); 3]);
+        let view = view(3, &[0, 1, 2]);
+        let run = steer.begin_run(&view, now, 1, None);
+        assert_eq!(run.records, 50);
+        steer.end_run(&view, run, 8);
+        assert_eq!(publisher.sent("orders"), 8);
+        steer.end_run(
+            &view,
+            Run {
+                records: Run::UNLIMITED,
+                ..run
+            },
+            5,
+        );
+        assert_eq!(publisher.sent("orders"), 13);
+    }
+
+    #[test]
+    fn partitions_without_a_leader_are_never_chosen() {
+        let now = Instant::now();
+        let mut figures = [(100.0, 1e6); 12];
+        figures[4] = (100.0, 0.0);
+        let (_publisher, steer) = steered_by(now, &figures);
+        let available: Vec<i32> = ALL.into_iter().filter(|p| *p != 4).collect();
+        let shares = shares(&steer, &view(12, &available), now);
+        assert_eq!(shares[4], 0);
+        assert_eq!(shares.iter().sum::<u32>(), 6_000);
+    }
+
+    #[test]
+    fn a_partition_whose_broker_hangs_is_passed_over() {
+        let now = Instant::now();
+        let (_publisher, steer) = steered_by(now, &[(100.0, 0.0), (100.0, 500.0), (100.0, 500.0)]);
+        let view = TopicView {
+            queued: &[40, 2, 3],
+            ..view(3, &[0, 1, 2])
+        };
+        let shares = shares(&steer, &view, now);
+        assert_eq!(shares[0], 0);
+    }
+
+    #[test]
+    fn without_a_plan_or_with_one_of_another_topic_the_choice_is_uniform_and_counted() {
+        let (mut publisher, reader) = plan_channel();
+        let steer = LagAware::new(reader);
+        let now = Instant::now();
+        let view = view(12, &ALL);
+        let even = |counts: Vec<u32>| counts.iter().all(|c| (400..600).contains(c));
+        assert!(even(shares(&steer, &view, now)));
+        assert_eq!(fallbacks(&steer, Fallback::NoPlan), 6_000);
+        let other: Arc<str> = "other".into();
+        let plan = TopicPlan::drain(other, now, SECOND, &drain(&[(1.0, 1.0)]));
+        publisher.publish(vec![plan]);
+        assert!(even(shares(&steer, &view, now)));
+        assert_eq!(fallbacks(&steer, Fallback::UnknownTopic), 6_000);
+        let denied = Fallback::Denied;
+        let plan = TopicPlan::uniform("orders".into(), now, SECOND, 12, denied);
+        publisher.publish(vec![plan]);
+        assert!(even(shares(&steer, &view, now)));
+        assert_eq!(fallbacks(&steer, denied), 6_000);
+    }
+
+    #[test]
+    fn old_data_loses_its_backlog_first_and_its_rates_later() {
+        let now = Instant::now();
+        let mut figures = [(100.0, 0.0); 12];
+        figures[0] = (100.0, 1e9);
+        figures[1] = (2.0, 0.0);
+        let (_publisher, steer) = steered_by(now, &figures);
+        let view = view(12, &ALL);
+        let fresh = shares(&steer, &view, now + 2 * SECOND);
+        assert_eq!((fresh[0], fresh[1]), (0, 0));
+        let stale = shares(&steer, &view, now + 5 * SECOND);
+        assert!(
+            stale[0] > 300,
+            "its backlog is not believed any more: {stale:?}"
+        );
+        assert_eq!(stale[1], 0, "its rate is");
+        assert_eq!(steer.counters().stale_runs, 6_000);
+        let old = shares(&steer, &view, now + 61 * SECOND);
+        assert!(old[1] > 300);
+        assert_eq!(fallbacks(&steer, Fallback::TooOld), 6_000);
+    }
+
+    #[test]
+    fn a_partition_newer_than_the_plan_gets_at_most_twice_its_share() {
+        let now = Instant::now();
+        let (_publisher, steer) = steered_by(now, &[(100.0, 200.0); 11]);
+        let shares = shares(&steer, &view(12, &ALL), now);
+        let fair = 6_000 / 12;
+        assert!(shares[11] > fair / 2, "{shares:?}");
+        assert!(shares[11] <= 2 * fair + fair / 5, "{shares:?}");
+    }
+
+    #[test]
+    fn everything_lagging_alike_is_nothing_special() {
+        let now = Instant::now();
+        let (_publisher, steer) = steered_by(now, &[(100.0, 1e6); 12]);
+        let shares = shares(&steer, &view(12, &ALL), now);
+        assert!(shares.iter().all(|s| *s > 300), "{shares:?}");
+    }
+
+    #[test]
+    fn watching_counts_choices_and_steers_nothing() {
+        let now = Instant::now();
+        let mut figures = [(100.0, 0.0); 12];
+        figures[3] = (100.0, 1e6);
+        let (publisher, steer) = steered_by(now, &figures);
+        steer.set_steering(Steering::Watch);
+        let sent = shares(&steer, &view(12, &ALL), now);
+        assert!(sent[3] > 300, "placed as without steering");
+        let counters = steer.counters();
+        assert_eq!(
+            counters.topics[0].runs[3], 0,
+            "but would have been left alone"
+        );
+        assert_eq!(counters.topics[0].runs.iter().sum::<u64>(), 6_000);
+        assert_eq!(publisher.sent("orders"), 0);
+        steer.set_steering(Steering::Off);
+        let sent = shares(&steer, &view(12, &ALL), now);
+        assert!(sent[3] > 300);
+        assert_eq!(steer.counters().topics[0].runs.iter().sum::<u64>(), 6_000);
+    }
+
+    #[test]
+    fn weights_steer_too() {
+        let (mut publisher, reader) = plan_channel();
+        let now = Instant::now();
+        let weights = [3.0, 0.0, 1.0];
+        publisher.publish(vec![TopicPlan::weighted(
+            "orders".into(),
+            now,
+            SECOND,
+            &weights,
+        )]);
+        let steer = LagAware::new(reader);
+        let shares = shares(&steer, &view(3, &[0, 1, 2]), now);
+        assert!((4_300..4_700).contains(&shares[0]), "{shares:?}");
+        assert_eq!(shares[1], 0);
+    }
+
+    #[test]
+    fn keyed_records_never_move() {
+        let now = Instant::now();
+        let mut figures = [(100.0, 0.0); 12];
+        figures[5] = (100.0, 1e9);
+        let (_publisher, steer) = steered_by(now, &figures);
+        let view = view(12, &ALL);
+        for key in 0..200u32 {
+            let key = key.to_string();
+            assert_eq!(
+                steer.keyed(&view, key.as_bytes()),
+                Sticky::default().keyed(&view, key.as_bytes())
+            );
+        }
+    }
+
+    #[test]
+    fn three_places_are_different_and_even() {
+        let mut bits = Bits(4);
+        for count in [1usize, 2, 3, 4, 5, 12, 1_000] {
+            let mut seen = vec![0u32; count];
+            let rounds = 400 * count as u32;
+            for _ in 0..rounds {
+                let (places, taken) = places(count, bits.next());
+                assert_eq!(taken, count.min(CANDIDATES));
+                let places = &places[..taken];
+                for (i, place) in places.iter().enumerate() {
+                    assert!(!places[..i].contains(place), "{count}: {places:?}");
+                    seen[*place] += 1;
+                }
+            }
+            let expected = 400 * count.min(CANDIDATES) as u32;
+            for times in seen {
+                assert!(
+                    times.abs_diff(expected) < expected / 4 + 20,
+                    "{count}: {times}"
+                );
+            }
+        }
+    }
+}

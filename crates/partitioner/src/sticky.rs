@@ -1,0 +1,189 @@
+//! The default: keys by Java's hash, keyless records in runs to one random partition after another.
+
+use crate::hashes::java_partition;
+use crate::{KeyChoice, Partitioner, Run, TopicView};
+use std::time::Instant;
+
+/// How many bytes of keyless records go to one partition before the next is chosen, unless a batch
+/// is smaller. franz-go's default; Java switches after `batch.size`, whose default there is 16 KiB.
+pub const RUN_BYTES: u32 = 64 * 1024;
+
+/// Keyed records go by murmur2 as in the Java client. Keyless ones go in runs: each run to a
+/// partition chosen at random, all alike, among those with a leader, but not to the same one twice
+/// in a row (KIP-480, KIP-794).
+#[derive(Debug, Clone, Copy)]
+pub struct Sticky {
+    run_bytes: u32,
+}
+
+impl Default for Sticky {
+    fn default() -> Self {
+        Self {
+            run_bytes: RUN_BYTES,
+        }
+    }
+}
+
+impl Sticky {
+    /// Ends a run after this many bytes instead of [`RUN_BYTES`]. The size of a batch stays an
+    /// upper bound.
+    #[must_use]
+    pub fn run_bytes(mut self, run_bytes: u32) -> Self {
+        self.run_bytes = run_bytes;
+        self
+    }
+
+    pub(crate) fn bytes(self, view: &TopicView<'_>) -> u32 {
+        self.run_bytes.min(view.batch_bytes).max(1)
+    }
+}
+
+impl Partitioner for Sticky {
+    fn keyed(&self, view: &TopicView<'_>, key: &[u8]) -> KeyChoice {
+        KeyChoice::Partition(java_partition(key, view.partition_count))
+    }
+
+    fn begin_run(
+        &self,
+        view: &TopicView<'_>,
+        _now: Instant,
+        random: u64,
+        previous: Option<i32>,
+    ) -> Run {
+        Run {
+            partition: uniform(view, random, previous),
+            bytes: self.bytes(view),
+            records: Run::UNLIMITED,
+        }
+    }
+}
+
+/// A number below `bound` from 32 random bits; 0 if `bound` is 0.
+pub(crate) fn below(random: u32, bound: usize) -> usize {
+    // The high half of the product of a fraction and the bound: even to one part in four billion
+    // over the bound, without a division.
+    ((u64::from(random) * bound as u64) >> 32) as usize
+}
+
+/// A partition at random among those with a leader, not `previous` if there is another. When no
+/// partition has a leader: any of the topic, as Java does; its records wait for an election.
+pub(crate) fn uniform(view: &TopicView<'_>, random: u64, previous: Option<i32>) -> i32 {
+    let bits = (random >> 32) as u32;
+    let available = view.available;
+    if available.is_empty() {
+        let count = usize::try_from(view.partition_count).unwrap_or(0);
+        return i32::try_from(below(bits, count)).unwrap_or(0);
+    }
+    let skipped = previous
+        .filter(|_| available.len() > 1)
+        .and_then(|p| available.binary_search(&p).ok());
+    let at = match skipped {
+        None => below(bits, available.len()),
+        Some(skipped) => {
+            let at = below(bits, available.len() - 1);
+            at + usize::from(at >= skipped)
+        }
+    };
+    available.get(at).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Bits, view};
+
+    #[test]
+    fn keyed_records_go_where_java_puts_them_even_without_a_leader() {
+        let view = TopicView {
+            available: &[],
+            ..view(12, &[])
+        };
+        let murmur = 0x5ec1_9395u32;
+        assert_eq!(
+            Sticky::default().keyed(&view, b"hejsan"),
+            KeyChoice::Partition(i32::try_from(murmur % 12).unwrap())
+        );
+    }
+
+    #[test]
+    fn runs_are_even_over_the_available_partitions_and_never_repeat() {
+        let available = [0, 2, 3, 7];
+        let view = view(8, &available);
+        let (sticky, now) = (Sticky::default(), Instant::now());
+        let mut counts = [0u32; 8];
+        let (mut previous, mut bits) = (None, Bits(1));
+        for _ in 0..40_000 {
+            let run = sticky.begin_run(&view, now, bits.next(), previous);
+            assert_ne!(Some(run.partition), previous);
+            previous = Some(run.partition);
+            counts[run.partition as usize] += 1;
+        }
+        for partition in 0..8 {
+            let expected = if available.contains(&partition) {
+                10_000
+            } else {
+                0
+            };
+            let count = counts[partition as usize];
+            assert!(
+                count.abs_diff(expected) <= expected / 20,
+                "{partition}: {count}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_available_partition_is_taken_again() {
+        let view = view(3, &[1]);
+        let run = Sticky::default().begin_run(&view, Instant::now(), 99, Some(1));
+        assert_eq!(run.partition, 1);
+    }
+
+    #[test]
+    fn a_previous_partition_that_lost_its_leader_does_not_disturb() {
+        let view = view(4, &[0, 3]);
+        let mut bits = Bits(5);
+        let mut seen = [false; 4];
+        for _ in 0..64 {
+            let at = uniform(&view, bits.next(), Some(2));
+            seen[at as usize] = true;
+        }
+        assert_eq!(seen, [true, false, false, true]);
+    }
+
+    #[test]
+    fn without_any_leader_every_partition_is_possible() {
+        let view = view(3, &[]);
+        let mut bits = Bits(3);
+        let mut seen = [false; 3];
+        for _ in 0..64 {
+            seen[uniform(&view, bits.next(), None) as usize] = true;
+        }
+        assert_eq!(seen, [true; 3]);
+        let none = TopicView {
+            partition_count: 0,
+            ..view
+        };
+        assert_eq!(uniform(&none, u64::MAX, None), 0);
+    }
+
+    #[test]
+    fn a_run_is_bounded_by_the_batch_when_that_is_smaller() {
+        let view = TopicView {
+            batch_bytes: 16_384,
+            ..view(3, &[0, 1, 2])
+        };
+        let now = Instant::now();
+        let sticky = Sticky::default();
+        assert_eq!(sticky.begin_run(&view, now, 1, None).bytes, 16_384);
+        let large = TopicView {
+            batch_bytes: 1_000_000,
+            ..view
+        };
+        assert_eq!(sticky.begin_run(&large, now, 1, None).bytes, RUN_BYTES);
+        assert_eq!(
+            sticky.run_bytes(100).begin_run(&large, now, 1, None).bytes,
+            100
+        );
+    }
+}

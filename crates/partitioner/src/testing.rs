@@ -1,0 +1,27 @@
+//! What the tests of this crate share.
+
+use crate::TopicView;
+
+/// Pseudo-random bits (splitmix64): the same for the same seed, everywhere.
+pub(crate) struct Bits(pub(crate) u64);
+
+impl Bits {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// A view of the topic `orders`.
+pub(crate) fn view(partition_count: i32, available: &[i32]) -> TopicView<'_> {
+    TopicView {
+        topic: "orders",
+        partition_count,
+        available,
+        queued: &[],
+        batch_bytes: 1_000_000,
+    }
+}
