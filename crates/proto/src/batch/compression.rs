@@ -307,3 +307,6 @@ fn join<'a>(joined: &'a mut Vec<u8>, pieces: &[&'a [u8]]) -> &'a [u8] {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -199,11 +199,6 @@ impl BatchHeader {
         self.base_offset
             .saturating_add(i64::from(self.last_offset_delta))
     }
-
-    /// The attributes for a new batch of data.
-    pub fn attributes_for(compression: Compression, transactional: bool) -> i16 {
-        compression.bits() | if transactional { TRANSACTIONAL } else { 0 }
-    }
 }
 
 /// Refuses what is not a version 2 batch, as soon as the bytes reach to the magic: the older
@@ -240,5 +235,126 @@ fn put<const N: usize>(rest: &mut &mut [u8], field: [u8; N]) {
     if let Some((place, tail)) = std::mem::take(rest).split_first_chunk_mut() {
         *place = field;
         *rest = tail;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::GOLDEN;
+    use super::*;
+
+    fn complaint(bytes: &[u8]) -> (ErrorKind, String) {
+        let error = BatchHeader::parse(bytes).unwrap_err();
+        (error.kind().clone(), error.to_string())
+    }
+
+    /// The golden batch with some bytes overwritten.
+    fn golden_with(at: usize, bytes: &[u8]) -> Vec<u8> {
+        let mut golden = GOLDEN.to_vec();
+        golden[at..at + bytes.len()].copy_from_slice(bytes);
+        golden
+    }
+
+    #[test]
+    fn reads_what_a_real_broker_wrote() {
+        let header = BatchHeader::parse(GOLDEN).unwrap();
+        let expected = BatchHeader {
+            batch_length: 59,
+            partition_leader_epoch: 1,
+            crc: 0x0318_a270,
+            base_timestamp: 1_503_229_838_908,
+            max_timestamp: 1_503_229_838_908,
+            record_count: 1,
+            ..BatchHeader::default()
+        };
+        assert_eq!(header, expected);
+        assert_eq!(header.size_bytes(), GOLDEN.len());
+        assert_eq!(header.last_offset(), 0);
+        assert_eq!(header.compression().unwrap(), Compression::None);
+    }
+
+    #[test]
+    fn writes_every_field_where_it_is_read() {
+        let header = BatchHeader {
+            base_offset: 0x0102_0304_0506_0708,
+            batch_length: 0x1112_1314,
+            partition_leader_epoch: 0x2122_2324,
+            magic: 2,
+            crc: 0x3132_3334,
+            attributes: 0x4142,
+            last_offset_delta: 0x5152_5354,
+            base_timestamp: 0x6162_6364_6566_6768,
+            max_timestamp: 0x7172_7374_7576_7778,
+            producer_id: 0x0a0b_0c0d_0e0f_1011,
+            producer_epoch: 0x1a1b,
+            base_sequence: 0x2a2b_2c2d,
+            record_count: 0x3a3b_3c3d,
+        };
+        let mut bytes = [0; HEADER_BYTES];
+        header.write(&mut bytes);
+        assert_eq!(BatchHeader::parse(&bytes).unwrap(), header);
+        assert!(!bytes.contains(&0), "a gap in {bytes:x?}");
+        let mut golden = [0; HEADER_BYTES];
+        BatchHeader::parse(GOLDEN).unwrap().write(&mut golden);
+        assert_eq!(golden, GOLDEN[..HEADER_BYTES]);
+    }
+
+    #[test]
+    fn the_attributes_are_told_apart() {
+        let with = |attributes| BatchHeader {
+            attributes,
+            ..BatchHeader::default()
+        };
+        assert_eq!(with(4).compression().unwrap(), Compression::Zstd);
+        assert!(with(0b00_1000).is_log_append_time());
+        assert!(with(0b01_0000).is_transactional());
+        assert!(with(0b10_0000).is_control());
+        let plain = with(!0b11_1000);
+        assert!(!plain.is_log_append_time() && !plain.is_transactional() && !plain.is_control());
+        let error = plain.compression().unwrap_err();
+        assert_eq!(error.to_string(), "a record batch has compression type 7");
+    }
+
+    #[test]
+    fn an_old_message_set_is_named_even_when_it_is_shorter_than_a_header() {
+        // Offset, size, checksum, magic, attributes, null key, empty value.
+        let mut message = vec![0; 12];
+        message.extend_from_slice(&[0x79, 0x57, 0x48, 0xe0, 0, 0]);
+        message.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+        for magic in [0, 1] {
+            message[MAGIC_AT] = magic;
+            let (kind, text) = complaint(&message);
+            assert_eq!(kind, ErrorKind::UnsupportedVersion);
+            assert!(text.contains(&format!("magic {magic}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn fields_that_cannot_be_are_named() {
+        for (at, bytes, named) in [
+            (0, &[0xff; 8][..], "base offset -1"),
+            (8, &(-1i32).to_be_bytes(), "length -1"),
+            (8, &48i32.to_be_bytes(), "length 48"),
+            (16, &[3], "magic 3"),
+            (23, &(-2i32).to_be_bytes(), "last offset delta -2"),
+            (57, &(-3i32).to_be_bytes(), "record count -3"),
+        ] {
+            let (kind, text) = complaint(&golden_with(at, bytes));
+            assert_eq!(kind, ErrorKind::Corrupt);
+            assert!(text.contains(named), "{text}");
+        }
+        let (kind, text) = complaint(&GOLDEN[..60]);
+        assert_eq!(kind, ErrorKind::Corrupt);
+        assert!(text.contains("60 are there"), "{text}");
+    }
+
+    #[test]
+    fn the_offset_after_the_last_can_always_be_told() {
+        let mut bytes = golden_with(0, &(i64::MAX - 2).to_be_bytes());
+        bytes[23..27].copy_from_slice(&1i32.to_be_bytes());
+        assert!(BatchHeader::parse(&bytes).is_ok());
+        bytes[23..27].copy_from_slice(&2i32.to_be_bytes());
+        let (_, text) = complaint(&bytes);
+        assert!(text.contains("last offset delta 2"), "{text}");
     }
 }

@@ -10,6 +10,8 @@ mod control;
 mod header;
 mod reader;
 mod record;
+#[cfg(test)]
+mod testing;
 pub mod varint;
 mod writer;
 

@@ -181,3 +181,179 @@ impl<'a> Iterator for Batches<'a> {
 }
 
 impl std::iter::FusedIterator for Batches<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{GOLDEN, OwnedRecord, batch, batch_of_section};
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn at_offset(base_offset: i64, records: &[OwnedRecord]) -> Vec<u8> {
+        let header = BatchHeader {
+            base_offset,
+            ..BatchHeader::default()
+        };
+        batch(header, Compression::None, records)
+    }
+
+    fn walk(record_set: &[u8]) -> (Vec<i64>, Option<String>, Option<TruncatedTail>) {
+        let mut batches = Batches::new(record_set);
+        let mut offsets = Vec::new();
+        let mut complaint = None;
+        for item in batches.by_ref() {
+            assert_eq!(complaint, None, "nothing follows an error");
+            match item {
+                Ok(batch) => offsets.push(batch.header.base_offset),
+                Err(error) => complaint = Some(error.to_string()),
+            }
+        }
+        assert!(batches.next().is_none());
+        (offsets, complaint, batches.truncated_tail())
+    }
+
+    #[test]
+    fn batches_follow_one_another_to_the_end() {
+        let mut set = at_offset(5, &[OwnedRecord::at(0, "a")]);
+        set.extend(at_offset(
+            6,
+            &[OwnedRecord::at(0, "b"), OwnedRecord::at(1, "c")],
+        ));
+        set.extend_from_slice(&at_offset(8, &[]));
+        assert_eq!(walk(&set), (vec![5, 6, 8], None, None));
+        assert_eq!(walk(&[]), (vec![], None, None));
+    }
+
+    #[test]
+    fn a_tail_cut_anywhere_ends_the_walk_silently_and_is_told() {
+        let whole = at_offset(5, &[OwnedRecord::at(0, "a")]);
+        let cut = at_offset(6, &[OwnedRecord::at(0, "quite a long value")]);
+        for present_bytes in 1..cut.len() {
+            let mut set = whole.clone();
+            set.extend_from_slice(&cut[..present_bytes]);
+            let tail = TruncatedTail {
+                present_bytes,
+                batch_bytes: (present_bytes >= LENGTH_PREFIX_BYTES).then_some(cut.len()),
+            };
+            assert_eq!(walk(&set), (vec![5], None, Some(tail)));
+        }
+    }
+
+    #[test]
+    fn a_length_that_cannot_be_ends_the_walk_with_its_name() {
+        let whole = at_offset(5, &[OwnedRecord::at(0, "a")]);
+        for length in [-1, i32::MIN, 0, 3, 48] {
+            let mut set = whole.clone();
+            let mut bad = at_offset(6, &[OwnedRecord::at(0, "b")]);
+            bad[8..12].copy_from_slice(&length.to_be_bytes());
+            set.extend_from_slice(&bad);
+            set.extend_from_slice(&whole);
+            let (offsets, complaint, tail) = walk(&set);
+            assert_eq!(offsets, [5]);
+            assert!(complaint.unwrap().contains(&format!("length {length}")));
+            assert_eq!(tail, None);
+        }
+        // Also with less than a header there, as long as it shows.
+        let (_, complaint, _) =
+            walk(b"\x00\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x03\xfe\xb0\x1d");
+        assert!(complaint.unwrap().contains("length 3"));
+    }
+
+    #[test]
+    fn a_length_that_reaches_too_far_is_a_tail_to_the_walk_and_an_error_for_one_batch() {
+        let mut set = at_offset(6, &[OwnedRecord::at(0, "b")]);
+        let size = set.len();
+        set[8..12].copy_from_slice(&i32::MAX.to_be_bytes());
+        let batch_bytes = Some(i32::MAX as usize + LENGTH_PREFIX_BYTES);
+        let tail = TruncatedTail {
+            present_bytes: size,
+            batch_bytes,
+        };
+        assert_eq!(walk(&set), (vec![], None, Some(tail)));
+        let error = BatchRef::parse(&set).unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::Corrupt);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the record batch at offset 6 says it has 2147483659 bytes and {size} are there"
+            )
+        );
+    }
+
+    #[test]
+    fn an_old_message_set_ends_the_walk_with_its_magic() {
+        let mut set = at_offset(5, &[OwnedRecord::at(0, "a")]);
+        // "123" as a broker of version 0.10 stored it.
+        set.extend_from_slice(&[
+            0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0x11, 0xfe, 0xb0, 0x1d, 0xbf,
+        ]);
+        set.extend_from_slice(&[0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 3]);
+        set.extend_from_slice(b"123");
+        let (offsets, complaint, tail) = walk(&set);
+        assert_eq!(offsets, [5]);
+        assert!(complaint.unwrap().contains("magic 0"));
+        assert_eq!(tail, None);
+    }
+
+    #[test]
+    fn the_checksum_covers_every_byte_behind_it() {
+        let golden = BatchRef::parse(GOLDEN).unwrap();
+        golden.verify_crc().unwrap();
+        for at in 17..GOLDEN.len() {
+            let mut bytes = GOLDEN.to_vec();
+            bytes[at] ^= 0x10;
+            let batch = BatchRef::parse(&bytes).unwrap();
+            let error = batch.verify_crc().unwrap_err();
+            assert_eq!(error.kind(), &ErrorKind::Corrupt, "byte {at}");
+            assert!(error.to_string().contains("offset 0 fails its checksum"));
+        }
+        // A broker sets offset and epoch without touching the checksum.
+        let mut bytes = GOLDEN.to_vec();
+        bytes[..8].copy_from_slice(&77i64.to_be_bytes());
+        bytes[12..16].copy_from_slice(&9i32.to_be_bytes());
+        BatchRef::parse(&bytes).unwrap().verify_crc().unwrap();
+    }
+
+    #[test]
+    fn only_a_compressed_section_is_copied() {
+        let golden = BatchRef::parse(GOLDEN).unwrap();
+        assert!(matches!(golden.decompressed(0).unwrap(), Cow::Borrowed(_)));
+        let records = [OwnedRecord::at(0, "a"), OwnedRecord::at(1, "b")];
+        let plain = at_offset(0, &records);
+        let packed = batch(BatchHeader::default(), Compression::Lz4, &records);
+        let packed = BatchRef::parse(&packed).unwrap();
+        packed.verify_crc().unwrap();
+        let section = packed.decompressed(1000).unwrap();
+        assert!(matches!(section, Cow::Owned(_)));
+        assert_eq!(*section, plain[HEADER_BYTES..]);
+    }
+
+    #[test]
+    fn what_does_not_inflate_names_its_batch() {
+        let records = [OwnedRecord::at(0, &"a".repeat(1000))];
+        let header = BatchHeader {
+            base_offset: 42,
+            ..BatchHeader::default()
+        };
+        let packed = batch(header.clone(), Compression::Gzip, &records);
+        let error = BatchRef::parse(&packed)
+            .unwrap()
+            .decompressed(999)
+            .unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::Corrupt);
+        assert_eq!(
+            error.to_string(),
+            "the record batch at offset 42 cannot be read: gzip records inflate to more than the \
+             limit of 999 bytes"
+        );
+        let unknown = BatchHeader {
+            attributes: 6,
+            ..header
+        };
+        let unknown = batch_of_section(unknown, b"?");
+        let error = BatchRef::parse(&unknown)
+            .unwrap()
+            .decompressed(99)
+            .unwrap_err();
+        assert!(error.to_string().contains("compression type 6"));
+    }
+}

@@ -202,3 +202,6 @@ fn take_headers<'a>(body: &mut &'a [u8]) -> Result<HeaderRefs<'a>, &'static str>
     }
     Ok(headers)
 }
+
+#[cfg(test)]
+mod tests;

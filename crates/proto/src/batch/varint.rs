@@ -1,7 +1,5 @@
 //! Zigzag varints as record batches use them: small magnitudes of either sign take one byte.
 
-use bytes::BufMut;
-
 /// The most bytes a 32-bit varint takes.
 pub const MAX_BYTES_I32: usize = 5;
 
@@ -17,8 +15,10 @@ pub fn read_i32(input: &mut &[u8]) -> Option<i32> {
         *input = rest;
         return Some(unzigzag_i32(u32::from(*byte)));
     }
-    let raw = read_raw(input, MAX_BYTES_I32)?;
-    u32::try_from(raw).ok().map(unzigzag_i32)
+    let mut rest = *input;
+    let raw = u32::try_from(read_raw(&mut rest, MAX_BYTES_I32)?).ok()?;
+    *input = rest;
+    Some(unzigzag_i32(raw))
 }
 
 /// Reads one from the front of `input` and moves past it. `None` when the input ends first or the
@@ -32,48 +32,43 @@ pub fn read_i64(input: &mut &[u8]) -> Option<i64> {
     read_raw(input, MAX_BYTES_I64).map(unzigzag_i64)
 }
 
-/// Appends `value`.
+/// Writes `value` to `buffer` from `at` on and returns where it ends. Bytes that `buffer` has no
+/// room for are left out, so give it [`MAX_BYTES_I32`].
 #[inline]
-pub fn write_i32(value: i32, out: &mut impl BufMut) {
-    write_i64(i64::from(value), out);
+pub fn write_i32(buffer: &mut [u8], at: usize, value: i32) -> usize {
+    // Zigzag keeps small numbers small at either width, so that both encode alike.
+    write_i64(buffer, at, i64::from(value))
 }
 
-/// Appends `value`.
+/// Writes `value` to `buffer` from `at` on and returns where it ends. Bytes that `buffer` has no
+/// room for are left out, so give it [`MAX_BYTES_I64`].
 #[inline]
-pub fn write_i64(value: i64, out: &mut impl BufMut) {
-    let mut buffer = [0; MAX_BYTES_I64];
-    let len = encode_i64(value, &mut buffer);
-    out.put_slice(buffer.get(..len).unwrap_or(&buffer));
-}
-
-/// Writes `value` to the front of `buffer` and returns how many bytes it took. A 32-bit value
-/// encodes the same widened to 64 bits.
-#[inline]
-pub fn encode_i64(value: i64, buffer: &mut [u8; MAX_BYTES_I64]) -> usize {
+pub fn write_i64(buffer: &mut [u8], mut at: usize, value: i64) -> usize {
     let mut raw = zigzag_i64(value);
-    let mut len = 0;
-    for byte in buffer {
-        len += 1;
-        // The truncation keeps the low seven bits, which is what goes into this byte.
-        *byte = (raw as u8) | 0x80;
-        raw >>= 7;
-        if raw == 0 {
-            *byte &= 0x7f;
-            break;
+    loop {
+        // The truncation keeps the low bits, seven of which go into this byte.
+        let (byte, rest) = (raw as u8 & 0x7f, raw >> 7);
+        let more = if rest == 0 { 0 } else { 0x80 };
+        if let Some(place) = buffer.get_mut(at) {
+            *place = byte | more;
         }
+        at += 1;
+        if rest == 0 {
+            return at;
+        }
+        raw = rest;
     }
-    len
 }
 
 /// How many bytes `value` takes.
 #[inline]
-pub const fn size_of_i32(value: i32) -> usize {
-    size_of_i64(value as i64)
+pub const fn size_i32(value: i32) -> usize {
+    size_i64(value as i64)
 }
 
 /// How many bytes `value` takes.
 #[inline]
-pub const fn size_of_i64(value: i64) -> usize {
+pub const fn size_i64(value: i64) -> usize {
     // Seven bits a byte, at least one byte: "| 1" makes zero count as one bit.
     let bits = 64 - (zigzag_i64(value) | 1).leading_zeros() as usize;
     bits.div_ceil(7)
@@ -115,9 +110,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn bytes_of(value: i64) -> Vec<u8> {
-        let mut out = Vec::new();
-        write_i64(value, &mut out);
-        out
+        let mut buffer = [0; MAX_BYTES_I64];
+        let len = write_i64(&mut buffer, 0, value);
+        buffer[..len].to_vec()
     }
 
     #[test]
@@ -164,7 +159,7 @@ mod tests {
         fn what_is_written_is_read_back(value: i64, shift in 0u32..64, tail: Vec<u8>) {
             let value = value >> shift;
             let mut bytes = bytes_of(value);
-            prop_assert_eq!(bytes.len(), size_of_i64(value));
+            prop_assert_eq!(bytes.len(), size_i64(value));
             bytes.extend_from_slice(&tail);
             let mut input = &bytes[..];
             prop_assert_eq!(read_i64(&mut input), Some(value));
@@ -172,7 +167,7 @@ mod tests {
             let mut input = &bytes[..];
             prop_assert_eq!(read_i32(&mut input), i32::try_from(value).ok());
             if let Ok(value) = i32::try_from(value) {
-                prop_assert_eq!(size_of_i32(value), bytes.len() - tail.len());
+                prop_assert_eq!(size_i32(value), bytes.len() - tail.len());
             }
         }
     }

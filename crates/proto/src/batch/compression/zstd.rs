@@ -45,6 +45,9 @@ pub(super) struct Decoder {
 
 impl Decoder {
     pub(super) fn decode(&mut self, input: &[u8], out: &mut Output) -> Result<(), Fault> {
+        if input.is_empty() {
+            return Err("it is empty".into());
+        }
         let state = self.state.get_or_insert_with(Decompressor::new);
         state.reset();
         let mut taken = 0;
