@@ -12,6 +12,8 @@ mod reader;
 mod record;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 pub mod varint;
 mod writer;
 
