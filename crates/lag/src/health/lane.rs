@@ -1,0 +1,374 @@
+//! What is remembered of one partition between two observations.
+
+/// Rates are taken over at least this long, in seconds: shorter windows measure the timing of
+/// commits rather than the consumer.
+const WINDOW_SECONDS: f64 = 1.0;
+
+/// A lane's share of a median rate below which it never falls: a partition believed dead must still
+/// be found alive again.
+const RATE_FLOOR: f64 = 0.02;
+
+/// How fast the gap between commits is learnt, a commit.
+const GAP_GAIN: f64 = 0.3;
+
+/// How fast the age of lag is learnt, a commit.
+const AGE_GAIN: f64 = 0.3;
+
+/// How a missed commit is forgotten, a commit: a memory of about 23.
+const MISS_MEMORY: f64 = 0.97;
+
+/// How slowly a partition that is caught up is forgiven a low rate, in seconds. At most a fifth of
+/// the way a commit.
+const FORGIVE_SECONDS: f64 = 5.0;
+
+/// How much lag commits alone explain, in seconds of consumption.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Explained {
+    /// The edge of the saw that commits cut into the lag.
+    pub(super) delta: f64,
+    /// The part of it that a backlog is measured against: much smaller than `delta` when `delta` is
+    /// much smaller than the time between observations, for then it cannot mislead for long.
+    pub(super) delta_backlog: f64,
+}
+
+/// A first rate that must wait for the median of this observation's first rates.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct FirstSample {
+    pub(super) records: f64,
+    pub(super) seconds: f64,
+}
+
+/// What one observation brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Step {
+    /// The committed offset moved, or had no need to; the seconds since it did last.
+    pub(super) jumped: Option<f64>,
+    /// The records of the first jump ever: the begin of the first window.
+    pub(super) first_jump: Option<f64>,
+    /// A window's first rate.
+    pub(super) first_sample: Option<FirstSample>,
+    /// The committed offset went back.
+    pub(super) rewound: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    committed: i64,
+    since: f64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    committed: i64,
+    /// When the committed offset last moved.
+    jumped_at: f64,
+    /// The lag just after that.
+    lag: f64,
+    /// Smoothed time between jumps; 0 until known.
+    gap: f64,
+    window: Option<Window>,
+    /// The consumer may have waited for records within the window: its rate is a lower bound.
+    idle: bool,
+    /// Its records were deleted before it read them: the next jump is no consumption.
+    below_start: bool,
+}
+
+/// One partition between two observations. Times are seconds since the observer began.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    seen: Option<Seen>,
+    /// Consumption in records a second, once known.
+    pub(super) rate: Option<f64>,
+    /// Smoothed lag just after a commit, in seconds of consumption.
+    pub(super) lag_age: Option<f64>,
+    /// Near 1 while observations see no commit where one was due.
+    pub(super) missed: f64,
+    /// Unread records that commits do not explain.
+    pub(super) backlog: f64,
+}
+
+impl Lane {
+    /// Whether a committed offset is known.
+    pub(super) fn has_commit(&self) -> bool {
+        self.seen.is_some()
+    }
+
+    /// Forgets the committed offset, but not the rate.
+    pub(super) fn lose_commit(&mut self) {
+        self.seen = None;
+    }
+
+    /// Takes in a committed offset and the lag that goes with it.
+    pub(super) fn observe(
+        &mut self,
+        now: f64,
+        committed: i64,
+        lag: f64,
+        below_start: bool,
+        explained: Explained,
+        median: Option<f64>,
+    ) -> Step {
+        let Some(mut seen) = self
+            .seen
+            .filter(|seen| seen.committed <= committed && !(seen.below_start && !below_start))
+        else {
+            let rewound = self.seen.is_some_and(|seen| committed < seen.committed);
+            self.seen = Some(Seen {
+                committed,
+                jumped_at: now,
+                lag,
+                gap: 0.0,
+                window: None,
+                idle: false,
+                below_start,
+            });
+            return Step {
+                rewound,
+                ..Step::default()
+            };
+        };
+        seen.below_start = below_start;
+        let records = committed.saturating_sub(seen.committed) as f64;
+        let mut step = Step::default();
+        if records > 0.0 {
+            self.missed *= MISS_MEMORY;
+            step = self.jump(&mut seen, now, committed, lag, explained, median);
+        } else if lag == 0.0 {
+            step.jumped = Some(now - seen.jumped_at);
+            seen.jumped_at = now;
+            seen.lag = 0.0;
+            seen.idle = true;
+            seen.window.get_or_insert(Window {
+                committed,
+                since: now,
+            });
+        } else if lag > 2.0 {
+            self.missed = 1.0;
+        }
+        self.seen = Some(seen);
+        step
+    }
+
+    fn jump(
+        &mut self,
+        seen: &mut Seen,
+        now: f64,
+        committed: i64,
+        lag: f64,
+        explained: Explained,
+        median: Option<f64>,
+    ) -> Step {
+        let gap = now - seen.jumped_at;
+        let mut step = Step {
+            jumped: Some(gap),
+            ..Step::default()
+        };
+        let window = Window {
+            committed,
+            since: now,
+        };
+        match seen.window {
+            None => {
+                // The first jump says when a window begins, not how long the one before it was.
+                step.first_jump = Some(committed.saturating_sub(seen.committed) as f64);
+                seen.window = Some(window);
+                seen.idle = false;
+            }
+            Some(open) => {
+                seen.gap = if seen.gap > 0.0 {
+                    seen.gap + GAP_GAIN * (gap.min(3.0 * seen.gap) - seen.gap)
+                } else {
+                    gap
+                };
+                let caught_up =
+                    |rate: Option<f64>| rate.is_some_and(|m| lag <= m * explained.delta);
+                seen.idle |= caught_up(self.rate);
+                let seconds = now - open.since;
+                if seconds >= 0.9 * WINDOW_SECONDS.max(2.0 * explained.delta) {
+                    let records = committed.saturating_sub(open.committed) as f64;
+                    let sample = FirstSample { records, seconds };
+                    match median {
+                        Some(median) => self.learn_rate(sample, seen.idle, explained, median),
+                        None => step.first_sample = Some(sample),
+                    }
+                    seen.window = Some(window);
+                    seen.idle = caught_up(self.rate);
+                }
+            }
+        }
+        seen.committed = committed;
+        seen.jumped_at = now;
+        seen.lag = lag;
+        step
+    }
+
+    fn learn_rate(&mut self, sample: FirstSample, idle: bool, explained: Explained, median: f64) {
+        let FirstSample { records, seconds } = sample;
+        let lowest = records / (seconds + explained.delta_backlog);
+        let slack = seconds - explained.delta_backlog;
+        let highest = if slack > 0.0 {
+            records / slack
+        } else {
+            f64::INFINITY
+        };
+        // A sample is believed only as far as it excludes the median.
+        let believed = median.max(lowest).min(highest);
+        let gain = 1.0 - (-seconds / WINDOW_SECONDS).exp();
+        self.rate = Some(match self.rate {
+            None => believed,
+            Some(rate) if !idle => rate + gain * (believed - rate),
+            Some(rate) if lowest > rate => rate + 0.5 * gain * (lowest - rate),
+            Some(rate) => rate,
+        });
+    }
+
+    /// The first rate of a lane, once the median of the first rates is there.
+    pub(super) fn set_first_rate(
+        &mut self,
+        sample: FirstSample,
+        explained: Explained,
+        median: f64,
+    ) {
+        self.learn_rate(sample, false, explained, median);
+        if let (Some(seen), Some(rate)) = (&mut self.seen, self.rate) {
+            seen.idle = seen.lag <= rate * explained.delta;
+        }
+    }
+
+    /// The lag just after the last commit, in seconds at `rate`.
+    pub(super) fn lag_after_commit(&self, rate: f64) -> f64 {
+        self.seen.map_or(0.0, |seen| seen.lag / rate)
+    }
+
+    /// Learns the age of lag after a jump; `cap` bounds what one commit can say.
+    pub(super) fn learn_lag_age(&mut self, cap: f64) {
+        let Some(rate) = self.rate.filter(|rate| *rate > 0.0) else {
+            return;
+        };
+        let now = self.lag_after_commit(rate).min(3.0 * cap);
+        self.lag_age = Some(match self.lag_age {
+            None => now,
+            Some(age) => age + AGE_GAIN * (now - age),
+        });
+    }
+
+    /// Works out the backlog from this observation's lag, and forgives a low rate to a partition
+    /// that is caught up. Without a rate of its own the backlog is unknown and taken as none.
+    pub(super) fn learn_backlog(
+        &mut self,
+        now: f64,
+        lag: f64,
+        jumped: Option<f64>,
+        explained: Explained,
+        median: f64,
+    ) {
+        let (Some(seen), Some(rate)) = (self.seen, self.rate) else {
+            self.backlog = 0.0;
+            return;
+        };
+        let mut rate = rate.max(RATE_FLOOR * median);
+        let quiet = now - seen.jumped_at;
+        let caught_up = seen.lag <= rate * explained.delta_backlog;
+        self.backlog = if caught_up && quiet <= seen.gap + explained.delta_backlog {
+            0.0
+        } else {
+            let explained = rate * (quiet.min(seen.gap) + explained.delta_backlog);
+            (lag - explained).max(0.0)
+        };
+        if let (Some(gap), true, true) = (jumped, caught_up, rate < median) {
+            let gain = 1.0 - (-gap.min(1.0) / FORGIVE_SECONDS).exp();
+            rate += gain * (median - rate);
+        }
+        self.rate = Some(rate);
+    }
+
+    /// The seconds since the committed offset moved or had no need to, and the usual time between
+    /// two moves.
+    pub(super) fn quiet(&self, now: f64) -> Option<(f64, f64)> {
+        self.seen.map(|seen| (now - seen.jumped_at, seen.gap))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: Explained = Explained {
+        delta: 0.0,
+        delta_backlog: 0.0,
+    };
+
+    fn busy(lane: &mut Lane, now: f64, committed: i64) -> Step {
+        lane.observe(now, committed, 1_000.0, false, NOTHING, Some(100.0))
+    }
+
+    #[test]
+    fn the_first_jump_opens_the_window_and_the_next_ones_fill_it() {
+        let mut lane = Lane::default();
+        busy(&mut lane, 0.0, 0);
+        let step = busy(&mut lane, 1.0, 500);
+        assert_eq!(step.first_jump, Some(500.0));
+        assert_eq!(lane.rate, None, "when the first 500 began is not known");
+        busy(&mut lane, 2.0, 520);
+        assert_eq!(lane.rate, Some(20.0));
+    }
+
+    #[test]
+    fn an_idle_consumers_rate_is_a_lower_bound() {
+        let mut lane = Lane::default();
+        for (now, committed) in [(0.0, 0), (1.0, 100), (2.0, 200)] {
+            busy(&mut lane, now, committed);
+        }
+        assert_eq!(lane.rate, Some(100.0));
+        // Two records a second, nothing left over: it could do more.
+        lane.observe(3.0, 202, 0.0, false, NOTHING, Some(100.0));
+        lane.observe(4.0, 204, 0.0, false, NOTHING, Some(100.0));
+        lane.observe(5.0, 206, 0.0, false, NOTHING, Some(100.0));
+        assert!(lane.rate.unwrap() > 90.0, "{:?}", lane.rate);
+    }
+
+    #[test]
+    fn a_commit_that_goes_back_starts_anew_and_keeps_the_rate() {
+        let mut lane = Lane::default();
+        for (now, committed) in [(0.0, 0), (1.0, 100), (2.0, 200)] {
+            busy(&mut lane, now, committed);
+        }
+        let step = busy(&mut lane, 3.0, 50);
+        assert!(step.rewound && step.jumped.is_none());
+        assert_eq!(lane.rate, Some(100.0));
+        let step = busy(&mut lane, 4.0, 150);
+        assert_eq!(step.first_jump, Some(100.0));
+    }
+
+    #[test]
+    fn a_jump_over_deleted_records_is_no_consumption() {
+        let mut lane = Lane::default();
+        for (now, committed) in [(0.0, 0), (1.0, 100), (2.0, 200)] {
+            busy(&mut lane, now, committed);
+        }
+        lane.observe(3.0, 200, 1_000.0, true, NOTHING, Some(100.0));
+        let step = busy(&mut lane, 4.0, 1_000_000);
+        assert_eq!(step, Step::default());
+        assert_eq!(lane.rate, Some(100.0));
+    }
+
+    #[test]
+    fn what_the_time_between_commits_explains_is_no_backlog() {
+        let mut lane = Lane::default();
+        let explained = Explained {
+            delta: 1.0,
+            delta_backlog: 0.5,
+        };
+        // A commit every 5 s at 100 a second, caught up at each.
+        for (now, committed) in [(0.0, 0), (5.0, 500), (10.0, 1_000), (15.0, 1_500)] {
+            lane.observe(now, committed, 10.0, false, explained, Some(100.0));
+        }
+        lane.observe(19.0, 1_500, 410.0, false, explained, Some(100.0));
+        lane.learn_backlog(19.0, 410.0, None, explained, 100.0);
+        assert_eq!(lane.backlog, 0.0);
+        // The next commit is overdue: what a gap and a half second do not explain is backlog.
+        lane.observe(23.0, 1_500, 810.0, false, explained, Some(100.0));
+        lane.learn_backlog(23.0, 810.0, None, explained, 100.0);
+        assert!((lane.backlog - 260.0).abs() < 1.0, "{}", lane.backlog);
+    }
+}

@@ -1,0 +1,537 @@
+//! From lag to a plan: what each partition's consumer manages, what it is behind by, and where new
+//! records should go. Pure: the time is an argument.
+//!
+//! Raw lag is the wrong measure: between two commits a fast partition looks worse than a slow one,
+//! and the figures are always old. So the observer learns rates over windows longer than the timing
+//! error of commits, finds out how much lag commits alone explain, and counts only the rest. There
+//! is no rule for a stalled consumer: an honest backlog is enough, also where a consumer drains one
+//! of its partitions before the next.
+
+mod lane;
+mod waterfill;
+
+use crate::snapshot::{LagStatus, PartitionLag, TopicLag};
+use lane::{Explained, FirstSample, Lane, Step};
+use ottla_partitioner::{Drain, DrainPartition, Fallback, PartitionHealth, Status, TopicPlan};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use waterfill::waterfill;
+
+/// Over how long arrival rates are smoothed, in seconds.
+const ARRIVAL_SECONDS: f64 = 3.0;
+
+/// The edge of the saw that commits cut into the lag is this many times the lower quartile of the
+/// lag left just after a commit. It works while under three quarters of the group lag.
+const SAW_EDGE: f64 = 3.5;
+
+/// How fast a smaller edge is believed, in seconds, and a larger: congestion grows it too and must
+/// not be taken for a commit interval.
+const EDGE_FALLS_SECONDS: f64 = 10.0;
+const EDGE_RISES_SECONDS: f64 = 60.0;
+
+/// The share of partitions that, when observations see no commit where one was due, makes commits
+/// explain a whole refresh of lag.
+const MISSED_SHARE: f64 = 1.0 / 6.0;
+
+/// A backlog that is drained sooner than this counts as none, in seconds: a transaction's marker or
+/// a compacted record leaves a lag of 1 for ever.
+const BACKLOG_MIN_SECONDS: f64 = 0.02;
+
+/// A partition without a commit counts as stalled when others commit and it has grown for this many
+/// refreshes.
+const NO_COMMIT_REFRESHES: f64 = 10.0;
+
+/// The least time that new records are shared out over, in seconds.
+const HORIZON_MIN_SECONDS: f64 = 0.25;
+
+/// One partition as an observation saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Observed {
+    /// End and committed offset fit together.
+    Lag {
+        /// The high watermark.
+        end: i64,
+        /// Where the group reads on.
+        committed: i64,
+        /// Records in between that are still there.
+        lag: u64,
+        /// Records that were deleted before the group read them.
+        lost: u64,
+    },
+    /// The group has no committed offset.
+    NoCommit {
+        /// The high watermark.
+        end: i64,
+    },
+    /// The committed offset lies beyond the end.
+    BeyondEnd {
+        /// The high watermark.
+        end: i64,
+    },
+    /// It could not be asked this time.
+    Missing,
+}
+
+impl Observed {
+    /// One partition of a snapshot that was taken at `taken_at`; figures carried over from an
+    /// earlier one count as missing.
+    pub fn of(partition: &PartitionLag, taken_at: Instant) -> Self {
+        let fresh = partition.end.filter(|_| partition.taken_at == taken_at);
+        match (partition.status, fresh, partition.committed, partition.lag) {
+            (LagStatus::Known, Some(end), Some(committed), Some(lag)) => Self::Lag {
+                end,
+                committed,
+                lag,
+                lost: partition.lost,
+            },
+            (LagStatus::NoCommit, Some(end), ..) => Self::NoCommit { end },
+            (LagStatus::BeyondEnd, Some(end), ..) => Self::BeyondEnd { end },
+            _ => Self::Missing,
+        }
+    }
+
+    fn end(self) -> Option<i64> {
+        match self {
+            Self::Lag { end, .. } | Self::NoCommit { end } | Self::BeyondEnd { end } => Some(end),
+            Self::Missing => None,
+        }
+    }
+}
+
+/// What an observation led to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Health {
+    /// By partition.
+    pub partitions: Vec<PartitionHealth>,
+    /// How to place records, or why they cannot be steered.
+    pub choice: Result<Drain, Fallback>,
+}
+
+impl Health {
+    /// Makes the topic's part of a plan.
+    pub fn into_plan(self, topic: Arc<str>, taken_at: Instant, refresh: Duration) -> TopicPlan {
+        let plan = match self.choice {
+            Ok(drain) => TopicPlan::drain(topic, taken_at, refresh, &drain),
+            Err(reason) => {
+                let count = self.partitions.len();
+                TopicPlan::uniform(topic, taken_at, refresh, count, reason)
+            }
+        };
+        plan.with_health(self.partitions)
+    }
+}
+
+/// Watches one topic of one group from observation to observation.
+///
+/// A topic made anew under the same name needs a new observer.
+#[derive(Debug)]
+pub struct Observer {
+    refresh: f64,
+    began: Option<Instant>,
+    last: f64,
+    observations: u64,
+    lanes: Vec<Lane>,
+    ends: Vec<Option<i64>>,
+    /// For partitions without a commit: since when, and the end then.
+    uncommitted: Vec<Option<(f64, i64)>>,
+    arrival: Smoothed,
+    own: Smoothed,
+    sent: u64,
+    explained: Explained,
+    edge: Option<f64>,
+    median: Option<f64>,
+}
+
+/// A rate smoothed over [`ARRIVAL_SECONDS`]; the first sample counts in full.
+#[derive(Debug, Default)]
+struct Smoothed(Option<f64>);
+
+impl Smoothed {
+    fn learn(&mut self, rate: f64, seconds: f64) {
+        let gain = 1.0 - (-seconds / ARRIVAL_SECONDS).exp();
+        self.0 = Some(self.0.map_or(rate, |known| known + gain * (rate - known)));
+    }
+
+    fn get(&self) -> f64 {
+        self.0.unwrap_or(0.0)
+    }
+}
+
+impl Observer {
+    /// Begins to watch. `refresh` is the interval between observations.
+    pub fn new(refresh: Duration) -> Self {
+        // A refresh of nothing would divide by zero.
+        let refresh = refresh.as_secs_f64().max(1e-3);
+        Self {
+            refresh,
+            began: None,
+            last: 0.0,
+            observations: 0,
+            lanes: Vec::new(),
+            ends: Vec::new(),
+            uncommitted: Vec::new(),
+            arrival: Smoothed::default(),
+            own: Smoothed::default(),
+            sent: 0,
+            explained: Explained {
+                delta: refresh,
+                delta_backlog: refresh,
+            },
+            edge: None,
+            median: None,
+        }
+    }
+
+    /// Takes in one topic of a snapshot; see [`observe`](Self::observe).
+    pub fn observe_topic(&mut self, taken_at: Instant, topic: &TopicLag, sent: u64) -> Health {
+        let observed = topic.partitions.iter().map(|p| Observed::of(p, taken_at));
+        self.observe(taken_at, &observed.collect::<Vec<_>>(), sent)
+    }
+
+    /// Takes in the offsets of every partition, as of `taken_at`. `sent` counts the keyless records
+    /// that the producers steered by this observer have sent since it began.
+    pub fn observe(&mut self, taken_at: Instant, observed: &[Observed], sent: u64) -> Health {
+        let began = *self.began.get_or_insert(taken_at);
+        let now = taken_at.saturating_duration_since(began).as_secs_f64();
+        let elapsed = if self.observations > 0 {
+            now - self.last
+        } else {
+            0.0
+        };
+        self.observations += 1;
+        self.last = now;
+        self.lanes.resize_with(observed.len(), Lane::default);
+        self.uncommitted.resize(observed.len(), None);
+        self.learn_arrivals(observed, elapsed, sent);
+        let cap = self.refresh.max(elapsed.min(3.0 * self.refresh));
+
+        let steps = self.learn_commits(now, observed);
+        self.first_rates(&steps, elapsed, cap);
+        self.median = median(self.lanes.iter().filter_map(|lane| lane.rate)).or(self.median);
+        self.learn_explained(&steps, elapsed, cap);
+        let Some(median) = self.median.filter(|median| *median > 0.0) else {
+            return self.unsteered(observed);
+        };
+        self.learn_backlogs(now, elapsed, observed, &steps, median);
+        self.health(now, observed, &steps, median)
+    }
+
+    fn learn_arrivals(&mut self, observed: &[Observed], elapsed: f64, sent: u64) {
+        self.ends.resize(observed.len(), None);
+        let mut grown = 0.0;
+        for (known, seen) in self.ends.iter_mut().zip(observed) {
+            if let (Some(old), Some(new)) = (*known, seen.end()) {
+                // A log that was cut did not receive less than nothing.
+                grown += new.saturating_sub(old).max(0) as f64;
+            }
+            *known = seen.end().or(*known);
+        }
+        let own = sent.saturating_sub(self.sent) as f64;
+        self.sent = sent;
+        if elapsed > 0.0 {
+            self.arrival.learn(grown / elapsed, elapsed);
+            self.own.learn(own / elapsed, elapsed);
+        }
+    }
+
+    fn learn_commits(&mut self, now: f64, observed: &[Observed]) -> Vec<Step> {
+        let (explained, median) = (self.explained, self.median);
+        let lanes = self.lanes.iter_mut().zip(&mut self.uncommitted);
+        let steps = lanes.zip(observed).map(|((lane, uncommitted), seen)| {
+            if let Observed::NoCommit { end } = *seen {
+                uncommitted.get_or_insert((now, end));
+            } else if *seen != Observed::Missing {
+                *uncommitted = None;
+            }
+            match *seen {
+                Observed::Lag {
+                    committed,
+                    lag,
+                    lost,
+                    ..
+                } => lane.observe(now, committed, lag as f64, lost > 0, explained, median),
+                Observed::NoCommit { .. } | Observed::BeyondEnd { .. } => {
+                    lane.lose_commit();
+                    Step::default()
+                }
+                Observed::Missing => Step::default(),
+            }
+        });
+        steps.collect()
+    }
+
+    /// Gives first rates to lanes whose first sample came before there was a median.
+    fn first_rates(&mut self, steps: &[Step], elapsed: f64, cap: f64) {
+        let of = |sample: FirstSample| sample.records / sample.seconds;
+        if let Some(median) = median(steps.iter().filter_map(|s| s.first_sample).map(of)) {
+            for (lane, step) in self.lanes.iter_mut().zip(steps) {
+                if let Some(sample) = step.first_sample {
+                    lane.set_first_rate(sample, self.explained, median);
+                }
+            }
+        }
+        if self.observations != 2 || elapsed <= 0.0 {
+            return;
+        }
+        // When nearly every partition committed between the first two observations, commits are
+        // frequent, and what was consumed in between is a rate already.
+        let jumped = steps.iter().filter(|step| step.jumped.is_some()).count();
+        if jumped == 0 || jumped * 4 < self.lanes.len() * 3 {
+            return;
+        }
+        let rates = || {
+            steps
+                .iter()
+                .map(|s| s.first_jump.map(|moved| moved / elapsed))
+        };
+        let ages = self.lanes.iter().zip(rates());
+        let ages = ages.filter_map(|(lane, rate)| Some(lane.lag_after_commit(rate?)));
+        let Some(quartile) = lower_quartile(ages) else {
+            return;
+        };
+        let delta = (2.0 * (SAW_EDGE * quartile).min(cap)).min(cap);
+        if elapsed < 0.9 * f64::max(1.0, 2.0 * delta) {
+            return;
+        }
+        for (lane, rate) in self.lanes.iter_mut().zip(rates()) {
+            lane.rate = lane.rate.or(rate);
+        }
+    }
+
+    fn learn_explained(&mut self, steps: &[Step], elapsed: f64, cap: f64) {
+        for (lane, step) in self.lanes.iter_mut().zip(steps) {
+            if step.jumped.is_some() {
+                lane.learn_lag_age(cap);
+            }
+        }
+        let known = self.lanes.iter().filter(|lane| lane.has_commit()).count();
+        let ages = || self.lanes.iter().filter_map(|lane| lane.lag_age);
+        let mut delta = cap;
+        if ages().count() * 2 >= known.max(1)
+            && let Some(quartile) = lower_quartile(ages())
+        {
+            let target = (SAW_EDGE * quartile).min(cap);
+            let edge = match self.edge {
+                None => (2.0 * target).min(cap),
+                Some(edge) => {
+                    let seconds = if target < edge {
+                        EDGE_FALLS_SECONDS
+                    } else {
+                        EDGE_RISES_SECONDS
+                    };
+                    edge + (1.0 - (-elapsed / seconds).exp()) * (target - edge)
+                }
+            };
+            self.edge = Some(edge);
+            delta = edge.min(cap);
+        }
+        let missed = self.lanes.iter().filter(|lane| lane.missed > 0.5).count();
+        if missed > 0 && missed as f64 >= MISSED_SHARE * known as f64 {
+            delta = cap;
+        }
+        self.explained = Explained {
+            delta,
+            delta_backlog: delta * delta / cap,
+        };
+    }
+
+    fn learn_backlogs(
+        &mut self,
+        now: f64,
+        elapsed: f64,
+        observed: &[Observed],
+        steps: &[Step],
+        median_rate: f64,
+    ) {
+        let explained = self.explained;
+        for ((lane, seen), step) in self.lanes.iter_mut().zip(observed).zip(steps) {
+            match *seen {
+                Observed::Lag { lag, .. } => {
+                    lane.learn_backlog(now, lag as f64, step.jumped, explained, median_rate);
+                }
+                Observed::Missing => {
+                    // What is known of it goes on to drain, at half speed as the choice has it.
+                    let drained = 0.5 * lane.rate.unwrap_or(median_rate) * elapsed;
+                    lane.backlog = (lane.backlog - drained).max(0.0);
+                }
+                Observed::NoCommit { .. } | Observed::BeyondEnd { .. } => {}
+            }
+            if lane.backlog < BACKLOG_MIN_SECONDS * lane.rate.unwrap_or(median_rate) {
+                lane.backlog = 0.0;
+            }
+        }
+        // Partitions that say nothing are taken to be as far behind as the middle of the others.
+        let known = self.lanes.iter().filter(|lane| lane.has_commit());
+        let drain_times = known.map(|lane| lane.backlog / lane.rate.unwrap_or(median_rate));
+        let neutral = median(drain_times).unwrap_or(0.0);
+        let others_commit = steps
+            .iter()
+            .any(|step| step.first_jump.is_some() || step.jumped.is_some());
+        for ((lane, seen), uncommitted) in
+            self.lanes.iter_mut().zip(observed).zip(&self.uncommitted)
+        {
+            if let Observed::NoCommit { end } | Observed::BeyondEnd { end } = *seen {
+                lane.rate = None;
+                lane.backlog = neutral * median_rate;
+                if let Some((since, end_then)) = *uncommitted
+                    && others_commit
+                    && now - since > NO_COMMIT_REFRESHES * self.refresh
+                {
+                    let grown = end.saturating_sub(end_then).max(0) as f64;
+                    lane.backlog = lane.backlog.max(grown);
+                }
+            }
+        }
+    }
+
+    fn health(&self, now: f64, observed: &[Observed], steps: &[Step], median_rate: f64) -> Health {
+        let rate = |lane: &Lane| lane.rate.unwrap_or(median_rate);
+        let parts: Vec<(f64, f64)> = self.lanes.iter().map(|l| (rate(l), l.backlog)).collect();
+        let horizon = f64::max(0.5 * self.refresh, HORIZON_MIN_SECONDS);
+        // With nothing arriving, the shares of a first record are still worth showing.
+        let shares = waterfill(&parts, (self.arrival.get() * horizon).max(1.0));
+        let partitions = (0i32..)
+            .zip(&self.lanes)
+            .zip(observed)
+            .zip(steps)
+            .zip(&shares);
+        let partitions = partitions.map(|((((partition, lane), seen), step), share)| {
+            let (status, reason) = self.status(now, lane, *seen, *step);
+            PartitionHealth {
+                partition,
+                lag: match seen {
+                    Observed::Lag { lag, .. } => Some(*lag),
+                    _ => None,
+                },
+                backlog: lane.has_commit().then_some(lane.backlog),
+                rate: lane.rate,
+                drain_time: lane
+                    .rate
+                    .and_then(|rate| Duration::try_from_secs_f64(lane.backlog / rate).ok()),
+                weight: *share,
+                status,
+                reason,
+            }
+        });
+        let lanes = parts.iter().zip(&shares);
+        Health {
+            partitions: partitions.collect(),
+            choice: Ok(Drain {
+                partitions: lanes
+                    .map(|((rate, backlog), share)| DrainPartition {
+                        rate: *rate,
+                        backlog: *backlog,
+                        share: *share,
+                    })
+                    .collect(),
+                arrival_rate: self.arrival.get(),
+                own_rate: self.own.get(),
+            }),
+        }
+    }
+
+    fn status(&self, now: f64, lane: &Lane, seen: Observed, step: Step) -> (Status, &'static str) {
+        match seen {
+            Observed::Missing if lane.has_commit() => (
+                Status::Unknown,
+                "not heard of this time: drained on from its last figures",
+            ),
+            Observed::Missing => (
+                Status::Unknown,
+                "not heard of: taken as the middle of the others",
+            ),
+            Observed::BeyondEnd { .. } => (
+                Status::BeyondEnd,
+                "commit beyond the end: taken as the middle of the others",
+            ),
+            Observed::NoCommit { .. } => (
+                Status::NoCommit,
+                "no commit: taken as the middle of the others",
+            ),
+            Observed::Lag { .. } if step.rewound => (
+                Status::Rewound,
+                "the commit went back: its rate is kept, its backlog found anew",
+            ),
+            Observed::Lag { .. } if lane.rate.is_none() => (
+                Status::CaughtUp,
+                "its rate is not known yet: taken as the median",
+            ),
+            Observed::Lag { .. } if lane.backlog == 0.0 => {
+                (Status::CaughtUp, "commits explain its lag")
+            }
+            Observed::Lag { .. } => {
+                let patience = |gap: f64| 2.5 * gap.max(self.refresh);
+                if lane
+                    .quiet(now)
+                    .is_some_and(|(quiet, gap)| quiet > patience(gap))
+                {
+                    (
+                        Status::Stalled,
+                        "its commits stand still while records wait",
+                    )
+                } else {
+                    (Status::Lagging, "more waits than commits explain")
+                }
+            }
+        }
+    }
+
+    /// Before any rate is known: what is known, and no choice.
+    fn unsteered(&self, observed: &[Observed]) -> Health {
+        let committed = self.lanes.iter().any(Lane::has_commit);
+        let missing = observed.iter().all(|seen| *seen == Observed::Missing);
+        let reason = if committed || missing {
+            Fallback::NoRates
+        } else {
+            Fallback::NoCommits
+        };
+        let weight = 1.0 / observed.len().max(1) as f64;
+        let partitions = (0i32..).zip(&self.lanes).zip(observed);
+        let partitions = partitions.map(|((partition, lane), seen)| {
+            let (status, _) = self.status(self.last, lane, *seen, Step::default());
+            PartitionHealth {
+                partition,
+                lag: match seen {
+                    Observed::Lag { lag, .. } => Some(*lag),
+                    _ => None,
+                },
+                backlog: None,
+                rate: None,
+                drain_time: None,
+                weight,
+                status,
+                reason: "no consumption rate is known yet: all partitions alike",
+            }
+        });
+        Health {
+            partitions: partitions.collect(),
+            choice: Err(reason),
+        }
+    }
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let values = sorted(values);
+    let upper = *values.get(values.len() / 2)?;
+    if values.len() % 2 == 1 {
+        return Some(upper);
+    }
+    let lower = *values.get(values.len() / 2 - 1)?;
+    Some(0.5 * (lower + upper))
+}
+
+fn lower_quartile(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let values = sorted(values);
+    values.get(values.len() / 4).copied()
+}
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,335 @@
+//! The failure table: what the observer does when the figures are missing, odd or new.
+
+use super::*;
+use proptest::prelude::*;
+
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// A group whose partitions are fed by hand, a second at a time.
+struct Group {
+    observer: Observer,
+    start: Instant,
+    seconds: u32,
+    ends: Vec<i64>,
+    committed: Vec<Option<i64>>,
+}
+
+impl Group {
+    fn of(partitions: usize) -> Self {
+        Self {
+            observer: Observer::new(REFRESH),
+            start: Instant::now(),
+            seconds: 0,
+            ends: vec![1_000; partitions],
+            committed: vec![Some(1_000); partitions],
+        }
+    }
+
+    /// A second passes: each partition receives `arrived` and commits up to `read` of what waits.
+    fn second(&mut self, arrived: i64, read: &[i64]) -> Health {
+        for ((end, committed), read) in self.ends.iter_mut().zip(&mut self.committed).zip(read) {
+            *end += arrived;
+            *committed = committed.map(|c| (c + read).min(*end));
+        }
+        self.look()
+    }
+
+    fn seen(&self) -> Vec<Observed> {
+        let partitions = self.ends.iter().zip(&self.committed);
+        let seen = partitions.map(|(end, committed)| match *committed {
+            None => Observed::NoCommit { end: *end },
+            Some(committed) if committed > *end => Observed::BeyondEnd { end: *end },
+            Some(committed) => Observed::Lag {
+                end: *end,
+                committed,
+                lag: (end - committed) as u64,
+                lost: 0,
+            },
+        });
+        seen.collect()
+    }
+
+    fn look(&mut self) -> Health {
+        let seen = self.seen();
+        self.look_at(&seen)
+    }
+
+    fn look_at(&mut self, seen: &[Observed]) -> Health {
+        self.seconds += 1;
+        let at = self.start + self.seconds * REFRESH;
+        self.observer.observe(at, seen, 0)
+    }
+}
+
+fn drain(health: &Health) -> &Drain {
+    health.choice.as_ref().unwrap()
+}
+
+#[test]
+fn a_slow_consumer_shows_its_rate_its_backlog_and_no_share() {
+    let mut group = Group::of(6);
+    let mut read = [100; 6];
+    read[2] = 20;
+    for _ in 0..40 {
+        group.second(80, &read);
+    }
+    let health = group.second(80, &read);
+    let slow = &health.partitions[2];
+    assert_eq!(slow.status, Status::Lagging);
+    assert!((15.0..30.0).contains(&slow.rate.unwrap()), "{slow:?}");
+    assert!(slow.backlog.unwrap() > 2_000.0, "{slow:?}");
+    assert_eq!(slow.weight, 0.0);
+    assert!(slow.drain_time.unwrap() > Duration::from_secs(60));
+    let fast = &health.partitions[0];
+    assert_eq!((fast.status, fast.backlog), (Status::CaughtUp, Some(0.0)));
+    assert!((drain(&health).arrival_rate - 480.0).abs() < 1.0);
+}
+
+#[test]
+fn rare_commits_alone_are_no_lag() {
+    let mut group = Group::of(6);
+    for second in 0..120usize {
+        for end in &mut group.ends {
+            *end += 80;
+        }
+        // Every 10 s, each partition at its own time, everything is committed.
+        for at in (0..6).filter(|at| second % 10 == *at) {
+            group.committed[at] = Some(group.ends[at] - 5);
+        }
+        let health = group.look();
+        if second > 60 {
+            for partition in &health.partitions {
+                assert_eq!(
+                    partition.status,
+                    Status::CaughtUp,
+                    "{second}: {partition:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_consumer_that_stands_still_is_stalled_and_gets_nothing() {
+    let mut group = Group::of(6);
+    for _ in 0..20 {
+        group.second(80, &[100; 6]);
+    }
+    let mut read = [100; 6];
+    read[1] = 0;
+    for _ in 0..10 {
+        group.second(80, &read);
+    }
+    let health = group.second(80, &read);
+    assert_eq!(health.partitions[1].status, Status::Stalled);
+    assert_eq!(health.partitions[1].weight, 0.0);
+    // It comes back and is forgiven.
+    read[1] = 1_000;
+    for _ in 0..10 {
+        group.second(80, &read);
+    }
+    let health = group.second(80, &[100; 6]);
+    assert_eq!(health.partitions[1].status, Status::CaughtUp);
+    assert!(
+        health.partitions[1].weight > 0.1,
+        "{:?}",
+        health.partitions[1]
+    );
+}
+
+#[test]
+fn before_any_rate_is_known_the_choice_is_uniform() {
+    let mut group = Group::of(3);
+    let health = group.second(80, &[50; 3]);
+    assert_eq!(health.choice, Err(Fallback::NoRates));
+    assert_eq!(health.partitions[0].lag, Some(30));
+    assert_eq!(health.partitions[0].rate, None);
+}
+
+#[test]
+fn a_group_without_any_commit_is_uniform_and_says_so() {
+    let mut group = Group::of(3);
+    group.committed = vec![None; 3];
+    for _ in 0..30 {
+        let health = group.second(80, &[0; 3]);
+        assert_eq!(health.choice, Err(Fallback::NoCommits));
+        assert_eq!(health.partitions[0].status, Status::NoCommit);
+        assert_eq!(health.partitions[0].lag, None);
+    }
+}
+
+#[test]
+fn one_partition_without_a_commit_counts_as_the_middle_until_it_grows_without_end() {
+    let mut group = Group::of(5);
+    group.committed[4] = None;
+    // Nothing is written to it for now.
+    for _ in 0..20 {
+        let end = group.ends[4];
+        group.second(80, &[100; 5]);
+        group.ends[4] = end;
+    }
+    let health = group.look();
+    assert_eq!(drain(&health).partitions[4].backlog, 0.0);
+    assert!(health.partitions[4].weight > 0.1);
+    assert_eq!(health.partitions[4].lag, None);
+    for _ in 0..20 {
+        group.second(80, &[100; 5]);
+    }
+    let health = group.second(80, &[100; 5]);
+    assert!(drain(&health).partitions[4].backlog > 1_000.0);
+    assert_eq!(health.partitions[4].weight, 0.0);
+}
+
+#[test]
+fn a_commit_beyond_the_end_is_neutral() {
+    let mut group = Group::of(5);
+    group.committed[0] = Some(1_000_000);
+    for _ in 0..30 {
+        for at in 1..5 {
+            group.ends[at] += 80;
+            group.committed[at] = Some(group.ends[at]);
+        }
+        group.look();
+    }
+    let health = group.look();
+    assert_eq!(health.partitions[0].status, Status::BeyondEnd);
+    assert_eq!(health.partitions[0].lag, None);
+    assert_eq!(drain(&health).partitions[0].backlog, 0.0);
+}
+
+#[test]
+fn a_reset_to_the_beginning_keeps_the_rate_and_shows_the_backlog() {
+    let mut group = Group::of(5);
+    for _ in 0..20 {
+        group.second(80, &[100; 5]);
+    }
+    group.committed[2] = Some(0);
+    let health = group.look();
+    assert_eq!(health.partitions[2].status, Status::Rewound);
+    assert!(health.partitions[2].rate.unwrap() > 50.0);
+    assert!(health.partitions[2].backlog.unwrap() > 1_000.0);
+    assert_eq!(health.partitions[2].weight, 0.0);
+}
+
+#[test]
+fn a_new_partition_is_empty_and_as_fast_as_the_median() {
+    let mut group = Group::of(4);
+    for _ in 0..20 {
+        group.second(80, &[100; 4]);
+    }
+    group.ends.push(0);
+    group.committed.push(Some(0));
+    let health = group.look();
+    assert_eq!(health.partitions.len(), 5);
+    let new = drain(&health).partitions[4];
+    assert_eq!(new.backlog, 0.0);
+    assert!((70.0..=110.0).contains(&new.rate), "{new:?}");
+}
+
+#[test]
+fn a_partition_that_cannot_be_asked_drains_on_from_its_last_figures() {
+    let mut group = Group::of(5);
+    let mut read = [100; 5];
+    read[0] = 20;
+    for _ in 0..40 {
+        group.second(80, &read);
+    }
+    let known = group.second(80, &read).partitions[0].backlog.unwrap();
+    let mut seen = group.seen();
+    seen[0] = Observed::Missing;
+    let health = group.look_at(&seen);
+    let partition = &health.partitions[0];
+    assert_eq!((partition.status, partition.lag), (Status::Unknown, None));
+    let drained = known - partition.backlog.unwrap();
+    assert!(
+        (5.0..20.0).contains(&drained),
+        "half of its rate for a second: {drained}"
+    );
+    assert_eq!(partition.weight, 0.0);
+}
+
+#[test]
+fn a_marker_that_is_never_read_is_no_backlog() {
+    let mut group = Group::of(4);
+    for _ in 0..40 {
+        // A transaction's marker takes an offset that no consumer commits past until the next
+        // record comes.
+        for at in 0..4 {
+            group.ends[at] += 80;
+            group.committed[at] = Some(group.ends[at] - 1);
+        }
+        group.look();
+    }
+    for _ in 0..40 {
+        let health = group.look();
+        for partition in &health.partitions {
+            assert_eq!(partition.backlog, Some(0.0), "{partition:?}");
+        }
+    }
+}
+
+#[test]
+fn everything_lagging_alike_keeps_the_relative_shares() {
+    let mut group = Group::of(4);
+    for _ in 0..60 {
+        group.second(150, &[100, 100, 100, 50]);
+    }
+    let health = group.second(150, &[100, 100, 100, 50]);
+    let weights: Vec<f64> = health.partitions.iter().map(|p| p.weight).collect();
+    assert!(
+        weights[..3].iter().all(|w| (0.25..0.45).contains(w)),
+        "{weights:?}"
+    );
+}
+
+#[test]
+fn partitions_that_vanish_are_forgotten() {
+    let mut group = Group::of(4);
+    for _ in 0..10 {
+        group.second(80, &[100; 4]);
+    }
+    group.ends.truncate(2);
+    group.committed.truncate(2);
+    assert_eq!(group.look().partitions.len(), 2);
+    let none = group.look_at(&[]);
+    assert!(none.partitions.is_empty());
+}
+
+proptest! {
+    /// Whatever the brokers tell: finite figures, shares that sum to one, never a panic.
+    #[test]
+    fn any_history_gives_a_sane_plan(
+        history in proptest::collection::vec(
+            proptest::collection::vec((0u8..6, any::<i64>(), any::<i64>(), 0u64..1_000_000), 4),
+            1..12,
+        ),
+        millis in 0u64..5_000,
+    ) {
+        let mut observer = Observer::new(REFRESH);
+        let start = Instant::now();
+        let mut sent = 0u64;
+        for (round, partitions) in history.iter().enumerate() {
+            let seen: Vec<Observed> = partitions
+                .iter()
+                .map(|(kind, end, committed, lag)| match kind {
+                    0 => Observed::Missing,
+                    1 => Observed::NoCommit { end: *end },
+                    2 => Observed::BeyondEnd { end: *end },
+                    _ => Observed::Lag { end: *end, committed: *committed, lag: *lag, lost: lag % 3 },
+                })
+                .collect();
+            sent = sent.wrapping_add(partitions[0].3);
+            let at = start + Duration::from_millis(millis * round as u64);
+            let health = observer.observe(at, &seen, sent);
+            if let Ok(drain) = &health.choice {
+                let shares: f64 = drain.partitions.iter().map(|p| p.share).sum();
+                prop_assert!((shares - 1.0).abs() < 1e-6, "{shares}");
+                for partition in &drain.partitions {
+                    prop_assert!(partition.rate > 0.0 && partition.rate.is_finite());
+                    prop_assert!(partition.backlog >= 0.0 && partition.backlog.is_finite());
+                }
+                prop_assert!(drain.arrival_rate.is_finite() && drain.own_rate.is_finite());
+            }
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! Lag arithmetic: from offsets as brokers tell them to lag as people mean it. Pure.
+//!
+//! What is unknown stays unknown: it is `None`, never 0 and never -1.
+
+use ottla_proto::{Code, TopicId};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// For how long the last known figures of a partition that cannot be asked are still shown, with
+/// their age. The same minute after which a plan steers nothing any more.
+pub const CARRIED_MAX: Duration = Duration::from_secs(60);
+
+/// What the group's coordinator said of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// The group reads on from this offset.
+    At(i64),
+    /// The group has no committed offset there.
+    Nothing,
+    /// It could not be asked, or refused.
+    Unknown(Option<Code>),
+}
+
+/// What the partition's leader said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The high watermark; the log start where that was told too.
+    At {
+        /// Exclusive end of what a consumer can read.
+        high_watermark: i64,
+        /// The first offset that is still there.
+        log_start: Option<i64>,
+    },
+    /// It could not be asked, or refused.
+    Unknown(Option<Code>),
+}
+
+/// What was collected of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offsets {
+    /// From the coordinator.
+    pub committed: Committed,
+    /// From the leader.
+    pub end: End,
+}
+
+/// What was collected of one topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicOffsets {
+    /// Name.
+    pub topic: Arc<str>,
+    /// Id, where the brokers have ids.
+    pub id: Option<TopicId>,
+    /// By partition number from 0.
+    pub partitions: Vec<Offsets>,
+}
+
+/// What a lag figure rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LagStatus {
+    /// End and committed offset are known and fit together.
+    Known,
+    /// The group has no committed offset.
+    NoCommit,
+    /// The committed offset lies beyond the end: the topic was made anew or cut, or somebody
+    /// committed a number of their own, which brokers accept. The lag is unknown.
+    BeyondEnd,
+    /// A broker could not be asked or refused, with its code if it gave one.
+    Unknown(Option<Code>),
+}
+
+impl fmt::Display for LagStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known => f.write_str("known"),
+            Self::NoCommit => f.write_str("no commit"),
+            Self::BeyondEnd => f.write_str("commit beyond the end"),
+            Self::Unknown(None) => f.write_str("unknown"),
+            Self::Unknown(Some(code)) => write!(f, "unknown ({code})"),
+        }
+    }
+}
+
+/// One partition's lag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionLag {
+    /// The partition.
+    pub partition: i32,
+    /// The high watermark: steering and lag use it also for groups that read committed records
+    /// only, because one open transaction holds the last stable offset still and would show lag 0.
+    pub end: Option<i64>,
+    /// Where the group reads on.
+    pub committed: Option<i64>,
+    /// The first offset that is still there.
+    pub log_start: Option<i64>,
+    /// Records between the committed offset and the end; `None` when unknown.
+    pub lag: Option<u64>,
+    /// Records that were deleted before the group read them.
+    pub lost: u64,
+    /// What the figures rest on.
+    pub status: LagStatus,
+    /// When the figures were asked for; earlier than the snapshot's own time if this partition
+    /// could not be asked then.
+    pub taken_at: Instant,
+}
+
+impl PartitionLag {
+    /// How old the figures are. Never understated: it counts from before the brokers were asked.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.taken_at)
+    }
+}
+
+/// One topic's lag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicLag {
+    /// Name.
+    pub topic: Arc<str>,
+    /// Id, where the brokers have ids. A topic made anew under the same name has another, and
+    /// nothing that was known of the old one holds for it.
+    pub id: Option<TopicId>,
+    /// By partition number from 0.
+    pub partitions: Vec<PartitionLag>,
+}
+
+impl TopicLag {
+    /// The sum of the known lags; `None` if none is known.
+    pub fn lag(&self) -> Option<u64> {
+        let known = self.partitions.iter().filter_map(|p| p.lag);
+        known.fold(None, |sum, lag| {
+            Some(sum.unwrap_or(0u64).saturating_add(lag))
+        })
+    }
+}
+
+/// A group's lag at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The group.
+    pub group: Arc<str>,
+    /// Taken before the first broker was asked.
+    pub taken_at: Instant,
+    /// By name, ascending.
+    pub topics: Vec<TopicLag>,
+}
+
+impl Snapshot {
+    /// Works out the lag of what was collected. What `previous` knew of a partition that could not
+    /// be asked this time is carried on with its own time, for at most [`CARRIED_MAX`].
+    pub fn new(
+        group: Arc<str>,
+        taken_at: Instant,
+        collected: &[TopicOffsets],
+        previous: Option<&Self>,
+    ) -> Self {
+        let mut topics: Vec<TopicLag> = collected
+            .iter()
+            .map(|topic| {
+                let previous = previous
+                    .and_then(|previous| previous.topic(&topic.topic))
+                    .filter(|previous| previous.id == topic.id);
+                topic_lag(topic, taken_at, previous)
+            })
+            .collect();
+        topics.sort_by(|a, b| a.topic.cmp(&b.topic));
+        Self {
+            group,
+            taken_at,
+            topics,
+        }
+    }
+
+    /// A topic by name.
+    pub fn topic(&self, name: &str) -> Option<&TopicLag> {
+        let at = self
+            .topics
+            .binary_search_by(|t| (*t.topic).cmp(name))
+            .ok()?;
+        self.topics.get(at)
+    }
+
+    /// A partition's lag.
+    pub fn partition(&self, topic: &str, partition: i32) -> Option<&PartitionLag> {
+        let at = usize::try_from(partition).ok()?;
+        self.topic(topic)?.partitions.get(at)
+    }
+
+    /// The sum of the known lags; `None` if none is known.
+    pub fn lag(&self) -> Option<u64> {
+        let known = self.topics.iter().filter_map(TopicLag::lag);
+        known.fold(None, |sum, lag| {
+            Some(sum.unwrap_or(0u64).saturating_add(lag))
+        })
+    }
+}
+
+fn topic_lag(topic: &TopicOffsets, taken_at: Instant, previous: Option<&TopicLag>) -> TopicLag {
+    let partitions = (0i32..).zip(&topic.partitions).map(|(partition, offsets)| {
+        let lag = partition_lag(partition, *offsets, taken_at);
+        if !matches!(lag.status, LagStatus::Unknown(_)) {
+            return lag;
+        }
+        let carried = previous
+            .and_then(|previous| previous.partitions.get(usize::try_from(partition).ok()?))
+            .filter(|known| !matches!(known.status, LagStatus::Unknown(_)))
+            .filter(|known| known.age(taken_at) <= CARRIED_MAX);
+        carried.copied().unwrap_or(lag)
+    });
+    TopicLag {
+        topic: Arc::clone(&topic.topic),
+        id: topic.id,
+        partitions: partitions.collect(),
+    }
+}
+
+fn partition_lag(partition: i32, offsets: Offsets, taken_at: Instant) -> PartitionLag {
+    // A broker's numbers are not to be trusted: a negative offset is no offset.
+    let sane = |offset: i64| (offset >= 0).then_some(offset);
+    let (end, log_start, end_code) = match offsets.end {
+        End::At {
+            high_watermark,
+            log_start,
+        } => (sane(high_watermark), log_start.and_then(sane), None),
+        End::Unknown(code) => (None, None, code),
+    };
+    let (committed, commit_status) = match offsets.committed {
+        Committed::At(offset) => (sane(offset), LagStatus::Unknown(None)),
+        Committed::Nothing => (None, LagStatus::NoCommit),
+        Committed::Unknown(code) => (None, LagStatus::Unknown(code)),
+    };
+    let mut lag = PartitionLag {
+        partition,
+        end,
+        committed,
+        log_start,
+        lag: None,
+        lost: 0,
+        status: commit_status,
+        taken_at,
+    };
+    let Some(end) = end else {
+        lag.status = LagStatus::Unknown(end_code);
+        return lag;
+    };
+    let Some(committed) = committed else {
+        return lag;
+    };
+    if committed > end {
+        lag.status = LagStatus::BeyondEnd;
+        return lag;
+    }
+    // A log start beyond the end is nonsense and says nothing.
+    let log_start = log_start.filter(|start| *start <= end).unwrap_or(0);
+    lag.lost = u64::try_from(log_start.saturating_sub(committed)).unwrap_or(0);
+    lag.lag = u64::try_from(end.saturating_sub(committed.max(log_start))).ok();
+    lag.status = LagStatus::Known;
+    lag
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(high_watermark: i64) -> End {
+        End::At {
+            high_watermark,
+            log_start: Some(0),
+        }
+    }
+
+    fn one(committed: Committed, end: End) -> PartitionLag {
+        partition_lag(0, Offsets { committed, end }, Instant::now())
+    }
+
+    #[test]
+    fn lag_is_the_end_less_the_commit() {
+        let lag = one(Committed::At(40), at(100));
+        assert_eq!((lag.lag, lag.lost), (Some(60), 0));
+        assert_eq!(lag.status, LagStatus::Known);
+        assert_eq!(one(Committed::At(100), at(100)).lag, Some(0));
+    }
+
+    #[test]
+    fn no_commit_is_unknown_and_neither_zero_nor_the_whole_log() {
+        let lag = one(Committed::Nothing, at(100));
+        assert_eq!((lag.lag, lag.committed), (None, None));
+        assert_eq!(lag.end, Some(100));
+        assert_eq!(lag.status, LagStatus::NoCommit);
+    }
+
+    #[test]
+    fn a_commit_beyond_the_end_is_a_status_and_no_wrapped_number() {
+        let lag = one(Committed::At(1_000_000), at(10));
+        assert_eq!(lag.lag, None);
+        assert_eq!(lag.committed, Some(1_000_000));
+        assert_eq!(lag.status, LagStatus::BeyondEnd);
+    }
+
+    #[test]
+    fn a_commit_below_the_log_start_is_clamped_and_counted_as_lost() {
+        let end = End::At {
+            high_watermark: 100,
+            log_start: Some(70),
+        };
+        let lag = one(Committed::At(20), end);
+        assert_eq!((lag.lag, lag.lost), (Some(30), 50));
+    }
+
+    #[test]
+    fn an_unknown_end_or_commit_keeps_the_brokers_code() {
+        let code = Some(Code::GROUP_AUTHORIZATION_FAILED);
+        let lag = one(Committed::Unknown(code), at(100));
+        assert_eq!((lag.lag, lag.status), (None, LagStatus::Unknown(code)));
+        assert_eq!(
+            lag.status.to_string(),
+            "unknown (GROUP_AUTHORIZATION_FAILED)"
+        );
+        let code = Some(Code::NOT_LEADER_OR_FOLLOWER);
+        let lag = one(Committed::At(4), End::Unknown(code));
+        assert_eq!((lag.lag, lag.status), (None, LagStatus::Unknown(code)));
+    }
+
+    #[test]
+    fn senseless_offsets_are_unknown() {
+        assert_eq!(
+            one(Committed::At(-7), at(100)).status,
+            LagStatus::Unknown(None)
+        );
+        assert_eq!(
+            one(Committed::At(7), at(-1)).status,
+            LagStatus::Unknown(None)
+        );
+        let end = End::At {
+            high_watermark: 100,
+            log_start: Some(i64::MAX),
+        };
+        let lag = one(Committed::At(20), end);
+        assert_eq!((lag.lag, lag.lost), (Some(80), 0));
+    }
+
+    fn topic(id: u8, partitions: &[Offsets]) -> Vec<TopicOffsets> {
+        vec![TopicOffsets {
+            topic: "orders".into(),
+            id: Some(TopicId([id; 16])),
+            partitions: partitions.to_vec(),
+        }]
+    }
+
+    const FINE: Offsets = Offsets {
+        committed: Committed::At(5),
+        end: End::At {
+            high_watermark: 9,
+            log_start: None,
+        },
+    };
+    const FAILED: Offsets = Offsets {
+        committed: Committed::At(5),
+        end: End::Unknown(None),
+    };
+
+    #[test]
+    fn a_partition_that_cannot_be_asked_ages_and_the_rest_stays_fresh() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let first = Snapshot::new("g".into(), start, &topic(1, &[FINE, FINE]), None);
+        let later = start + 20 * second;
+        let next = Snapshot::new("g".into(), later, &topic(1, &[FAILED, FINE]), Some(&first));
+        let old = next.partition("orders", 0).unwrap();
+        assert_eq!((old.lag, old.age(later)), (Some(4), 20 * second));
+        let fresh = next.partition("orders", 1).unwrap();
+        assert_eq!(fresh.age(later), Duration::ZERO);
+        // Its age goes on to grow, until it counts for nothing.
+        let later = start + 61 * second;
+        let last = Snapshot::new("g".into(), later, &topic(1, &[FAILED, FINE]), Some(&next));
+        let gone = last.partition("orders", 0).unwrap();
+        assert_eq!((gone.lag, gone.status), (None, LagStatus::Unknown(None)));
+        assert_eq!(last.lag(), Some(4));
+    }
+
+    #[test]
+    fn nothing_is_carried_over_to_a_topic_made_anew() {
+        let start = Instant::now();
+        let first = Snapshot::new("g".into(), start, &topic(1, &[FINE]), None);
+        let next = Snapshot::new("g".into(), start, &topic(2, &[FAILED]), Some(&first));
+        assert_eq!(next.partition("orders", 0).unwrap().lag, None);
+        assert_eq!(next.lag(), None);
+    }
+
+    #[test]
+    fn what_is_not_there_is_none() {
+        let snapshot = Snapshot::new("g".into(), Instant::now(), &topic(1, &[FINE]), None);
+        assert!(snapshot.partition("orders", 1).is_none());
+        assert!(snapshot.partition("orders", -1).is_none());
+        assert!(snapshot.partition("order", 0).is_none());
+    }
+
+    proptest! {
+        /// Whatever brokers say: no overflow, and a lag that is told is a true difference.
+        #[test]
+        fn any_offsets_are_survived(
+            committed in any::<i64>(), high_watermark in any::<i64>(),
+            log_start in proptest::option::of(any::<i64>()),
+        ) {
+            let end = End::At { high_watermark, log_start };
+            let told = one(Committed::At(committed), end);
+            if let Some(lag) = told.lag {
+                prop_assert!(committed >= 0 && committed <= high_watermark);
+                prop_assert!(lag <= high_watermark.unsigned_abs());
+            } else {
+                prop_assert!(told.status != LagStatus::Known);
+            }
+        }
+    }
+}
