@@ -286,11 +286,16 @@ impl SealedRecords {
     }
 
     /// Compresses the section. A section that would not shrink stays as it is, which Kafka allows:
-    /// each batch says for itself how it is compressed.
+    /// each batch says for itself how it is compressed. `wrap` turns the result into shared bytes.
     ///
     /// # Errors
     /// When the codec fails; the batch is lost to the caller only in its compressed form.
-    pub fn compress(&mut self, codec: Compression, level: Option<i32>) -> Result<()> {
+    pub fn compress(
+        &mut self,
+        codec: Compression,
+        level: Option<i32>,
+        wrap: impl FnOnce(Vec<u8>) -> Bytes,
+    ) -> Result<()> {
         if codec == Compression::None || self.compression != Compression::None {
             return Ok(());
         }
@@ -300,7 +305,7 @@ impl SealedRecords {
             self.crc = crc32c::crc32c(&packed);
             self.bytes = packed.len();
             self.compression = codec;
-            self.segments = vec![Bytes::from(packed)];
+            self.segments = vec![wrap(packed)];
         }
         Ok(())
     }

@@ -6,6 +6,8 @@ mod batch;
 mod identity;
 mod partition;
 mod sender;
+#[cfg(test)]
+mod tests;
 mod types;
 mod verdict;
 

@@ -1,0 +1,346 @@
+//! What a user may set about producing.
+
+use ottla_proto::batch::Compression;
+use ottla_proto::setting::{Kind, Setting, Support};
+use ottla_proto::{Error, ErrorKind, Result};
+use std::time::Duration;
+
+/// How many copies a record needs before it counts as acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acks {
+    /// Every in-sync replica.
+    All,
+    /// The leader alone: a record can be lost with it.
+    Leader,
+    /// None: the record is taken as sent once it is written to the socket. Errors are not seen.
+    None,
+}
+
+impl Acks {
+    pub(crate) fn on_wire(self) -> i16 {
+        match self {
+            Self::All => -1,
+            Self::Leader => 1,
+            Self::None => 0,
+        }
+    }
+}
+
+/// Where batches are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompressOn {
+    /// On the runtime's blocking threads, off the path that takes records in.
+    BlockingThreads,
+    /// On the driver's own task: one thread, always in the same order.
+    Driver,
+}
+
+/// Where a record's time comes from when it has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// The system's clock.
+    System,
+    /// The runtime's clock, counted from these milliseconds since the Unix epoch: under a paused
+    /// clock, time then stands still.
+    Runtime {
+        /// Milliseconds since the Unix epoch when the producer is built.
+        start: i64,
+    },
+}
+
+/// The producer's settings. The defaults are Java's, except for `batch_bytes`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `acks`; all.
+    pub acks: Acks,
+    /// `enable.idempotence`; true.
+    pub idempotence: bool,
+    /// `linger.ms`; 5 ms. How long a batch waits for more records.
+    pub linger: Duration,
+    /// `batch.size`; 1,000,000 bytes before compression. Batches are lists of small chunks, so a
+    /// large limit costs no memory.
+    pub batch_bytes: usize,
+    /// `max.request.size`; 1,048,576 bytes. The largest batch, and so the largest record.
+    pub batch_bytes_max: usize,
+    /// 8 MiB. A request takes no further batch when it holds so many bytes.
+    pub request_bytes_max: usize,
+    /// `buffer.memory`; 32 MiB.
+    pub buffer_bytes: usize,
+    /// `max.block.ms`; 60 s. How long a call may wait for metadata and for a place in the buffer.
+    pub max_block: Duration,
+    /// `delivery.timeout.ms`; 120 s from the moment a batch is begun.
+    pub delivery_timeout: Duration,
+    /// `retries`; as many as fit into the delivery timeout.
+    pub retries: u32,
+    /// `max.in.flight.requests.per.connection`; 5.
+    pub in_flight_max: usize,
+    /// `compression.type`; none.
+    pub compression: Compression,
+    /// `compression.<codec>.level`; the codec's own default.
+    pub compression_level: Option<i32>,
+    /// Where batches are compressed.
+    pub compress_on: CompressOn,
+    /// Where timestamps come from.
+    pub clock: Clock,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            acks: Acks::All,
+            idempotence: true,
+            linger: Duration::from_millis(5),
+            batch_bytes: 1_000_000,
+            batch_bytes_max: 1 << 20,
+            request_bytes_max: 8 << 20,
+            buffer_bytes: 32 << 20,
+            max_block: Duration::from_secs(60),
+            delivery_timeout: Duration::from_secs(120),
+            retries: u32::MAX,
+            in_flight_max: 5,
+            compression: Compression::None,
+            compression_level: None,
+            compress_on: CompressOn::BlockingThreads,
+            clock: Clock::System,
+        }
+    }
+}
+
+const INT_MAX: i64 = i32::MAX as i64;
+
+const fn row(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> Setting {
+    let default_source = "Java client 4.x";
+    Setting { name, aliases, kind, default, default_source, doc, support: Support::Acted }
+}
+
+const fn ignored(name: &'static str, kind: Kind, default: &'static str) -> Setting {
+    Setting {
+        support: Support::Ignored,
+        ..row(name, &[], kind, default, "Known from other clients; not acted on.")
+    }
+}
+
+const CODECS: &[&str] = &["none", "gzip", "snappy", "lz4", "zstd"];
+
+/// The rows of this crate's properties.
+pub const SETTINGS: &[Setting] = &[
+    row(
+        "acks",
+        &["request.required.acks"],
+        Kind::OneOf(&["all", "-1", "1", "0"]),
+        "all",
+        "How many copies a record needs before it counts as acknowledged.",
+    ),
+    row(
+        "enable.idempotence",
+        &[],
+        Kind::Bool,
+        "true",
+        "Brokers drop repeated batches and keep their order.",
+    ),
+    row(
+        "linger.ms",
+        &["queue.buffering.max.ms"],
+        Kind::Millis(0, INT_MAX),
+        "5",
+        "How long a batch waits for more records.",
+    ),
+    Setting {
+        default_source: "ours: batches are lists of small chunks, a large limit costs nothing",
+        ..row(
+            "batch.size",
+            &[],
+            Kind::Bytes(0, INT_MAX),
+            "1000000",
+            "A batch is sent when it holds so many bytes, before compression.",
+        )
+    },
+    row(
+        "max.request.size",
+        &["message.max.bytes"],
+        Kind::Bytes(1_024, INT_MAX),
+        "1048576",
+        "The largest batch, and so the largest record.",
+    ),
+    row(
+        "buffer.memory",
+        &[],
+        Kind::Bytes(65_536, i64::MAX),
+        "33554432",
+        "Memory for records that are not acknowledged yet.",
+    ),
+    row(
+        "max.block.ms",
+        &[],
+        Kind::Millis(0, i64::MAX),
+        "60000",
+        "How long a call may wait for metadata and for a place in the buffer.",
+    ),
+    row(
+        "delivery.timeout.ms",
+        &["message.timeout.ms"],
+        Kind::Millis(1, INT_MAX),
+        "120000",
+        "When a batch that was not acknowledged fails.",
+    ),
+    row(
+        "retries",
+        &["message.send.max.retries"],
+        Kind::Int(0, INT_MAX),
+        "2147483647",
+        "Attempts after the first, within the delivery timeout.",
+    ),
+    row(
+        "max.in.flight.requests.per.connection",
+        &["max.in.flight"],
+        Kind::Int(1, 1_000_000),
+        "5",
+        "Unanswered Produce requests a broker.",
+    ),
+    row(
+        "compression.type",
+        &["compression.codec"],
+        Kind::OneOf(CODECS),
+        "none",
+        "How batches are compressed.",
+    ),
+    row(
+        "compression.level",
+        &["compression.gzip.level", "compression.lz4.level", "compression.zstd.level"],
+        Kind::Int(-131_072, 22),
+        "",
+        "The codec's level; its own default when not set.",
+    ),
+    ignored("partitioner.adaptive.partitioning.enable", Kind::Bool, "true"),
+    ignored("partitioner.availability.timeout.ms", Kind::Millis(0, i64::MAX), "0"),
+    ignored("transactional.id", Kind::Text, ""),
+    ignored("transaction.timeout.ms", Kind::Millis(1, INT_MAX), "60000"),
+    ignored("transaction.two.phase.commit.enable", Kind::Bool, "false"),
+    ignored("key.serializer", Kind::Text, ""),
+    ignored("value.serializer", Kind::Text, ""),
+    ignored("queue.buffering.max.kbytes", Kind::Int(1, INT_MAX), "1048576"),
+    ignored("queue.buffering.max.messages", Kind::Int(0, INT_MAX), "100000"),
+    ignored("batch.num.messages", Kind::Int(1, INT_MAX), "10000"),
+    ignored("sticky.partitioning.linger.ms", Kind::Millis(0, INT_MAX), "10"),
+];
+
+impl Config {
+    /// Sets one property by its name in [`SETTINGS`] (not by an alias).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] names the property when it is unknown or its value does not fit.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let value = value.trim();
+        match name {
+            "acks" => self.acks = acks(value)?,
+            "enable.idempotence" => self.idempotence = number::<bool>(name, value)?,
+            "linger.ms" => self.linger = millis(name, value)?,
+            "batch.size" => self.batch_bytes = number(name, value)?,
+            "max.request.size" => self.batch_bytes_max = number(name, value)?,
+            "buffer.memory" => self.buffer_bytes = number(name, value)?,
+            "max.block.ms" => self.max_block = millis(name, value)?,
+            "delivery.timeout.ms" => self.delivery_timeout = millis(name, value)?,
+            "retries" => self.retries = number(name, value)?,
+            "max.in.flight.requests.per.connection" => self.in_flight_max = number(name, value)?,
+            "compression.type" => self.compression = value.parse()?,
+            "compression.level" => self.compression_level = Some(number(name, value)?),
+            _ if SETTINGS.iter().any(|row| row.name == name) => {}
+            _ => return Err(config(format!("{name} is not a property of the producer"))),
+        }
+        Ok(())
+    }
+
+    /// Checks how the settings fit together.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] names the property at fault.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |message: String| Err(config(message));
+        if self.idempotence && self.acks != Acks::All {
+            return refuse("enable.idempotence=true needs acks=all".to_owned());
+        }
+        if self.idempotence && self.in_flight_max > 5 {
+            return refuse(format!(
+                "enable.idempotence=true allows at most 5 for \
+                 max.in.flight.requests.per.connection, not {}",
+                self.in_flight_max
+            ));
+        }
+        if self.idempotence && self.retries == 0 {
+            return refuse("enable.idempotence=true needs retries above 0".to_owned());
+        }
+        if self.in_flight_max == 0 {
+            return refuse("max.in.flight.requests.per.connection must be at least 1".to_owned());
+        }
+        if self.batch_bytes_max < 1_024 {
+            return refuse("max.request.size must be at least 1024 bytes".to_owned());
+        }
+        if self.buffer_bytes < 65_536 {
+            return refuse("buffer.memory must be at least 65536 bytes".to_owned());
+        }
+        if self.delivery_timeout <= self.linger {
+            return refuse(format!(
+                "delivery.timeout.ms ({} ms) must be above linger.ms ({} ms)",
+                self.delivery_timeout.as_millis(),
+                self.linger.as_millis()
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn config(message: String) -> Error {
+    Error::new(ErrorKind::Config, message)
+}
+
+fn acks(value: &str) -> Result<Acks> {
+    match value {
+        "all" | "-1" => Ok(Acks::All),
+        "1" => Ok(Acks::Leader),
+        "0" => Ok(Acks::None),
+        other => Err(config(format!("acks must be all, 1 or 0, not {other}"))),
+    }
+}
+
+fn number<N: std::str::FromStr>(name: &str, value: &str) -> Result<N> {
+    value.parse().map_err(|_| config(format!("{name} does not take the value {value}")))
+}
+
+fn millis(name: &str, value: &str) -> Result<Duration> {
+    number(name, value).map(Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_that_we_act_on_takes_its_own_default() {
+        let mut config = Config::default();
+        for row in SETTINGS.iter().filter(|row| !row.default.is_empty()) {
+            config.set(row.name, row.default).unwrap();
+        }
+        let (set, default) = (format!("{config:?}"), format!("{:?}", Config::default()));
+        let retries = |text: &str| text.replace("2147483647", "4294967295");
+        assert_eq!(retries(&set), default);
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_name_the_property() {
+        let refused = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.check().unwrap_err().to_string()
+        };
+        assert!(refused(|c| c.acks = Acks::Leader).contains("acks=all"));
+        assert!(refused(|c| c.in_flight_max = 6).contains("max.in.flight"));
+        assert!(refused(|c| c.linger = Duration::from_secs(121)).contains("delivery.timeout.ms"));
+        assert!(refused(|c| c.buffer_bytes = 1).contains("buffer.memory"));
+    }
+}

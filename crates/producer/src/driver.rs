@@ -1,0 +1,394 @@
+//! The task behind a producer: carries out what the core asks for.
+
+mod send;
+mod topics;
+
+use crate::config::{Acks, CompressOn};
+use crate::inbox::{Message, Parcel};
+use crate::metrics::add;
+use crate::producer::Shared;
+use crate::slot::Slot;
+use ottla_proto::batch::Compression;
+use ottla_proto::producer::{Batch, Config as Core, Event, PartitionIndex, Sender};
+use ottla_proto::{BrokerId, Error, ErrorKind, Result, WriteOutcome};
+use ottla_wire::{Connection, api};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+/// While batches are open the clock of records is looked at this often.
+const CLOCK_TICK: Duration = Duration::from_millis(10);
+
+/// A batch below this size that was sealed by linger says that callers are few.
+const SPARSE_BATCH_BYTES: usize = 16 << 10;
+
+/// What the driver keeps of a partition.
+#[derive(Debug)]
+struct Lane {
+    slot: Arc<Slot>,
+    /// The open batch that we have heard of.
+    open: Option<u64>,
+    /// Its linger has passed, but the partition's window was full.
+    overdue: bool,
+}
+
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    core: Sender<Token>,
+    lanes: Vec<Lane>,
+    /// Open batches in the order of their linger's end.
+    lingering: VecDeque<(Instant, PartitionIndex, u64)>,
+    /// Serials of batches that are open or unacknowledged.
+    unsettled: BTreeSet<u64>,
+    flushes: Vec<(u64, oneshot::Sender<()>)>,
+    closing: Option<oneshot::Sender<()>>,
+    ending: bool,
+    connections: BTreeMap<BrokerId, Connection>,
+    tasks: JoinSet<()>,
+    views: watch::Receiver<u64>,
+    view_generation: u64,
+    spare: Vec<Message>,
+}
+
+/// What comes back with a batch from the core.
+#[derive(Debug)]
+pub(crate) struct Token {
+    serial: u64,
+    completion: Arc<crate::delivery::Completion>,
+    count: u32,
+}
+
+impl Driver {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let config = &shared.config;
+        let settings = shared.cluster.settings();
+        let core = Sender::new(Core {
+            idempotent: config.idempotence,
+            acks_all: config.acks == Acks::All,
+            retries: config.retries,
+            retry_backoff: settings.retry_backoff,
+            retry_backoff_max: settings.retry_backoff_max,
+            request_bytes_max: config.request_bytes_max,
+            requests_max: config.in_flight_max,
+            seed: settings.seed,
+        });
+        let views = shared.cluster.changes();
+        Self {
+            core,
+            lanes: Vec::new(),
+            lingering: VecDeque::new(),
+            unsettled: BTreeSet::new(),
+            flushes: Vec::new(),
+            closing: None,
+            ending: false,
+            connections: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            views,
+            view_generation: 0,
+            spare: Vec::new(),
+            shared,
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        loop {
+            let now = self.shared.now();
+            self.turn(now);
+            if (self.closing.is_some() || self.ending) && self.unsettled.is_empty() {
+                break;
+            }
+            let wake = self.next_wake(now).map(tokio::time::Instant::from_std);
+            let sleep = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.shared.shop.inbox.arrived() => {}
+                changed = self.views.changed() => {
+                    if changed.is_err() {
+                        self.fail_everything();
+                        break;
+                    }
+                }
+                _ = self.tasks.join_next(), if !self.tasks.is_empty() => {}
+                () = sleep => {}
+            }
+        }
+        self.finish();
+    }
+
+    /// One turn: takes in what happened, does what is due, sends what can go.
+    fn turn(&mut self, now: Instant) {
+        let messages = self.shared.shop.inbox.drain(std::mem::take(&mut self.spare));
+        let mut messages = messages;
+        for message in messages.drain(..) {
+            self.handle(now, message);
+        }
+        self.spare = messages;
+        self.follow_view(now);
+        if self.core.poll_timeout().is_some_and(|at| at <= now) {
+            self.core.handle_timeout(now);
+        }
+        self.seal_lingered(now);
+        self.settle(now);
+        while let Some(transmit) = self.core.poll_transmit(now) {
+            self.transmit(now, transmit);
+            self.settle(now);
+        }
+        self.end_flushes();
+    }
+
+    fn next_wake(&self, now: Instant) -> Option<Instant> {
+        let linger = self.lingering.front().map(|(at, ..)| *at);
+        let tick = linger.map(|_| now + CLOCK_TICK.max(self.shared.config.linger));
+        [self.core.poll_timeout(), linger, tick].into_iter().flatten().min()
+    }
+
+    fn handle(&mut self, now: Instant, message: Message) {
+        match message {
+            Message::Opened { partition, serial, at } => {
+                self.unsettled.insert(serial);
+                if let Some(lane) = self.lanes.get_mut(partition.0 as usize) {
+                    lane.open = Some(serial);
+                }
+                let linger = if self.ending { Duration::ZERO } else { self.shared.config.linger };
+                self.lingering.push_back((at + linger, partition, serial));
+            }
+            Message::Sealed { partition, parcel } => self.post(now, partition, parcel),
+            Message::Compressed { partition, ordinal, records } => {
+                self.core.provide(now, partition, ordinal, records);
+            }
+            Message::Answered { request, version, answer } => {
+                self.answered(now, request, version, answer);
+            }
+            Message::Connected { broker, connection } => self.connected(broker, connection),
+            Message::Identified(identity) => self.identified(now, identity),
+            Message::Topic { name, known } => {
+                self.add_topic(now, &name);
+                // A caller that has left does not mind.
+                let _ = known.send(());
+            }
+            Message::Pressed => self.seal_all(now),
+            Message::Flush(told) => {
+                self.seal_all(now);
+                let before = self.shared.shop.serials.load(Ordering::Acquire);
+                self.flushes.push((before, told));
+            }
+            Message::Close(told) => {
+                self.ending = true;
+                self.seal_all(now);
+                self.closing = Some(told);
+            }
+            Message::Abandoned => self.abandoned(now),
+        }
+    }
+
+    fn abandoned(&mut self, now: Instant) {
+        self.shared.closed.store(true, Ordering::Release);
+        if !self.ending && !self.unsettled.is_empty() {
+            let batches = self.unsettled.len();
+            tracing::warn!(batches, "a producer was dropped without close; sending what it holds");
+        }
+        self.ending = true;
+        self.seal_all(now);
+    }
+
+    /// Seals what has lingered long enough, unless it would only wait behind other batches: then it
+    /// may as well grow.
+    fn seal_lingered(&mut self, now: Instant) {
+        while let Some(&(at, partition, serial)) = self.lingering.front() {
+            if at > now {
+                break;
+            }
+            self.lingering.pop_front();
+            if self.core.has_room(partition) {
+                self.seal(now, partition, serial);
+            } else if let Some(lane) = self.lanes.get_mut(partition.0 as usize)
+                && lane.open == Some(serial)
+            {
+                lane.overdue = true;
+            }
+        }
+    }
+
+    fn seal(&mut self, now: Instant, partition: PartitionIndex, serial: u64) {
+        let Some(lane) = self.lanes.get_mut(partition.0 as usize) else { return };
+        if lane.open != Some(serial) {
+            return;
+        }
+        lane.overdue = false;
+        let Some(parcel) = lane.slot.seal(&self.shared.shop, serial) else { return };
+        if parcel.records.size_bytes() < SPARSE_BATCH_BYTES
+            && let Some(topic) = self.shared.table.load().get(lane.slot.topic())
+        {
+            topic.runs.gather();
+        }
+        self.post(now, partition, parcel);
+    }
+
+    /// Seals every open batch that we have heard of: someone waits.
+    fn seal_all(&mut self, now: Instant) {
+        let open: Vec<_> = self.lingering.drain(..).collect();
+        for (_, partition, serial) in open {
+            self.seal(now, partition, serial);
+        }
+        let overdue: Vec<_> =
+            self.lanes.iter().filter(|l| l.overdue).map(|l| (l.slot.index(), l.open)).collect();
+        for (partition, serial) in overdue {
+            if let Some(serial) = serial {
+                self.seal(now, partition, serial);
+            }
+        }
+    }
+
+    /// Hands a sealed batch to the core, and to compression first if that is wanted.
+    fn post(&mut self, now: Instant, partition: PartitionIndex, parcel: Parcel) {
+        let Parcel { serial, completion, mut records, deadline } = parcel;
+        if let Some(lane) = self.lanes.get_mut(partition.0 as usize)
+            && lane.open == Some(serial)
+        {
+            lane.open = None;
+            lane.overdue = false;
+        }
+        self.unsettled.insert(serial);
+        let count = records.count();
+        add(&self.shared.counters.sealed, u64::from(count));
+        let token = Token { serial, completion, count };
+        let codec = self.shared.config.compression;
+        if codec == Compression::None || self.shared.config.compress_on == CompressOn::Driver {
+            compress(&self.shared, &mut records);
+            self.core.push(now, partition, Batch::new(token, count, deadline, Some(records)));
+            return;
+        }
+        let ordinal = self.core.push(now, partition, Batch::new(token, count, deadline, None));
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn_blocking(move || {
+            compress(&shared, &mut records);
+            let message = Message::Compressed { partition, ordinal, records };
+            shared.shop.inbox.push(message);
+        });
+    }
+
+    /// Carries out the core's events.
+    fn settle(&mut self, now: Instant) {
+        while let Some(event) = self.core.poll_event() {
+            match event {
+                Event::Acknowledged { token, ack } => self.ended(&token, Ok(ack)),
+                Event::Failed { token, error } => self.ended(&token, Err(error)),
+                Event::Room(partition) => self.room(now, partition),
+                Event::Connect(broker) => self.connect(broker),
+                Event::Refresh => self.shared.cluster.mark_stale(self.view_generation),
+                Event::NeedIdentity => self.identify(Duration::ZERO),
+                Event::Moved(partition, hint) => self.shared.cluster.apply_leader(&partition, hint),
+            }
+        }
+    }
+
+    fn ended(&mut self, token: &Token, outcome: Result<ottla_proto::producer::Ack>) {
+        let counters = &self.shared.counters;
+        let counter = match outcome.as_ref().map_err(Error::write_outcome) {
+            Ok(_) => &counters.acknowledged,
+            Err(Some(WriteOutcome::NotWritten)) => &counters.not_written,
+            Err(_) => &counters.unknown,
+        };
+        add(counter, u64::from(token.count));
+        if let Err(error) = &outcome {
+            tracing::debug!(records = token.count, %error, "a batch failed");
+        }
+        self.unsettled.remove(&token.serial);
+        token.completion.complete(outcome);
+    }
+
+    /// The partition's window opened: a batch that has lingered long enough goes now.
+    fn room(&mut self, now: Instant, partition: PartitionIndex) {
+        let Some(lane) = self.lanes.get(partition.0 as usize) else { return };
+        lane.slot.set_limit(self.shared.config.batch_bytes);
+        if let (true, Some(serial)) = (lane.overdue, lane.open) {
+            self.seal(now, partition, serial);
+        }
+    }
+
+    fn identify(&mut self, wait: Duration) {
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            tokio::time::sleep(wait).await;
+            let identity = init_producer_id(&shared).await;
+            shared.shop.inbox.push(Message::Identified(identity));
+        });
+    }
+
+    fn identified(&mut self, now: Instant, identity: Result<ottla_proto::producer::Identity>) {
+        match identity {
+            Ok(identity) => self.core.set_identity(now, identity),
+            Err(error) => {
+                // Batches wait for it within their delivery timeout.
+                tracing::warn!(%error, "no producer id yet");
+                self.identify(self.shared.cluster.settings().retry_backoff_max);
+            }
+        }
+    }
+
+    fn end_flushes(&mut self) {
+        let oldest = self.unsettled.first().copied().unwrap_or(u64::MAX);
+        let done = |(before, _): &mut (u64, oneshot::Sender<()>)| oldest >= *before;
+        for (_, told) in self.flushes.extract_if(.., done) {
+            // A caller that has left does not mind.
+            let _ = told.send(());
+        }
+    }
+
+    fn fail_everything(&mut self) {
+        self.shared.closed.store(true, Ordering::Release);
+        self.core.fail_all();
+        let now = self.shared.now();
+        self.settle(now);
+    }
+
+    fn finish(mut self) {
+        self.shared.closed.store(true, Ordering::Release);
+        self.shared.shop.pool.close();
+        self.end_flushes();
+        if let Some(told) = self.closing.take() {
+            let _ = told.send(());
+        }
+        // What came in between the last turn and now gets its answer.
+        for message in self.shared.shop.inbox.drain(Vec::new()) {
+            if let Message::Sealed { parcel, .. } = message {
+                parcel.completion.complete(Err(closed()));
+            }
+        }
+        for lane in &self.lanes {
+            if let Some(parcel) = lane.slot.close(&self.shared.shop) {
+                parcel.completion.complete(Err(closed()));
+            }
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the producer was closed before the record was sent")
+        .with_outcome(WriteOutcome::NotWritten)
+}
+
+fn compress(shared: &Shared, records: &mut ottla_proto::batch::SealedRecords) {
+    let config = &shared.config;
+    let wrap = |bytes| shared.shop.pool.adopt(bytes);
+    if let Err(error) = records.compress(config.compression, config.compression_level, wrap) {
+        // Each batch says for itself how it is compressed, so this one goes as it is.
+        tracing::warn!(%error, "a batch is sent uncompressed");
+    }
+}
+
+async fn init_producer_id(shared: &Shared) -> Result<ottla_proto::producer::Identity> {
+    let connection = shared.cluster.any_connection(ottla_wire::Class::Control).await?;
+    let request = api::init_producer_id::Request::default();
+    let timeout = connection.request_timeout();
+    let response = api::init_producer_id::call(&connection, &request, timeout).await?;
+    Ok(response.identity)
+}

@@ -1,0 +1,79 @@
+//! What the driver hears: a batch at a time, never a record.
+
+use crate::delivery::Completion;
+use bytes::Bytes;
+use ottla_proto::batch::SealedRecords;
+use ottla_proto::producer::{Identity, PartitionIndex, RequestId};
+use ottla_proto::{BrokerId, Result};
+use ottla_wire::Connection;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{Notify, oneshot};
+
+/// A sealed batch with those who wait for it.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) serial: u64,
+    pub(crate) completion: Arc<Completion>,
+    pub(crate) records: SealedRecords,
+    pub(crate) deadline: Instant,
+}
+
+/// What may happen to the driver.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A partition began a batch.
+    Opened { partition: PartitionIndex, serial: u64, at: Instant },
+    /// A batch is full.
+    Sealed { partition: PartitionIndex, parcel: Parcel },
+    /// A batch is compressed.
+    Compressed { partition: PartitionIndex, ordinal: u64, records: SealedRecords },
+    /// A request was answered, or never will be.
+    Answered { request: RequestId, version: i16, answer: Result<Bytes> },
+    /// A connection stands, or could not be made.
+    Connected { broker: BrokerId, connection: Result<Connection> },
+    /// InitProducerId was answered.
+    Identified(Result<Identity>),
+    /// Someone produces to a topic for the first time.
+    Topic { name: Arc<str>, known: oneshot::Sender<()> },
+    /// Someone waits for memory.
+    Pressed,
+    /// Send everything now, and say when it has ended.
+    Flush(oneshot::Sender<()>),
+    /// The same, then stop.
+    Close(oneshot::Sender<()>),
+    /// The last handle is gone.
+    Abandoned,
+}
+
+/// The driver's letter box. It is bounded by what fills it: one message a batch (and batches are
+/// bounded by the pool), one a request in flight, and one a waiting caller.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    messages: Mutex<Vec<Message>>,
+    wake: Notify,
+}
+
+impl Inbox {
+    pub(crate) fn push(&self, message: Message) {
+        let first = {
+            let mut messages = self.messages.lock();
+            messages.push(message);
+            messages.len() == 1
+        };
+        if first {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Takes everything; `empty` is kept for the next messages.
+    pub(crate) fn drain(&self, empty: Vec<Message>) -> Vec<Message> {
+        std::mem::replace(&mut *self.messages.lock(), empty)
+    }
+
+    /// Waits for a message.
+    pub(crate) async fn arrived(&self) {
+        self.wake.notified().await;
+    }
+}

@@ -1,0 +1,377 @@
+//! The handle that callers hold.
+
+use crate::config::{Clock, Config};
+use crate::delivery::{Delivery, RecordMetadata};
+use crate::driver::Driver;
+use crate::inbox::{Inbox, Message};
+use crate::metrics::{Counters, Metrics, get};
+use crate::pool::{Pool, Reservation};
+use crate::slot::{Refused, Shop};
+use crate::table::{Table, Topic};
+use arc_swap::ArcSwap;
+use ottla_partitioner::{KeyChoice, Partitioner};
+use ottla_proto::batch::{BatchWriter, HEADER_BYTES};
+use ottla_proto::{Error, ErrorKind, Record, Result, TopicPartition};
+use ottla_wire::Cluster;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
+
+/// What callers and the driver share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) cluster: Cluster,
+    pub(crate) partitioner: Arc<dyn Partitioner>,
+    pub(crate) shop: Shop,
+    pub(crate) table: ArcSwap<Table>,
+    pub(crate) counters: Counters,
+    pub(crate) closed: AtomicBool,
+    /// Milliseconds since the Unix epoch, as of the last look at the clock.
+    now_millis: AtomicI64,
+    born: tokio::time::Instant,
+    random: AtomicU64,
+}
+
+/// Why a record was not taken at once.
+#[derive(Debug)]
+enum Refusal {
+    /// Its topic is not known yet.
+    Topic,
+    /// The buffer is full.
+    Full(usize),
+    /// It can never be taken.
+    Final(Error),
+}
+
+impl Shared {
+    /// Looks at the clock.
+    pub(crate) fn now(&self) -> Instant {
+        let now = tokio::time::Instant::now();
+        let millis = match self.config.clock {
+            Clock::System => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
+            Clock::Runtime { start } => {
+                let since = now.saturating_duration_since(self.born).as_millis();
+                start.saturating_add(i64::try_from(since).unwrap_or(i64::MAX))
+            }
+        };
+        self.now_millis.store(millis, Ordering::Relaxed);
+        now.into_std()
+    }
+
+    fn random(&self) -> u64 {
+        // SplitMix64: one atomic add, then a mix that spreads every bit.
+        let mut z = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn append(
+        &self,
+        record: &Record<'_>,
+        reservation: Option<&mut Reservation>,
+    ) -> Result<Delivery, Refusal> {
+        let bytes = BatchWriter::upper_bound(record);
+        if bytes + HEADER_BYTES > self.shop.batch_bytes_max {
+            return Err(Refusal::Final(self.too_large(record, bytes)));
+        }
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Refusal::Final(closed()));
+        }
+        let table = self.table.load();
+        let topic = table.get(record.topic).ok_or(Refusal::Topic)?;
+        let partition = self.choose(topic, record, bytes);
+        let Some(slot) = topic.slot(partition) else {
+            return Err(Refusal::Final(no_such_partition(topic, partition)));
+        };
+        let timestamp =
+            record.timestamp.unwrap_or_else(|| self.now_millis.load(Ordering::Relaxed));
+        let contended = || topic.runs.spread();
+        let delivery = slot
+            .append(&self.shop, record, timestamp, reservation, || self.now(), contended)
+            .map_err(|refused| match refused {
+                Refused::Full(bytes) => Refusal::Full(bytes),
+                Refused::Closed => Refusal::Final(closed()),
+            })?;
+        Ok(delivery)
+    }
+
+    #[inline]
+    fn choose(&self, topic: &Topic, record: &Record<'_>, bytes: usize) -> i32 {
+        if let Some(partition) = record.partition {
+            return partition;
+        }
+        let view = topic.view();
+        if let Some(key) = record.key
+            && let KeyChoice::Partition(partition) = self.partitioner.keyed(&view, key)
+        {
+            return partition;
+        }
+        let clock = || tokio::time::Instant::now().into_std();
+        topic.runs.next(bytes, &*self.partitioner, &view, clock, || self.random())
+    }
+
+    #[cold]
+    fn too_large(&self, record: &Record<'_>, bytes: usize) -> Error {
+        let message = format!(
+            "a record of {bytes} bytes for topic {} is over max.request.size ({} bytes)",
+            record.topic, self.shop.batch_bytes_max
+        );
+        Error::new(ErrorKind::RecordTooLarge, message)
+            .with_outcome(ottla_proto::WriteOutcome::NotWritten)
+    }
+}
+
+#[cold]
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the producer is closed")
+        .with_outcome(ottla_proto::WriteOutcome::NotWritten)
+}
+
+#[cold]
+fn no_such_partition(topic: &Topic, partition: i32) -> Error {
+    let count = topic.slots.len();
+    Error::new(
+        ErrorKind::UnknownTopicOrPartition,
+        format!("topic {} has {count} partitions and no number {partition}", topic.name),
+    )
+    .at_partition(TopicPartition::new(Arc::clone(&topic.name), partition))
+    .with_outcome(ottla_proto::WriteOutcome::NotWritten)
+}
+
+#[cold]
+fn buffer_full(shared: &Shared) -> Error {
+    let limit = shared.shop.pool.limit();
+    Error::new(ErrorKind::BufferFull, format!("the buffer of {limit} bytes (buffer.memory) is full"))
+        .with_outcome(ottla_proto::WriteOutcome::NotWritten)
+}
+
+/// The last handle's end reaches the driver.
+#[derive(Debug)]
+struct Handle(Arc<Shared>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.shop.inbox.push(Message::Abandoned);
+    }
+}
+
+/// A producer. Clones share one buffer, one connection a broker and one driver task; any number of
+/// tasks and threads may use them at the same time.
+///
+/// Call [`close`](Producer::close) at the end. A producer that is dropped without it still sends what
+/// it holds while its runtime runs, and says so once in the log.
+#[derive(Debug, Clone)]
+pub struct Producer {
+    shared: Arc<Shared>,
+    _handle: Arc<Handle>,
+}
+
+impl Producer {
+    /// Builds a producer on a cluster's connections. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when the settings contradict each other, [`ErrorKind::State`] outside a
+    /// runtime.
+    pub fn new(
+        cluster: Cluster,
+        config: Config,
+        partitioner: Arc<dyn Partitioner>,
+    ) -> Result<Self> {
+        config.check()?;
+        let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
+            Error::new(ErrorKind::State, "a producer is built within a tokio runtime")
+                .caused_by(error)
+        })?;
+        let seed = cluster.settings().seed;
+        let shop = Shop {
+            pool: Pool::new(config.buffer_bytes),
+            inbox: Inbox::default(),
+            serials: AtomicU64::new(0),
+            delivery_timeout: config.delivery_timeout,
+            batch_bytes_max: config.batch_bytes_max,
+        };
+        let shared = Arc::new(Shared {
+            config,
+            cluster,
+            partitioner,
+            shop,
+            table: ArcSwap::default(),
+            counters: Counters::default(),
+            closed: AtomicBool::new(false),
+            now_millis: AtomicI64::new(0),
+            born: tokio::time::Instant::now(),
+            random: AtomicU64::new(seed),
+        });
+        shared.now();
+        runtime.spawn(Driver::new(Arc::clone(&shared)).run());
+        let handle = Arc::new(Handle(Arc::clone(&shared)));
+        Ok(Self { shared, _handle: handle })
+    }
+
+    /// Sends a record and waits until it is acknowledged.
+    ///
+    /// # Errors
+    /// As [`enqueue`](Self::enqueue), and as its [`Delivery`].
+    ///
+    /// Cancel safety: once polled, a dropped future may have left the record in the buffer; it is
+    /// then sent all the same.
+    pub async fn send(&self, record: Record<'_>) -> Result<RecordMetadata> {
+        self.enqueue(record).await?.await
+    }
+
+    /// Puts a record into the buffer, waiting for a place if it is full, and for the topic's
+    /// metadata if this is its first record; both within `max.block.ms`. Await the [`Delivery`] for
+    /// the acknowledgement.
+    ///
+    /// A record without a time of its own gets the producer's clock, which is read once a batch and
+    /// each time the driver wakes: up to `linger.ms` or 10 ms old, whichever is longer.
+    ///
+    /// # Errors
+    /// The record was not taken: too large, unknown topic or partition, no place in time, closed.
+    ///
+    /// Cancel safety: a dropped future leaves nothing behind.
+    #[inline]
+    pub async fn enqueue(&self, record: Record<'_>) -> Result<Delivery> {
+        match self.shared.append(&record, None) {
+            Ok(delivery) => Ok(delivery),
+            Err(refusal) => self.enqueue_slowly(&record, refusal).await,
+        }
+    }
+
+    /// Puts a record into the buffer if that is possible at once.
+    ///
+    /// # Errors
+    /// Gives the record back with the reason: [`ErrorKind::BufferFull`]; [`ErrorKind::State`] when
+    /// the topic's metadata is not loaded yet (see [`prepare`](Self::prepare)); or what
+    /// [`enqueue`](Self::enqueue) gives.
+    #[expect(clippy::result_large_err, reason = "the record goes back to its owner, unboxed")]
+    pub fn try_enqueue<'r>(&self, record: Record<'r>) -> Result<Delivery, (Error, Record<'r>)> {
+        match self.shared.append(&record, None) {
+            Ok(delivery) => Ok(delivery),
+            Err(Refusal::Final(error)) => Err((error, record)),
+            Err(Refusal::Full(_)) => {
+                self.shared.shop.inbox.push(Message::Pressed);
+                Err((buffer_full(&self.shared), record))
+            }
+            Err(Refusal::Topic) => {
+                let message = format!("the metadata of topic {} is not loaded yet", record.topic);
+                Err((Error::new(ErrorKind::State, message), record))
+            }
+        }
+    }
+
+    /// Loads a topic's metadata, so that the first record does not wait for it.
+    ///
+    /// # Errors
+    /// When the topic is unknown, or nothing answers within `max.block.ms`.
+    ///
+    /// Cancel safety: safe.
+    pub async fn prepare(&self, topic: &str) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + self.shared.config.max_block;
+        self.load(topic, deadline).await
+    }
+
+    async fn load(&self, topic: &str, deadline: tokio::time::Instant) -> Result<()> {
+        if self.shared.table.load().contains_key(topic) {
+            return Ok(());
+        }
+        let known = self.shared.cluster.topic(topic, deadline).await?;
+        let (tell, told) = oneshot::channel();
+        let name = Arc::clone(&known.name);
+        self.shared.shop.inbox.push(Message::Topic { name, known: tell });
+        told.await.map_err(|_| closed())
+    }
+
+    #[cold]
+    async fn enqueue_slowly(&self, record: &Record<'_>, first: Refusal) -> Result<Delivery> {
+        let deadline = tokio::time::Instant::now() + self.shared.config.max_block;
+        let mut refusal = first;
+        let mut reservation: Option<Reservation> = None;
+        loop {
+            match refusal {
+                Refusal::Final(error) => return Err(error),
+                Refusal::Topic => self.load(record.topic, deadline).await?,
+                Refusal::Full(bytes) => {
+                    drop(reservation.take());
+                    self.shared.shop.inbox.push(Message::Pressed);
+                    let wait = self.shared.shop.pool.reserve(bytes);
+                    let granted = tokio::time::timeout_at(deadline, wait);
+                    reservation = Some(granted.await.map_err(|_| self.no_room())??);
+                }
+            }
+            match self.shared.append(record, reservation.as_mut()) {
+                Ok(delivery) => return Ok(delivery),
+                Err(again) => refusal = again,
+            }
+        }
+    }
+
+    fn no_room(&self) -> Error {
+        let waited = self.shared.config.max_block.as_millis();
+        let limit = self.shared.shop.pool.limit();
+        Error::new(
+            ErrorKind::BufferFull,
+            format!("the buffer of {limit} bytes (buffer.memory) stayed full for {waited} ms"),
+        )
+        .with_outcome(ottla_proto::WriteOutcome::NotWritten)
+    }
+
+    /// Sends everything that was enqueued before the call, without lingering, and waits until each
+    /// of those records is acknowledged or has failed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`]. What became of each record, its [`Delivery`] and the
+    /// [`metrics`](Self::metrics) tell.
+    ///
+    /// Cancel safety: safe; the records are sent all the same.
+    pub async fn flush(&self) -> Result<()> {
+        let (tell, told) = oneshot::channel();
+        self.shared.shop.inbox.push(Message::Flush(tell));
+        if self.shared.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        told.await.map_err(|_| closed())
+    }
+
+    /// Flushes, then ends the producer and all its clones.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] when a clone was closed before.
+    ///
+    /// Cancel safety: the producer closes all the same.
+    pub async fn close(self) -> Result<()> {
+        if self.shared.closed.swap(true, Ordering::AcqRel) {
+            return Err(closed());
+        }
+        let (tell, told) = oneshot::channel();
+        self.shared.shop.inbox.push(Message::Close(tell));
+        told.await.map_err(|_| closed())
+    }
+
+    /// The counters so far.
+    pub fn metrics(&self) -> Metrics {
+        let counters = &self.shared.counters;
+        let pool = &self.shared.shop.pool;
+        let acknowledged = get(&counters.acknowledged);
+        let not_written = get(&counters.not_written);
+        let unknown = get(&counters.unknown);
+        let ended = acknowledged + not_written + unknown;
+        Metrics {
+            records_acknowledged: acknowledged,
+            records_not_written: not_written,
+            records_unknown: unknown,
+            records_pending: get(&counters.sealed).saturating_sub(ended),
+            batches_sent: get(&counters.batches),
+            requests_sent: get(&counters.requests),
+            bytes_sent: get(&counters.bytes),
+            buffer_used_bytes: pool.used(),
+            buffer_bytes: pool.limit(),
+            callers_waiting: pool.waiting(),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Runs: one choice of a partition that serves many keyless records.
+//!
+//! A caller's cost a record is one compare-and-swap on the run of its stripe. There is one stripe
+//! while callers do not meet; when two of them want the same partition's lock at the same time the
+//! number of stripes doubles, and each thread gets its own run in another partition.
+
+use ottla_partitioner::{Partitioner, Run, TopicView};
+use parking_lot::Mutex;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// The most stripes; a power of two.
+const STRIPES: usize = 8;
+
+/// The state of a run in one word: partition, records left, bytes left (in units).
+const PARTITION_BITS: u32 = 24;
+const RECORD_BITS: u32 = 20;
+const UNIT_BITS: u32 = 64 - PARTITION_BITS - RECORD_BITS;
+const RECORDS_MAX: u64 = (1 << RECORD_BITS) - 1;
+const UNITS_MAX: u64 = (1 << UNIT_BITS) - 1;
+/// Bytes are counted in units of 16, rounded up, so that a run of 16 MiB fits.
+const UNIT_BYTES: u64 = 16;
+
+/// A run's state, packed. Zero is "over".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Packed(u64);
+
+impl Packed {
+    fn begin(run: Run) -> Self {
+        let partition = u64::from(run.partition.max(0).cast_unsigned()) & ((1 << PARTITION_BITS) - 1);
+        let records = u64::from(run.records).clamp(1, RECORDS_MAX);
+        let units = (u64::from(run.bytes) / UNIT_BYTES).clamp(1, UNITS_MAX);
+        Self(partition << (RECORD_BITS + UNIT_BITS) | records << UNIT_BITS | units)
+    }
+
+    fn partition(self) -> i32 {
+        i32::try_from(self.0 >> (RECORD_BITS + UNIT_BITS)).unwrap_or(0)
+    }
+
+    fn records_left(self) -> u64 {
+        (self.0 >> UNIT_BITS) & RECORDS_MAX
+    }
+
+    fn units_left(self) -> u64 {
+        self.0 & UNITS_MAX
+    }
+
+    fn is_over(self) -> bool {
+        self.records_left() == 0 || self.units_left() == 0
+    }
+
+    /// The state after one record more.
+    fn after(self, bytes: usize) -> Self {
+        let units = (bytes as u64).div_ceil(UNIT_BYTES).min(self.units_left());
+        Self(self.0 - (1 << UNIT_BITS) - units)
+    }
+}
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Stripe {
+    state: AtomicU64,
+    last: Mutex<Option<Run>>,
+}
+
+/// The runs of one topic.
+#[derive(Debug, Default)]
+pub(crate) struct Runs {
+    stripes: [Stripe; STRIPES],
+    /// Exponent of the number of stripes in use.
+    spread: AtomicUsize,
+}
+
+static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static THREAD: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+fn thread_number() -> usize {
+    THREAD.with(|cell| {
+        if cell.get() == usize::MAX {
+            cell.set(NEXT_THREAD.fetch_add(1, Ordering::Relaxed));
+        }
+        cell.get()
+    })
+}
+
+impl Runs {
+    fn stripe(&self) -> Option<&Stripe> {
+        let spread = self.spread.load(Ordering::Relaxed);
+        let index = if spread == 0 { 0 } else { thread_number() & ((1 << spread) - 1) };
+        self.stripes.get(index % STRIPES)
+    }
+
+    /// Two callers met: spread them.
+    #[cold]
+    pub(crate) fn spread(&self) {
+        let most = STRIPES.trailing_zeros() as usize;
+        let wider = |spread: usize| (spread < most).then_some(spread + 1);
+        let _ = self.spread.fetch_update(Ordering::Relaxed, Ordering::Relaxed, wider);
+    }
+
+    /// A batch went out nearly empty: fewer stripes fill batches better.
+    pub(crate) fn gather(&self) {
+        let narrower = |spread: usize| spread.checked_sub(1);
+        let _ = self.spread.fetch_update(Ordering::Relaxed, Ordering::Relaxed, narrower);
+    }
+
+    /// The partition of the next keyless record of that size.
+    #[inline]
+    pub(crate) fn next(
+        &self,
+        bytes: usize,
+        partitioner: &dyn Partitioner,
+        view: &TopicView<'_>,
+        clock: impl Fn() -> Instant,
+        random: impl Fn() -> u64,
+    ) -> i32 {
+        let Some(stripe) = self.stripe() else { return 0 };
+        let mut state = Packed(stripe.state.load(Ordering::Relaxed));
+        loop {
+            if state.is_over() {
+                state = stripe.renew(partitioner, view, clock(), random());
+            }
+            let (old, new) = (state.0, state.after(bytes).0);
+            let order = Ordering::Relaxed;
+            match stripe.state.compare_exchange_weak(old, new, order, order) {
+                Ok(_) => return state.partition(),
+                Err(now) => state = Packed(now),
+            }
+        }
+    }
+}
+
+impl Stripe {
+    #[cold]
+    fn renew(
+        &self,
+        partitioner: &dyn Partitioner,
+        view: &TopicView<'_>,
+        now: Instant,
+        random: u64,
+    ) -> Packed {
+        let mut last = self.last.lock();
+        let state = Packed(self.state.load(Ordering::Relaxed));
+        if !state.is_over() {
+            return state; // another caller of this stripe was faster
+        }
+        if let Some(run) = *last {
+            let used = Packed::begin(run).records_left() - state.records_left();
+            partitioner.end_run(view, run, u32::try_from(used).unwrap_or(u32::MAX));
+        }
+        let run = partitioner.begin_run(view, now, random, last.map(|run| run.partition));
+        *last = Some(run);
+        let state = Packed::begin(run);
+        self.state.store(state.0, Ordering::Relaxed);
+        state
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ottla_partitioner::KeyChoice;
+    use std::sync::atomic::AtomicI32;
+
+    /// Runs of a given size over partitions 0, 1, 2, ...
+    #[derive(Debug)]
+    struct Counting {
+        bytes: u32,
+        records: u32,
+        next: AtomicI32,
+        ended: Mutex<Vec<u32>>,
+    }
+
+    impl Counting {
+        fn new(bytes: u32, records: u32) -> Self {
+            Self { bytes, records, next: AtomicI32::new(0), ended: Mutex::default() }
+        }
+    }
+
+    impl Partitioner for Counting {
+        fn keyed(&self, _: &TopicView<'_>, _: &[u8]) -> KeyChoice {
+            KeyChoice::Run
+        }
+        fn begin_run(&self, _: &TopicView<'_>, _: Instant, _: u64, _: Option<i32>) -> Run {
+            let partition = self.next.fetch_add(1, Ordering::Relaxed);
+            Run { partition, bytes: self.bytes, records: self.records }
+        }
+        fn end_run(&self, _: &TopicView<'_>, _: Run, records: u32) {
+            self.ended.lock().push(records);
+        }
+    }
+
+    fn view() -> TopicView<'static> {
+        TopicView { topic: "t", partition_count: 9, available: &[], queued: &[], batch_bytes: 0 }
+    }
+
+    fn take(runs: &Runs, partitioner: &Counting, bytes: usize, count: usize) -> Vec<i32> {
+        let now = Instant::now();
+        (0..count).map(|_| runs.next(bytes, partitioner, &view(), || now, || 0)).collect()
+    }
+
+    #[test]
+    fn a_run_ends_by_records_or_by_bytes_whichever_is_first() {
+        let by_records = Counting::new(1 << 20, 3);
+        assert_eq!(take(&Runs::default(), &by_records, 100, 7), [0, 0, 0, 1, 1, 1, 2]);
+        assert_eq!(*by_records.ended.lock(), [3, 3]);
+        let by_bytes = Counting::new(1024, u32::MAX);
+        assert_eq!(take(&Runs::default(), &by_bytes, 512, 5), [0, 0, 1, 1, 2]);
+        assert_eq!(*by_bytes.ended.lock(), [2, 2]);
+    }
+
+    #[test]
+    fn a_record_larger_than_the_run_still_goes_and_ends_it() {
+        let partitioner = Counting::new(1024, u32::MAX);
+        assert_eq!(take(&Runs::default(), &partitioner, 1 << 26, 3), [0, 1, 2]);
+    }
+
+    #[test]
+    fn records_are_shared_out_exactly_between_threads() {
+        let (runs, partitioner) = (Runs::default(), Counting::new(1 << 20, 10));
+        runs.spread();
+        let counts: Vec<Vec<i32>> = std::thread::scope(|scope| {
+            let workers: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| take(&runs, &partitioner, 1, 5_000))).collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+        });
+        let mut runs_of = std::collections::BTreeMap::new();
+        counts.iter().flatten().for_each(|partition| *runs_of.entry(partition).or_insert(0) += 1);
+        assert_eq!(counts.iter().map(Vec::len).sum::<usize>(), 20_000);
+        let last = partitioner.next.load(Ordering::Relaxed) - 1;
+        for (&&partition, &count) in &runs_of {
+            assert!(count == 10 || partition >= last - 7, "run {partition} took {count}");
+        }
+    }
+}
