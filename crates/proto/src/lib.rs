@@ -7,6 +7,8 @@ pub mod batch;
 pub mod cluster;
 pub mod code;
 pub mod error;
+pub mod fetch;
+pub mod group;
 pub mod producer;
 pub mod record;
 pub mod setting;
