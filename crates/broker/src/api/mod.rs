@@ -1,0 +1,147 @@
+//! One handler a Kafka API.
+
+mod api_versions;
+mod fetch;
+mod list_offsets;
+mod metadata;
+mod produce;
+mod producer_id;
+
+use crate::faults::Action;
+use crate::frame::{Malformed, Output, Reply};
+use crate::server::Connection;
+use crate::state::Shared;
+use bytes::{BufMut, BytesMut};
+use kafka_protocol::messages::ApiKey;
+use kafka_protocol::protocol::{Decodable, Encodable};
+use ottla_proto::Code;
+use std::ops::RangeInclusive;
+
+/// One request with what it arrived by.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) connection: &'a Connection,
+    pub(crate) api: ApiKey,
+    pub(crate) version: i16,
+    pub(crate) correlation: i32,
+    pub(crate) client_id: String,
+    pub(crate) fault: Option<Action>,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// An answer.
+    Reply(Reply),
+    /// No answer: Produce with acks=0.
+    NoReply,
+    /// The connection ends.
+    Close,
+}
+
+impl Context<'_> {
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.connection.shared
+    }
+
+    pub(crate) fn node(&self) -> i32 {
+        self.connection.node
+    }
+
+    /// The code that a fault wants in every part of the answer, with nothing done.
+    pub(crate) fn forced(&self) -> Option<Code> {
+        match self.fault {
+            Some(Action::Error(code)) => Some(code),
+            _ => None,
+        }
+    }
+
+    /// Whether bodies of this version are written the flexible way.
+    pub(crate) fn flexible(&self) -> bool {
+        self.api.request_header_version(self.version) >= 2
+    }
+
+    /// Begins an answer: everything before its body is written.
+    pub(crate) fn begin(&self) -> Output {
+        let flexible = self.api.response_header_version(self.version) >= 1;
+        let mut output = Output::new(flexible);
+        output.raw().put_i32(self.correlation);
+        output.tags(0);
+        output
+    }
+
+    fn decode<T: Decodable>(&self, body: BytesMut) -> Result<T, Malformed> {
+        let mut body = body.freeze();
+        T::decode(&mut body, self.version).map_err(|error| {
+            tracing::debug!(%error, api = ?self.api, version = self.version, "undecodable");
+            Malformed
+        })
+    }
+
+    fn reply<T: Encodable>(&self, response: &T) -> Result<Outcome, Malformed> {
+        let mut output = self.begin();
+        response
+            .encode(output.raw(), self.version)
+            .map_err(|error| {
+                tracing::warn!(%error, api = ?self.api, version = self.version, "unencodable");
+                Malformed
+            })?;
+        Ok(Outcome::Reply(output.finish()))
+    }
+
+    /// Answers with what `handler` makes of the request.
+    fn answer<Q: Decodable, R: Encodable>(
+        &self,
+        body: BytesMut,
+        handler: impl FnOnce(&Self, Q) -> R,
+    ) -> Result<Outcome, Malformed> {
+        let request = self.decode(body)?;
+        self.reply(&handler(self, request))
+    }
+}
+
+/// The APIs served, with their versions. Produce is advertised from version 0 as Kafka 4 does, or
+/// librdkafka silently leaves compression out; what those versions carry is refused.
+const SERVED: &[(ApiKey, i16, i16)] = &[
+    (ApiKey::Produce, 0, 13),
+    (ApiKey::Fetch, 4, 18),
+    (ApiKey::ListOffsets, 1, 10),
+    (ApiKey::Metadata, 0, 13),
+    (ApiKey::ApiVersions, 0, 4),
+    (ApiKey::InitProducerId, 0, 5),
+];
+
+/// The versions served of an API; `None` for an API that is not.
+pub(crate) fn versions_of(api: ApiKey) -> Option<RangeInclusive<i16>> {
+    let row = SERVED.iter().find(|row| row.0 == api)?;
+    Some(row.1..=row.2)
+}
+
+/// What a version that is not served is answered with: ApiVersions gets an answer that every
+/// client understands (KIP-511), everything else ends the connection.
+pub(crate) fn unserved_version(api: ApiKey, correlation: i32) -> Result<Outcome, Malformed> {
+    if api != ApiKey::ApiVersions {
+        return Err(Malformed);
+    }
+    let mut output = Output::new(false);
+    output.raw().put_i32(correlation);
+    let response = api_versions::unsupported();
+    response.encode(output.raw(), 0).map_err(|_| Malformed)?;
+    Ok(Outcome::Reply(output.finish()))
+}
+
+/// Hands a request's body to its handler.
+///
+/// # Errors
+/// The body cannot be read: the connection ends.
+pub(crate) async fn dispatch(ctx: &Context<'_>, body: BytesMut) -> Result<Outcome, Malformed> {
+    match ctx.api {
+        ApiKey::Produce => produce::handle(ctx, body).await,
+        ApiKey::Fetch => fetch::handle(ctx, body).await,
+        ApiKey::ListOffsets => ctx.answer(body, list_offsets::handle),
+        ApiKey::Metadata => ctx.answer(body, metadata::handle),
+        ApiKey::ApiVersions => ctx.answer(body, api_versions::handle),
+        ApiKey::InitProducerId => ctx.answer(body, producer_id::handle),
+        _ => Err(Malformed),
+    }
+}

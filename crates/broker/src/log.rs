@@ -1,0 +1,401 @@
+//! One partition's log: batches in order, kept in memory as the bytes that arrived.
+
+use crate::batch::{self, Head};
+use crate::sequence::{Check, Producers, Remembered, Stamp};
+use crate::settings::FirstSequence;
+use bytes::{Bytes, BytesMut};
+use ottla_proto::Code;
+use std::collections::VecDeque;
+
+/// A batch in the log.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    pub(crate) base_offset: i64,
+    pub(crate) last_offset: i64,
+    pub(crate) max_timestamp: i64,
+    stamp: Option<Stamp>,
+    append_time: i64,
+    pub(crate) bytes: Bytes,
+}
+
+/// How a batch is to be appended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AppendAs {
+    pub(crate) leader_epoch: i32,
+    /// The time every record gets; `None` where records keep their own.
+    pub(crate) append_time: Option<i64>,
+    pub(crate) first_sequence: FirstSequence,
+    /// Oldest batches are dropped to stay below this; the newest is always kept.
+    pub(crate) retained_bytes_max: usize,
+}
+
+/// Where a batch is in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Appended {
+    pub(crate) base_offset: i64,
+    pub(crate) last_offset: i64,
+    /// -1 where records keep their own time.
+    pub(crate) append_time: i64,
+}
+
+impl From<Remembered> for Appended {
+    fn from(known: Remembered) -> Self {
+        Self {
+            base_offset: known.base_offset,
+            last_offset: known.last_offset,
+            append_time: known.append_time,
+        }
+    }
+}
+
+/// The bytes that one read found.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    pub(crate) chunks: Vec<Bytes>,
+    pub(crate) size_bytes: usize,
+}
+
+/// One partition's log.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    batches: VecDeque<Stored>,
+    start: i64,
+    end: i64,
+    size_bytes: usize,
+    producers: Producers,
+    /// Each leader epoch that wrote, with the offset at which it began.
+    epochs: Vec<(i32, i64)>,
+}
+
+impl Log {
+    /// The first offset that can be read.
+    pub(crate) fn start(&self) -> i64 {
+        self.start
+    }
+
+    /// The offset that the next record gets.
+    pub(crate) fn end(&self) -> i64 {
+        self.end
+    }
+
+    /// Every batch, oldest first.
+    pub(crate) fn batches(&self) -> impl Iterator<Item = &Stored> {
+        self.batches.iter()
+    }
+
+    /// Appends a batch that [`batch::check`] took, or finds it among the last five.
+    ///
+    /// # Errors
+    /// The code of the sequence rules.
+    pub(crate) fn append(
+        &mut self,
+        mut bytes: BytesMut,
+        mut head: Head,
+        how: AppendAs,
+    ) -> Result<Appended, Code> {
+        let stamp = head.stamp();
+        if let Some(stamp) = stamp {
+            let untouched = self.end == 0;
+            match self.producers.check(stamp, how.first_sequence, untouched)? {
+                Check::Duplicate(known) => return Ok(known.into()),
+                Check::Append => {}
+            }
+        }
+        if let Some(millis) = how.append_time {
+            batch::set_append_time(&mut bytes, &mut head, millis);
+        }
+        batch::place(&mut bytes, self.end, how.leader_epoch);
+        let stored = Stored {
+            base_offset: self.end,
+            last_offset: self.end + i64::from(head.last_offset_delta),
+            max_timestamp: head.max_timestamp,
+            stamp,
+            append_time: how.append_time.unwrap_or(-1),
+            bytes: bytes.freeze(),
+        };
+        let appended = Appended {
+            base_offset: stored.base_offset,
+            last_offset: stored.last_offset,
+            append_time: stored.append_time,
+        };
+        self.remember(&stored);
+        if self
+            .epochs
+            .last()
+            .is_none_or(|(epoch, _)| *epoch < how.leader_epoch)
+        {
+            self.epochs.push((how.leader_epoch, self.end));
+        }
+        self.end = stored.last_offset + 1;
+        self.size_bytes += stored.bytes.len();
+        self.batches.push_back(stored);
+        self.drop_oldest(how.retained_bytes_max);
+        Ok(appended)
+    }
+
+    fn remember(&mut self, stored: &Stored) {
+        if let Some(stamp) = stored.stamp {
+            self.producers.record(
+                stamp,
+                stored.base_offset,
+                stored.last_offset,
+                stored.append_time,
+            );
+        }
+    }
+
+    fn drop_oldest(&mut self, retained_bytes_max: usize) {
+        while self.size_bytes > retained_bytes_max && self.batches.len() > 1 {
+            if let Some(oldest) = self.batches.pop_front() {
+                self.size_bytes -= oldest.bytes.len();
+                self.start = self.start.max(oldest.last_offset + 1);
+            }
+        }
+    }
+
+    /// Moves the start up to `offset`, as DeleteRecords does.
+    pub(crate) fn delete_before(&mut self, offset: i64) {
+        self.start = self.start.max(offset.min(self.end));
+        while self
+            .batches
+            .front()
+            .is_some_and(|b| b.last_offset < self.start)
+        {
+            if let Some(oldest) = self.batches.pop_front() {
+                self.size_bytes -= oldest.bytes.len();
+            }
+        }
+    }
+
+    /// Cuts every batch that reaches `end` or beyond, as a follower that becomes leader does, and
+    /// restores what the rest says of the producers.
+    pub(crate) fn truncate(&mut self, end: i64) {
+        while self.batches.back().is_some_and(|b| b.last_offset >= end) {
+            if let Some(newest) = self.batches.pop_back() {
+                self.size_bytes -= newest.bytes.len();
+                self.end = newest.base_offset;
+            }
+        }
+        self.start = self.start.min(self.end);
+        self.epochs.retain(|(_, start)| *start < self.end);
+        self.producers.forget_from(self.end);
+        let forgotten: Vec<Stored> = self
+            .batches
+            .iter()
+            .filter(|b| {
+                b.stamp
+                    .is_some_and(|s| !self.producers.knows(s.producer_id))
+            })
+            .cloned()
+            .collect();
+        forgotten.iter().for_each(|stored| self.remember(stored));
+    }
+
+    /// Reads whole batches from the one that holds `offset`, below `end`, as Kafka does: up to
+    /// `bytes_max`, the last one cut short if it does not fit. The first batch is given whole
+    /// whatever its size if `first_whole`, else nothing is given if it does not fit.
+    pub(crate) fn read(&self, offset: i64, end: i64, bytes_max: usize, first_whole: bool) -> Read {
+        let from = self.batches.partition_point(|b| b.last_offset < offset);
+        let mut read = Read::default();
+        for stored in self.batches.range(from..) {
+            if stored.base_offset >= end {
+                break;
+            }
+            let left = bytes_max.saturating_sub(read.size_bytes);
+            let size = stored.bytes.len();
+            if size <= left || (read.chunks.is_empty() && first_whole) {
+                read.size_bytes += size;
+                read.chunks.push(stored.bytes.clone());
+                continue;
+            }
+            if !read.chunks.is_empty() && left > 0 {
+                read.size_bytes += left;
+                read.chunks.push(stored.bytes.slice(..left));
+            }
+            break;
+        }
+        read
+    }
+
+    /// The first batch below `end` in which a record may have this time or a later one.
+    pub(crate) fn batch_at_time(&self, millis: i64, end: i64) -> Option<&Stored> {
+        self.batches
+            .iter()
+            .take_while(|b| b.base_offset < end)
+            .find(|b| b.max_timestamp >= millis && b.last_offset >= self.start)
+    }
+
+    /// The batch below `end` with the latest time; the oldest of several.
+    pub(crate) fn batch_of_latest_time(&self, end: i64) -> Option<&Stored> {
+        self.batches
+            .iter()
+            .take_while(|b| b.base_offset < end)
+            .reduce(|best, b| {
+                if b.max_timestamp > best.max_timestamp {
+                    b
+                } else {
+                    best
+                }
+            })
+    }
+
+    /// The epoch that wrote the record at `offset`.
+    pub(crate) fn epoch_at(&self, offset: i64) -> Option<i32> {
+        let after = self.epochs.partition_point(|(_, start)| *start <= offset);
+        self.epochs
+            .get(after.checked_sub(1)?)
+            .map(|(epoch, _)| *epoch)
+    }
+
+    /// The largest epoch up to `epoch` that wrote here and where it ended (KIP-320).
+    pub(crate) fn end_of_epoch(&self, epoch: i32) -> Option<(i32, i64)> {
+        let after = self.epochs.partition_point(|(known, _)| *known <= epoch);
+        let (found, _) = self.epochs.get(after.checked_sub(1)?)?;
+        let end = self.epochs.get(after).map_or(self.end, |(_, start)| *start);
+        Some((*found, end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::batch_bytes;
+
+    fn how(leader_epoch: i32) -> AppendAs {
+        AppendAs {
+            leader_epoch,
+            append_time: None,
+            first_sequence: FirstSequence::Any,
+            retained_bytes_max: usize::MAX,
+        }
+    }
+
+    fn append(log: &mut Log, bytes: &[u8], how: AppendAs) -> Result<Appended, Code> {
+        let head = batch::check(bytes, usize::MAX, 13).unwrap();
+        log.append(BytesMut::from(bytes), head, how)
+    }
+
+    /// Three batches of two records each, each batch of the same size.
+    fn three() -> (Log, usize) {
+        let mut log = Log::default();
+        for index in 0..3 {
+            let bytes = batch_bytes(
+                &["a", "b"],
+                1000 + index * 100,
+                Some((9, 0, index as i32 * 2)),
+            );
+            append(&mut log, &bytes, how(0)).unwrap();
+        }
+        let size = log.batches[0].bytes.len();
+        (log, size)
+    }
+
+    #[test]
+    fn a_read_keeps_its_limits_and_gives_the_first_batch_whole() {
+        let (log, size) = three();
+        let sizes = |offset, end, max, whole| {
+            let read = log.read(offset, end, max, whole);
+            (read.chunks.len(), read.size_bytes)
+        };
+        assert_eq!(sizes(0, 6, usize::MAX, true), (3, 3 * size));
+        assert_eq!(
+            sizes(3, 6, usize::MAX, true),
+            (2, 2 * size),
+            "the batch that holds 3"
+        );
+        assert_eq!(
+            sizes(0, 4, usize::MAX, true),
+            (2, 2 * size),
+            "below the high watermark"
+        );
+        assert_eq!(sizes(0, 6, size + 7, true), (2, size + 7), "a cut tail");
+        assert_eq!(sizes(0, 6, 1, true), (1, size), "the first is whole");
+        assert_eq!(
+            sizes(0, 6, 1, false),
+            (0, 0),
+            "unless another partition had it"
+        );
+        assert_eq!(sizes(6, 6, usize::MAX, true), (0, 0));
+    }
+
+    #[test]
+    fn batches_get_their_offset_and_epoch_without_touching_the_checksum() {
+        let (log, _) = three();
+        let stored = &log.batches[2];
+        let head = Head::parse(&stored.bytes).unwrap();
+        assert_eq!((head.base_offset, stored.last_offset), (4, 5));
+        assert_eq!(crc32c::crc32c(&stored.bytes[21..]), head.crc);
+    }
+
+    #[test]
+    fn a_duplicate_is_answered_with_its_old_offset() {
+        let (mut log, _) = three();
+        let again = batch_bytes(&["a", "b"], 1100, Some((9, 0, 2)));
+        let answer = append(&mut log, &again, how(0)).unwrap();
+        assert_eq!((answer.base_offset, answer.last_offset), (2, 3));
+        assert_eq!(log.end(), 6);
+    }
+
+    #[test]
+    fn a_cut_log_knows_its_producers_as_the_rest_shows_them() {
+        let (mut log, size) = three();
+        log.truncate(4);
+        assert_eq!((log.end(), log.size_bytes), (4, 2 * size));
+        let third = batch_bytes(&["a", "b"], 1200, Some((9, 0, 4)));
+        assert_eq!(append(&mut log, &third, how(3)).unwrap().base_offset, 4);
+        log.truncate(0);
+        assert_eq!((log.start(), log.end(), log.size_bytes), (0, 0, 0));
+        let first = batch_bytes(&["a", "b"], 1000, Some((9, 0, 0)));
+        assert_eq!(append(&mut log, &first, how(4)).unwrap().base_offset, 0);
+    }
+
+    #[test]
+    fn the_oldest_batches_go_when_the_memory_cap_is_reached() {
+        let (mut log, size) = three();
+        let next = batch_bytes(&["a", "b"], 1300, Some((9, 0, 6)));
+        let capped = AppendAs {
+            retained_bytes_max: 2 * size,
+            ..how(0)
+        };
+        append(&mut log, &next, capped).unwrap();
+        assert_eq!((log.start(), log.end(), log.batches.len()), (4, 8, 2));
+    }
+
+    #[test]
+    fn log_append_time_replaces_the_time_and_the_checksum() {
+        let mut log = Log::default();
+        let stamped = AppendAs {
+            append_time: Some(77_000),
+            ..how(0)
+        };
+        let answer = append(&mut log, &batch_bytes(&["a"], 5, None), stamped).unwrap();
+        assert_eq!(answer.append_time, 77_000);
+        let head = Head::parse(&log.batches[0].bytes).unwrap();
+        assert_eq!((head.attributes, head.max_timestamp), (0x08, 77_000));
+        assert_eq!(crc32c::crc32c(&log.batches[0].bytes[21..]), head.crc);
+    }
+
+    #[test]
+    fn epochs_end_where_the_next_begins() {
+        let mut log = Log::default();
+        for epoch in [0, 0, 3] {
+            append(&mut log, &batch_bytes(&["a", "b"], 0, None), how(epoch)).unwrap();
+        }
+        assert_eq!(log.end_of_epoch(0), Some((0, 4)));
+        assert_eq!(log.end_of_epoch(2), Some((0, 4)));
+        assert_eq!(log.end_of_epoch(9), Some((3, 6)));
+        assert_eq!(log.end_of_epoch(-1), None);
+        assert_eq!((log.epoch_at(3), log.epoch_at(4)), (Some(0), Some(3)));
+    }
+
+    #[test]
+    fn times_find_batches() {
+        let (log, _) = three();
+        let base = |found: Option<&Stored>| found.map(|b| b.base_offset);
+        assert_eq!(base(log.batch_at_time(0, 6)), Some(0));
+        assert_eq!(base(log.batch_at_time(1101, 6)), Some(2));
+        assert_eq!(base(log.batch_at_time(1101, 2)), None);
+        assert_eq!(base(log.batch_at_time(9000, 6)), None);
+        assert_eq!(base(log.batch_of_latest_time(6)), Some(4));
+    }
+}
