@@ -1,6 +1,7 @@
 //! How a cluster is put together.
 
 use crate::cluster::Cluster;
+use crate::groups;
 use crate::net;
 use crate::settings::{Clock, FirstSequence, Settings};
 use crate::state::{NewTopic, Node, Shared};
@@ -187,6 +188,7 @@ impl Builder {
                 net::listen(&shared, node, listener);
             }
         }
+        groups::spawn_timer(&shared);
         Ok(Cluster::new(shared, self.transport != Transport::Memory))
     }
 

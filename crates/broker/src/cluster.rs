@@ -25,11 +25,18 @@ struct Running {
     tcp: bool,
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
+impl Running {
+    fn stop(&self) {
+        self.shared.running.send_replace(false);
         for node in &self.shared.nodes {
             node.up.send_replace(false);
         }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -283,14 +290,27 @@ impl Cluster {
         Some(self.partition(topic, partition)?.lock().high_watermark)
     }
 
+    /// What a group has committed for a partition; `None` if nothing.
+    pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
+        let committed = self.shared().groups.committed(group, topic, partition);
+        committed.map(|committed| committed.offset)
+    }
+
+    /// How many members a group has; 0 for an unknown one.
+    pub fn member_count(&self, group: &str) -> usize {
+        let count = self
+            .shared()
+            .groups
+            .look(group, |group| group.members.len());
+        count.unwrap_or(0)
+    }
+
     /// Stops every node, and returns when every port and connection is closed.
     ///
     /// # Cancel safety
     /// The nodes are stopped even when the future is dropped.
     pub async fn shutdown(&self) {
-        for node in &self.shared().nodes {
-            node.up.send_replace(false);
-        }
+        self.running.stop();
         for node in &self.shared().nodes {
             net::wait_until_closed(node).await;
         }

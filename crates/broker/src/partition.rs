@@ -12,7 +12,6 @@ use tokio::sync::Notify;
 /// One partition of one topic.
 #[derive(Debug)]
 pub(crate) struct Partition {
-    pub(crate) topic: Arc<str>,
     pub(crate) index: i32,
     state: Mutex<PartitionState>,
 }
@@ -38,19 +37,13 @@ pub(crate) struct PartitionState {
 
 impl Partition {
     /// A new, empty partition. `replicas` must name a node; `up` says which run.
-    pub(crate) fn new(
-        topic: Arc<str>,
-        index: i32,
-        replicas: Vec<i32>,
-        up: impl Fn(i32) -> bool,
-    ) -> Self {
+    pub(crate) fn new(index: i32, replicas: Vec<i32>, up: impl Fn(i32) -> bool) -> Self {
         let mut in_sync: Vec<i32> = replicas.iter().copied().filter(|n| up(*n)).collect();
         let leader = in_sync.first().copied();
         if in_sync.is_empty() {
             in_sync.extend(replicas.first());
         }
         Self {
-            topic,
             index,
             state: Mutex::new(PartitionState {
                 leader,
@@ -251,7 +244,7 @@ mod tests {
     use crate::testing::batch_bytes;
 
     fn partition(replicas: &[i32]) -> Partition {
-        Partition::new("t".into(), 0, replicas.to_vec(), |_| true)
+        Partition::new(0, replicas.to_vec(), |_| true)
     }
 
     fn write(state: &mut PartitionState) -> Appended {

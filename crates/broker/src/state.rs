@@ -88,6 +88,8 @@ pub(crate) struct NewTopic {
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) nodes: Vec<Node>,
+    /// Whether the cluster as a whole runs.
+    pub(crate) running: watch::Sender<bool>,
     pub(crate) groups: Coordinator,
     pub(crate) faults: FaultTable,
     /// Requests answered, by node and API key.
@@ -103,6 +105,7 @@ impl Shared {
         let random = fastrand::Rng::with_seed(settings.seed);
         Self {
             groups: Coordinator::new(&settings),
+            running: watch::Sender::new(true),
             faults: FaultTable::default(),
             requests: Mutex::default(),
             fetch_sessions: Mutex::default(),
@@ -187,7 +190,7 @@ impl Shared {
         let replicas = self.assign(new, total)?;
         let name: Arc<str> = new.name.as_str().into();
         let partitions = (0..).zip(replicas).map(|(index, replicas)| {
-            let partition = Partition::new(name.clone(), index, replicas, |n| self.is_up(n));
+            let partition = Partition::new(index, replicas, |n| self.is_up(n));
             Arc::new(partition)
         });
         let topic = Arc::new(Topic {
@@ -272,7 +275,7 @@ impl Shared {
         let replication = i16::try_from(replication).unwrap_or(1);
         let more = self.spread(start, count - existing, replication);
         for (index, replicas) in (existing..).zip(more) {
-            let partition = Partition::new(topic.name.clone(), index, replicas, |n| self.is_up(n));
+            let partition = Partition::new(index, replicas, |n| self.is_up(n));
             partitions.push(Arc::new(partition));
         }
         Ok(())

@@ -1,11 +1,16 @@
 //! One handler a Kafka API.
 
 mod api_versions;
+mod configs;
+mod describe_groups;
 mod fetch;
+mod groups;
 mod list_offsets;
 mod metadata;
+mod offsets;
 mod produce;
 mod producer_id;
+mod topics;
 
 use crate::faults::Action;
 use crate::frame::{Malformed, Output, Reply};
@@ -107,8 +112,25 @@ const SERVED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::Fetch, 4, 18),
     (ApiKey::ListOffsets, 1, 10),
     (ApiKey::Metadata, 0, 13),
+    (ApiKey::OffsetCommit, 2, 9),
+    (ApiKey::OffsetFetch, 1, 9),
+    (ApiKey::FindCoordinator, 0, 6),
+    (ApiKey::JoinGroup, 0, 9),
+    (ApiKey::Heartbeat, 0, 4),
+    (ApiKey::LeaveGroup, 0, 5),
+    (ApiKey::SyncGroup, 0, 5),
+    (ApiKey::DescribeGroups, 0, 6),
+    (ApiKey::ListGroups, 0, 5),
     (ApiKey::ApiVersions, 0, 4),
+    (ApiKey::CreateTopics, 2, 7),
+    (ApiKey::DeleteTopics, 1, 6),
+    (ApiKey::DeleteRecords, 0, 2),
     (ApiKey::InitProducerId, 0, 5),
+    (ApiKey::OffsetForLeaderEpoch, 2, 4),
+    (ApiKey::DescribeConfigs, 1, 4),
+    (ApiKey::CreatePartitions, 0, 3),
+    (ApiKey::DeleteGroups, 0, 2),
+    (ApiKey::DescribeCluster, 0, 2),
 ];
 
 /// The versions served of an API; `None` for an API that is not.
@@ -140,8 +162,25 @@ pub(crate) async fn dispatch(ctx: &Context<'_>, body: BytesMut) -> Result<Outcom
         ApiKey::Fetch => fetch::handle(ctx, body).await,
         ApiKey::ListOffsets => ctx.answer(body, list_offsets::handle),
         ApiKey::Metadata => ctx.answer(body, metadata::handle),
+        ApiKey::OffsetCommit => ctx.answer(body, offsets::commit),
+        ApiKey::OffsetFetch => ctx.answer(body, offsets::fetch),
+        ApiKey::FindCoordinator => ctx.answer(body, groups::find_coordinator),
+        ApiKey::JoinGroup => groups::join(ctx, body).await,
+        ApiKey::Heartbeat => ctx.answer(body, groups::heartbeat),
+        ApiKey::LeaveGroup => ctx.answer(body, groups::leave),
+        ApiKey::SyncGroup => groups::sync(ctx, body).await,
+        ApiKey::DescribeGroups => ctx.answer(body, describe_groups::describe),
+        ApiKey::ListGroups => ctx.answer(body, describe_groups::list),
+        ApiKey::DeleteGroups => ctx.answer(body, describe_groups::delete),
         ApiKey::ApiVersions => ctx.answer(body, api_versions::handle),
         ApiKey::InitProducerId => ctx.answer(body, producer_id::handle),
+        ApiKey::CreateTopics => ctx.answer(body, topics::create),
+        ApiKey::DeleteTopics => ctx.answer(body, topics::delete),
+        ApiKey::CreatePartitions => ctx.answer(body, topics::create_partitions),
+        ApiKey::DeleteRecords => ctx.answer(body, topics::delete_records),
+        ApiKey::OffsetForLeaderEpoch => ctx.answer(body, topics::offset_for_leader_epoch),
+        ApiKey::DescribeConfigs => ctx.answer(body, configs::describe),
+        ApiKey::DescribeCluster => ctx.answer(body, configs::describe_cluster),
         _ => Err(Malformed),
     }
 }

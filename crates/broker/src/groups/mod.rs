@@ -7,11 +7,13 @@ pub(crate) mod join;
 mod tests;
 
 use crate::settings::Settings;
+use crate::state::Shared;
 use group::{Answer, Due, Group, JoinAnswer, State, Sync, SyncAnswer, Ticket};
 use join::Join;
 use ottla_proto::Code;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -322,7 +324,7 @@ impl Coordinator {
     }
 
     /// Does what time brings, for ever.
-    pub(crate) async fn keep_time(&self) {
+    async fn keep_time(&self) {
         loop {
             let changed = self.changed.notified();
             match self.poll_timeout() {
@@ -335,4 +337,17 @@ impl Coordinator {
             self.handle_timeout(Instant::now());
         }
     }
+}
+
+/// Has the groups keep time until the cluster stops.
+pub(crate) fn spawn_timer(shared: &Arc<Shared>) {
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        let mut running = shared.running.subscribe();
+        tokio::select! {
+            biased;
+            _ = running.wait_for(|running| !running) => {}
+            () = shared.groups.keep_time() => {}
+        }
+    });
 }
