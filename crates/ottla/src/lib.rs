@@ -1,1 +1,40 @@
-//! See the workspace's ARCHITECTURE.md.
+//! A Kafka client in pure Rust whose producer steers records away from partitions whose consumers
+//! fall behind.
+//!
+//! ```no_run
+//! # async fn example() -> ottla::Result<()> {
+//! use ottla::{Client, LagAware, Record};
+//!
+//! let client = Client::builder("localhost:9092").connect().await?;
+//! let lag = client.lag("billing").topics(["orders"]).start().await?;
+//! let producer = client.producer().partitioner(LagAware::new(lag.plan())).build()?;
+//! let metadata = producer.send(Record::to("orders").value("hello")).await?;
+//! println!("partition {} offset {:?}", metadata.partition, metadata.offset);
+//! producer.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod client;
+mod producer;
+mod properties;
+mod table;
+mod topics;
+
+pub use client::{Client, ClientBuilder};
+pub use ottla_consumer as consumer;
+pub use ottla_lag as lag;
+pub use ottla_partitioner as partitioner;
+pub use ottla_partitioner::{LagAware, Partitioner};
+pub use ottla_producer::{Acks, Delivery, Metrics, Producer, RecordMetadata};
+pub use ottla_proto::batch::Compression;
+pub use ottla_proto::setting::Setting;
+pub use ottla_proto::{
+    BrokerId, ClusterView, Code, Error, ErrorKind, Header, Place, Record, Result, TopicId,
+    TopicPartition, WriteOutcome,
+};
+pub use ottla_wire::{BoxFuture, BoxStream, Cluster, Dial};
+pub use producer::ProducerBuilder;
+pub use properties::Properties;
+pub use table::settings;
+pub use topics::{NewTopic, TopicDescription, Topics};

@@ -275,6 +275,11 @@ impl SealedRecords {
         &self.segments
     }
 
+    /// The records section's pieces themselves.
+    pub fn into_segments(self) -> Vec<Bytes> {
+        self.segments
+    }
+
     /// How the section is compressed.
     pub fn compression(&self) -> Compression {
         self.compression

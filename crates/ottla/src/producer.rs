@@ -1,0 +1,131 @@
+//! Builds producers from properties and typed settings.
+
+use crate::properties::Properties;
+use ottla_partitioner::{Partitioner, Sticky};
+use ottla_producer::{Acks, Config, Producer, SETTINGS};
+use ottla_proto::batch::Compression;
+use ottla_proto::{Error, ErrorKind, Result};
+use ottla_wire::Cluster;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A producer in the making. Typed settings win over properties.
+#[derive(Debug)]
+#[must_use]
+pub struct ProducerBuilder {
+    cluster: Cluster,
+    properties: Properties,
+    partitioner: Option<Arc<dyn Partitioner>>,
+    typed: Vec<Change>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Linger(Duration),
+    BatchBytes(usize),
+    BufferBytes(usize),
+    Acks(Acks),
+    Idempotence(bool),
+    Compression(Compression),
+    DeliveryTimeout(Duration),
+}
+
+impl ProducerBuilder {
+    pub(crate) fn new(cluster: Cluster, properties: Arc<Properties>) -> Self {
+        let properties = Arc::unwrap_or_clone(properties);
+        Self { cluster, properties, partitioner: None, typed: Vec::new() }
+    }
+
+    /// Sets one of Kafka's properties for this producer alone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`]: an unknown name, or a value that does not fit.
+    pub fn property(mut self, name: &str, value: impl Into<String>) -> Result<Self> {
+        self.properties.set(name, value)?;
+        Ok(self)
+    }
+
+    /// How long a batch waits for more records; 5 ms.
+    #[doc(alias = "linger.ms")]
+    pub fn linger(self, linger: Duration) -> Self {
+        self.with(Change::Linger(linger))
+    }
+
+    /// A batch is sent when it holds so many bytes before compression; 1,000,000.
+    #[doc(alias = "batch.size")]
+    pub fn batch_bytes(self, bytes: usize) -> Self {
+        self.with(Change::BatchBytes(bytes))
+    }
+
+    /// Memory for records that are not acknowledged yet; 32 MiB.
+    #[doc(alias = "buffer.memory")]
+    pub fn buffer_bytes(self, bytes: usize) -> Self {
+        self.with(Change::BufferBytes(bytes))
+    }
+
+    /// How many copies a record needs before it counts as acknowledged; all.
+    #[doc(alias = "acks")]
+    pub fn acks(self, acks: Acks) -> Self {
+        self.with(Change::Acks(acks))
+    }
+
+    /// Whether brokers drop repeated batches and keep their order; true.
+    #[doc(alias = "enable.idempotence")]
+    pub fn idempotence(self, on: bool) -> Self {
+        self.with(Change::Idempotence(on))
+    }
+
+    /// How batches are compressed; not at all.
+    #[doc(alias = "compression.type")]
+    pub fn compression(self, codec: Compression) -> Self {
+        self.with(Change::Compression(codec))
+    }
+
+    /// When a batch that was not acknowledged fails; 120 s.
+    #[doc(alias = "delivery.timeout.ms")]
+    pub fn delivery_timeout(self, timeout: Duration) -> Self {
+        self.with(Change::DeliveryTimeout(timeout))
+    }
+
+    /// Chooses the partition of each record; sticky runs, and Java's murmur2 for keys.
+    #[doc(alias = "partitioner.class")]
+    pub fn partitioner(mut self, partitioner: impl Partitioner) -> Self {
+        self.partitioner = Some(Arc::new(partitioner));
+        self
+    }
+
+    fn with(mut self, change: Change) -> Self {
+        self.typed.push(change);
+        self
+    }
+
+    /// Builds the producer. Call it within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] names the property at fault.
+    pub fn build(self) -> Result<Producer> {
+        let mut config = Config::default();
+        self.properties.apply(SETTINGS, |name, value| config.set(name, value))?;
+        for change in self.typed {
+            match change {
+                Change::Linger(linger) => config.linger = linger,
+                Change::BatchBytes(bytes) => config.batch_bytes = bytes,
+                Change::BufferBytes(bytes) => config.buffer_bytes = bytes,
+                Change::Acks(acks) => config.acks = acks,
+                Change::Idempotence(on) => config.idempotence = on,
+                Change::Compression(codec) => config.compression = codec,
+                Change::DeliveryTimeout(timeout) => config.delivery_timeout = timeout,
+            }
+        }
+        let partitioner = match (self.partitioner, self.properties.get("partitioner")) {
+            (Some(own), _) => own,
+            (None, None) => Arc::new(Sticky::default()) as Arc<dyn Partitioner>,
+            (None, Some(name)) => ottla_partitioner::by_name(name).ok_or_else(|| {
+                let names = ottla_partitioner::NAMES.join(", ");
+                let message = format!("partitioner must be one of {names}, not {name}");
+                Error::new(ErrorKind::Config, message)
+            })?,
+        };
+        Producer::new(self.cluster, config, partitioner)
+    }
+}

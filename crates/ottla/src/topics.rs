@@ -1,0 +1,197 @@
+//! Topics: list, describe, create, delete.
+
+use ottla_proto::cluster::Topic;
+use ottla_proto::{Code, Error, ErrorKind, Result, TopicId};
+use ottla_wire::api::{create_topics, delete_topics, describe_configs};
+use ottla_wire::{ApiKey, Class, Cluster, Connection};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a new or deleted topic may take to show in metadata.
+const SHOWS_WITHIN: Duration = Duration::from_secs(10);
+/// How often it is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A topic to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct NewTopic {
+    name: Arc<str>,
+    partitions: Option<i32>,
+    replication: Option<i16>,
+    configs: Vec<(Arc<str>, Option<Arc<str>>)>,
+}
+
+impl NewTopic {
+    /// A topic with the cluster's default number of partitions and copies.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), partitions: None, replication: None, configs: Vec::new() }
+    }
+
+    /// How many partitions.
+    pub fn partitions(mut self, count: i32) -> Self {
+        self.partitions = Some(count);
+        self
+    }
+
+    /// How many copies of each.
+    pub fn replication(mut self, count: i16) -> Self {
+        self.replication = Some(count);
+        self
+    }
+
+    /// Sets one of the topic's own settings, such as `cleanup.policy`.
+    pub fn config(mut self, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
+        self.configs.push((name.into(), Some(value.into())));
+        self
+    }
+}
+
+/// A topic with its settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicDescription {
+    /// Partitions, leaders, replicas.
+    pub topic: Arc<Topic>,
+    /// Settings that differ from the cluster's defaults.
+    pub configs: Vec<(Arc<str>, Option<Arc<str>>)>,
+}
+
+/// The cluster's topics.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    cluster: Cluster,
+}
+
+impl Topics {
+    pub(crate) fn new(cluster: Cluster) -> Self {
+        Self { cluster }
+    }
+
+    /// Every topic, by name, Kafka's own left out.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    ///
+    /// Cancel safety: safe.
+    pub async fn list(&self) -> Result<Vec<Arc<Topic>>> {
+        let view = self.cluster.all_topics().await?;
+        let mut topics: Vec<_> = view.topics.values().filter(|t| !t.internal).cloned().collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(topics)
+    }
+
+    /// One topic with the settings that are its own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTopicOrPartition`], naming the topic; or when no broker answers.
+    ///
+    /// Cancel safety: safe.
+    pub async fn describe(&self, name: &str) -> Result<TopicDescription> {
+        let view = self.cluster.all_topics().await?;
+        let topic = view.topic(name).cloned().ok_or_else(|| unknown(name))?;
+        let connection = self.cluster.any_connection(Class::Control).await?;
+        let resource = describe_configs::Resource::Topic(name.into());
+        let request = describe_configs::Request { resources: vec![(resource, None)] };
+        let response = describe_configs::call(&connection, &request).await?;
+        let mut configs = Vec::new();
+        for (_, answer) in response.resources {
+            let rows = answer.map_err(|error| error.into_error(ApiKey::DescribeConfigs, name))?;
+            configs.extend(rows.into_iter().filter(|c| !c.is_default).map(|c| (c.name, c.value)));
+        }
+        Ok(TopicDescription { topic, configs })
+    }
+
+    /// Creates a topic, and waits until it shows in metadata.
+    ///
+    /// # Errors
+    /// The broker's refusal, such as `TOPIC_ALREADY_EXISTS`; or when no broker answers.
+    ///
+    /// Cancel safety: the topic may or may not be created.
+    pub async fn create(&self, topic: NewTopic) -> Result<()> {
+        let NewTopic { name, partitions, replication, configs } = topic;
+        let new = create_topics::NewTopic {
+            name: Arc::clone(&name),
+            partitions,
+            replication,
+            configs,
+            assignments: Vec::new(),
+        };
+        let request = create_topics::Request { topics: vec![new], validate_only: false };
+        let connection = self.controller().await?;
+        let response = create_topics::call(&connection, &request).await?;
+        for (_, answer) in response.topics {
+            answer.map_err(|error| error.into_error(ApiKey::CreateTopics, &name))?;
+        }
+        self.until(&name, |topic| {
+            topic.is_some_and(|topic| topic.available.len() == topic.partitions.len())
+        })
+        .await;
+        Ok(())
+    }
+
+    /// Creates a topic unless it is there already.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), without `TOPIC_ALREADY_EXISTS`.
+    ///
+    /// Cancel safety: the topic may or may not be created.
+    pub async fn ensure(&self, topic: NewTopic) -> Result<()> {
+        match self.create(topic).await {
+            Err(error) if error.code() == Some(Code::TOPIC_ALREADY_EXISTS) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Deletes a topic with all it holds, and waits until metadata no longer shows it.
+    ///
+    /// # Errors
+    /// The broker's refusal, such as an unknown topic; or when no broker answers.
+    ///
+    /// Cancel safety: the topic may or may not be deleted.
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        let request = delete_topics::Request { topics: vec![name.into()] };
+        let connection = self.controller().await?;
+        let id = self.id(name).await;
+        let response = delete_topics::call(&connection, &request).await?;
+        for (_, answer) in response.topics {
+            answer.map_err(|error| error.into_error(ApiKey::DeleteTopics, name))?;
+        }
+        self.cluster.unwatch_topic(name);
+        self.until(name, |topic| topic.is_none_or(|topic| id.is_some() && topic.id != id)).await;
+        Ok(())
+    }
+
+    async fn id(&self, name: &str) -> Option<TopicId> {
+        let view = self.cluster.all_topics().await.ok()?;
+        view.topic(name).and_then(|topic| topic.id)
+    }
+
+    /// Brokers from 2.8 forward the request; before, only the controller takes it.
+    async fn controller(&self) -> Result<Connection> {
+        match self.cluster.view().controller {
+            Some(broker) => match self.cluster.connection(broker, Class::Control).await {
+                Ok(connection) => Ok(connection),
+                Err(_) => self.cluster.any_connection(Class::Control).await,
+            },
+            None => self.cluster.any_connection(Class::Control).await,
+        }
+    }
+
+    /// The change is done when this is called; a cluster that is slow to show it is no error.
+    async fn until(&self, name: &str, shown: impl Fn(Option<&Topic>) -> bool) {
+        let deadline = tokio::time::Instant::now() + SHOWS_WITHIN;
+        while tokio::time::Instant::now() < deadline {
+            if let Ok(view) = self.cluster.all_topics().await
+                && shown(view.topic(name).map(|topic| &**topic))
+            {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    Error::new(ErrorKind::UnknownTopicOrPartition, format!("there is no topic {name}"))
+}
