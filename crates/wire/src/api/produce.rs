@@ -1,0 +1,319 @@
+//! Produce: framed by hand over borrowed payloads, so that a record is copied once on its way, at
+//! the append.
+
+use super::reader::Reader;
+use super::{broker_option, from_millis, non_negative, shared, to_millis};
+use crate::api_key::ApiKey;
+use crate::frame::{Frame, FrameWriter, HeaderForm};
+use crate::walk::malformed;
+use bytes::{BufMut, Bytes, BytesMut};
+use ottla_proto::cluster::Broker;
+use ottla_proto::producer::{
+    AnsweredTopic, LeaderHint, PartitionAnswer, ProduceAnswer, RecordError,
+};
+use ottla_proto::topic::TopicId;
+use ottla_proto::{Code, Error, ErrorKind, Result};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Our versions, from the first that takes record batches: for requests whose topics all have ids.
+pub const VERSIONS: RangeInclusive<i16> = 3..=13;
+/// Our versions that name topics: one topic without an id keeps the whole request at these.
+pub const VERSIONS_BY_NAME: RangeInclusive<i16> = 3..=12;
+const FLEXIBLE_FROM: i16 = 9;
+const LOG_START_FROM: i16 = 5;
+/// From here the answer says which records are wrong (KIP-467).
+const RECORD_ERRORS_FROM: i16 = 8;
+/// From here topics go by id instead of name.
+const TOPIC_ID_FROM: i16 = 13;
+
+/// What stands before the topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// -1: all in-sync replicas, 1: the leader, 0: no answer at all.
+    pub acks: i16,
+    /// How long the leader may wait for its followers.
+    pub timeout: Duration,
+    /// The transactional id, inside a transaction.
+    pub transactional_id: Option<Arc<str>>,
+}
+
+/// Batches for one topic. A topic may stand only once in a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicBatches {
+    /// Name.
+    pub topic: Arc<str>,
+    /// Id; one topic without an id keeps the whole request at version 12.
+    pub topic_id: Option<TopicId>,
+    /// One batch a partition; a partition may stand only once.
+    pub partitions: Vec<PartitionBatch>,
+}
+
+/// One partition's batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionBatch {
+    /// Number.
+    pub partition: i32,
+    /// The whole batch, header included, in pieces that are not copied. No piece at all is written
+    /// as null.
+    pub segments: Vec<Bytes>,
+}
+
+impl PartitionBatch {
+    fn size_bytes(&self) -> usize {
+        self.segments.iter().map(Bytes::len).sum()
+    }
+}
+
+/// Frames a request without copying its payloads.
+///
+/// # Errors
+/// `RecordTooLarge` over the limit of a request; `State` when a version from 13 lacks a topic's id.
+pub fn encode(
+    version: i16,
+    client_id: &str,
+    head: &Head,
+    topics: &[TopicBatches],
+) -> Result<Frame> {
+    let flexible = version >= FLEXIBLE_FROM;
+    let form = if flexible {
+        HeaderForm::Flexible
+    } else {
+        HeaderForm::Plain
+    };
+    let partitions: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
+    let names: usize = topics.iter().map(|topic| topic.topic.len() + 24).sum();
+    let capacity = 64 + names + partitions * 16;
+    let mut writer = FrameWriter::new(ApiKey::Produce, version, form, client_id, capacity);
+    let small = writer.small();
+    put_text(small, flexible, head.transactional_id.as_deref())?;
+    small.put_i16(head.acks);
+    small.put_i32(to_millis(head.timeout));
+    put_length(small, flexible, Some(topics.len()))?;
+    for topic in topics {
+        let small = writer.small();
+        match topic.topic_id {
+            Some(id) if version >= TOPIC_ID_FROM => small.put_slice(&id.0),
+            None if version >= TOPIC_ID_FROM => return Err(without_id(&topic.topic)),
+            _ => put_text(small, flexible, Some(&topic.topic))?,
+        }
+        put_length(small, flexible, Some(topic.partitions.len()))?;
+        for batch in &topic.partitions {
+            put_batch(&mut writer, flexible, batch)?;
+        }
+        end_struct(writer.small(), flexible);
+    }
+    end_struct(writer.small(), flexible);
+    writer.finish()
+}
+
+fn put_batch(writer: &mut FrameWriter, flexible: bool, batch: &PartitionBatch) -> Result<()> {
+    let small = writer.small();
+    small.put_i32(batch.partition);
+    let length = (!batch.segments.is_empty()).then(|| batch.size_bytes());
+    put_length(small, flexible, length)?;
+    for segment in &batch.segments {
+        writer.payload(segment.clone());
+    }
+    end_struct(writer.small(), flexible);
+    Ok(())
+}
+
+fn without_id(topic: &str) -> Error {
+    let what = format!("a Produce request of version {TOPIC_ID_FROM} needs the id of {topic}");
+    Error::new(ErrorKind::State, what)
+}
+
+fn end_struct(small: &mut BytesMut, flexible: bool) {
+    if flexible {
+        small.put_u8(0);
+    }
+}
+
+/// A count or a length of bytes; `None` is null.
+fn put_length(small: &mut BytesMut, flexible: bool, length: Option<usize>) -> Result<()> {
+    let length = length
+        .map(i32::try_from)
+        .transpose()
+        .map_err(|_| Error::new(ErrorKind::RecordTooLarge, "a Produce request is over 2 GiB"))?;
+    match (flexible, length) {
+        (false, length) => small.put_i32(length.unwrap_or(-1)),
+        // At most 2^31, so the sum fits.
+        (true, length) => put_uvarint(small, length.map_or(0, |length| length.unsigned_abs() + 1)),
+    }
+    Ok(())
+}
+
+fn put_text(small: &mut BytesMut, flexible: bool, text: Option<&str>) -> Result<()> {
+    let length = text
+        .map(|text| i16::try_from(text.len()))
+        .transpose()
+        .map_err(|_| {
+            Error::new(
+                ErrorKind::Config,
+                "a name of a Produce request is over 32767 bytes",
+            )
+        })?;
+    match (flexible, length) {
+        (false, length) => small.put_i16(length.unwrap_or(-1)),
+        (true, length) => {
+            put_uvarint(
+                small,
+                length.map_or(0, |length| u32::from(length.unsigned_abs()) + 1),
+            );
+        }
+    }
+    small.put_slice(text.unwrap_or_default().as_bytes());
+    Ok(())
+}
+
+fn put_uvarint(small: &mut BytesMut, mut value: u32) {
+    while value >= 0x80 {
+        small.put_u8((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    small.put_u8(value as u8);
+}
+
+/// Reads an answer. `answer` begins after the correlation id.
+///
+/// # Errors
+/// `Protocol` when the answer is malformed.
+pub fn decode(version: i16, answer: Bytes) -> Result<ProduceAnswer> {
+    decode_with_endpoints(version, answer).map(|(answer, _)| answer)
+}
+
+/// As [`decode`], with the addresses of the new leaders that the answer names (KIP-951); give them
+/// to [`crate::Cluster::learn_brokers`].
+///
+/// # Errors
+/// As [`decode`].
+#[expect(clippy::needless_pass_by_value, reason = "an answer is read once")]
+pub fn decode_with_endpoints(version: i16, answer: Bytes) -> Result<(ProduceAnswer, Vec<Broker>)> {
+    read(version, &answer).map_err(|error| {
+        let what = format!("Produce version {version} brought {error}");
+        Error::new(ErrorKind::Protocol, what)
+    })
+}
+
+fn read(version: i16, answer: &Bytes) -> Result<(ProduceAnswer, Vec<Broker>)> {
+    let flexible = version >= FLEXIBLE_FROM;
+    let mut reader = Reader::new(answer, flexible);
+    reader.skip_tags()?; // the response header's
+    let mut partitions = Vec::new();
+    let topic_count = reader.count(2)?;
+    for _ in 0..topic_count {
+        let topic = read_topic(version, &mut reader)?;
+        let partition_count = reader.count(smallest_partition(version))?;
+        partitions.reserve(partition_count);
+        for _ in 0..partition_count {
+            partitions.push(read_partition(version, &mut reader, &topic)?);
+        }
+        reader.skip_tags()?;
+    }
+    let throttle = from_millis(reader.int32()?);
+    let mut endpoints = Vec::new();
+    reader.tags(|tag, reader| {
+        if tag == 0 {
+            endpoints = read_endpoints(reader)?;
+        }
+        Ok(())
+    })?;
+    Ok((
+        ProduceAnswer {
+            throttle,
+            partitions,
+        },
+        endpoints,
+    ))
+}
+
+fn read_topic(version: i16, reader: &mut Reader<'_>) -> Result<AnsweredTopic> {
+    if version >= TOPIC_ID_FROM {
+        return reader.uuid().map(TopicId).map(AnsweredTopic::Id);
+    }
+    let name = reader
+        .text()?
+        .ok_or_else(|| malformed("a topic without a name"))?;
+    Ok(AnsweredTopic::Name(shared(name)))
+}
+
+/// Number, code, base offset, append time; then what later versions add.
+fn smallest_partition(version: i16) -> usize {
+    let log_start = if version >= LOG_START_FROM { 8 } else { 0 };
+    4 + 2 + 8 + 8 + log_start
+}
+
+fn read_partition(
+    version: i16,
+    reader: &mut Reader<'_>,
+    topic: &AnsweredTopic,
+) -> Result<PartitionAnswer> {
+    let mut answer = PartitionAnswer {
+        topic: topic.clone(),
+        partition: reader.int32()?,
+        code: Code(reader.int16()?),
+        base_offset: non_negative(reader.int64()?),
+        log_append_time: non_negative(reader.int64()?),
+        log_start: None,
+        record_errors: Vec::new(),
+        message: None,
+        leader_hint: None,
+    };
+    if version >= LOG_START_FROM {
+        answer.log_start = non_negative(reader.int64()?);
+    }
+    if version >= RECORD_ERRORS_FROM {
+        let count = reader.count(5)?;
+        answer.record_errors.reserve(count);
+        for _ in 0..count {
+            let index =
+                u32::try_from(reader.int32()?).map_err(|_| malformed("a negative index"))?;
+            let message = reader.text()?.map(shared);
+            reader.skip_tags()?;
+            answer.record_errors.push(RecordError { index, message });
+        }
+        answer.message = reader.text()?.map(shared);
+    }
+    reader.tags(|tag, reader| {
+        if tag == 0 {
+            answer.leader_hint = read_leader(reader)?;
+        }
+        Ok(())
+    })?;
+    Ok(answer)
+}
+
+/// The leader that a tagged field names (KIP-951); -1 names none.
+pub(super) fn read_leader(reader: &mut Reader<'_>) -> Result<Option<LeaderHint>> {
+    let leader = broker_option(reader.int32()?);
+    let epoch = non_negative(reader.int32()?);
+    reader.skip_tags()?;
+    Ok(leader.zip(epoch).map(|(leader, leader_epoch)| LeaderHint {
+        leader,
+        leader_epoch,
+    }))
+}
+
+/// The addresses that a tagged field names (KIP-951).
+pub(super) fn read_endpoints(reader: &mut Reader<'_>) -> Result<Vec<Broker>> {
+    let count = reader.count(11)?;
+    let mut endpoints = Vec::with_capacity(count);
+    for _ in 0..count {
+        let id = broker_option(reader.int32()?);
+        let host = reader.text()?;
+        let port = u16::try_from(reader.int32()?).ok();
+        let rack = reader.text()?.map(shared);
+        reader.skip_tags()?;
+        if let (Some(id), Some(host), Some(port)) = (id, host, port) {
+            endpoints.push(Broker {
+                id,
+                host: shared(host),
+                port,
+                rack,
+            });
+        }
+    }
+    Ok(endpoints)
+}

@@ -1,0 +1,183 @@
+//! The task that keeps the view fresh: on error, when a topic is new, while something is unsettled,
+//! and when it grows old.
+
+use super::hedge::hedge;
+use super::merge::{self, Doubts};
+use super::watched::{Covered, Round};
+use super::{Class, Inner, bootstrap, pool};
+use crate::api::metadata::{self, Request, Response, Topics};
+use crate::dial::BoxFuture;
+use crate::settings::MetadataRecovery;
+use ottla_proto::{BrokerId, Code, Error, ErrorKind, Result};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+pub(super) struct Task {
+    inner: Arc<Inner>,
+    doubts: Doubts,
+    last_ended: Instant,
+    last_success: Instant,
+    /// When the next refresh may begin for a reason that already made one in vain.
+    retry_at: Instant,
+    /// Refreshes in a row that failed or settled nothing.
+    in_vain: u32,
+    last_failed: bool,
+    unsettled: bool,
+}
+
+impl Task {
+    pub(super) fn new(inner: Arc<Inner>) -> Self {
+        let now = Instant::now();
+        Self {
+            inner,
+            doubts: Doubts::default(),
+            last_ended: now,
+            last_success: now,
+            retry_at: now,
+            in_vain: 0,
+            last_failed: false,
+            unsettled: false,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let inner = Arc::clone(&self.inner);
+        loop {
+            let due = self.due();
+            tokio::select! {
+                biased;
+                () = inner.stopped() => return,
+                () = inner.wake.notified() => continue,
+                () = tokio::time::sleep_until(due) => {}
+            }
+            let round = inner.watched.lock().begin_round();
+            let answer = tokio::select! {
+                biased;
+                () = inner.stopped() => return,
+                answer = self.ask(&round) => answer,
+            };
+            self.end(&round, answer);
+        }
+    }
+
+    fn due(&self) -> Instant {
+        let watched = self.inner.watched.lock();
+        if watched.has_wishes() && !self.last_failed {
+            return self.last_ended;
+        }
+        let retry =
+            watched.has_wishes() || watched.is_stale() || self.last_failed || self.unsettled;
+        let old = self.last_success + self.inner.settings.metadata_max_age;
+        match retry {
+            true => self.retry_at.min(old.max(self.last_ended)),
+            false => old,
+        }
+    }
+
+    async fn ask(&self, round: &Round) -> Result<Response> {
+        let request = Request {
+            topics: Topics::Named(round.topics.clone()),
+            allow_auto_create: self.inner.settings.allow_auto_create_topics,
+        };
+        let recovers = self.inner.settings.metadata_recovery == MetadataRecovery::Rebootstrap;
+        let silent = self.last_success.elapsed();
+        let mut failures = Vec::new();
+        if !recovers || silent < self.inner.settings.metadata_recovery_rebootstrap {
+            let answer = self.ask_known(&request, &mut failures).await;
+            match answer {
+                Some(answer) if answer.code == Some(Code::REBOOTSTRAP_REQUIRED) && recovers => {}
+                Some(answer) => return Ok(answer),
+                None => {}
+            }
+        }
+        if recovers {
+            let answer = self.ask_bootstrap(&request, &mut failures).await;
+            if let Some(answer) = answer {
+                return Ok(answer);
+            }
+        }
+        let why: Vec<String> = failures.iter().map(Error::to_string).collect();
+        let what = format!("no broker gave metadata: {}", why.join("; "));
+        Err(Error::new(ErrorKind::Connection, what))
+    }
+
+    async fn ask_known(&self, request: &Request, failures: &mut Vec<Error>) -> Option<Response> {
+        let mut brokers = self.inner.shuffled_brokers();
+        // One that is connected answers at once.
+        brokers.sort_by_key(|broker| !self.inner.pool.is_open(*broker, Class::Control));
+        let mut attempts: Vec<BoxFuture<'_, Result<Response>>> = Vec::new();
+        for broker in brokers {
+            attempts.push(Box::pin(self.ask_one(broker, request)));
+        }
+        hedge(attempts, failures).await
+    }
+
+    async fn ask_one(&self, broker: BrokerId, request: &Request) -> Result<Response> {
+        let connection = pool::connection(&self.inner, broker, Class::Control).await?;
+        let answer = metadata::call(&connection, request).await?;
+        if answer.brokers.is_empty() && answer.code.is_none() {
+            let what = "brought metadata without a broker";
+            return Err(connection.error(ErrorKind::Connection, what));
+        }
+        Ok(answer)
+    }
+
+    async fn ask_bootstrap(
+        &self,
+        request: &Request,
+        failures: &mut Vec<Error>,
+    ) -> Option<Response> {
+        let addresses = match self.inner.settings.addresses() {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                failures.push(error);
+                return None;
+            }
+        };
+        let (settings, dial) = (&self.inner.settings, &self.inner.dial);
+        let mut random = fastrand::Rng::with_seed(self.inner.random());
+        bootstrap::ask(settings, dial, &addresses, request, &mut random, failures).await
+    }
+
+    /// Takes an answer over and decides when to ask again.
+    fn end(&mut self, round: &Round, answer: Result<Response>) {
+        let now = Instant::now();
+        self.last_ended = now;
+        self.last_failed = answer.is_err();
+        let mut changed = false;
+        let error = match answer {
+            Ok(answer) => {
+                self.last_success = now;
+                changed = self.take(&answer);
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "metadata could not be refreshed");
+                Some(error)
+            }
+        };
+        let inner = &self.inner;
+        self.unsettled = self.doubts.any() || inner.watched.lock().is_unsettled(&inner.view.load());
+        let in_vain = self.last_failed || self.unsettled || (round.because_stale && !changed);
+        let attempt = if in_vain { self.in_vain } else { 0 };
+        self.in_vain = if in_vain {
+            attempt.saturating_add(1)
+        } else {
+            0
+        };
+        self.retry_at = now + inner.retry_wait(attempt);
+        inner
+            .covered
+            .send_replace(Covered::new(round.wishes, error));
+    }
+
+    fn take(&mut self, answer: &Response) -> bool {
+        let inner = Arc::clone(&self.inner);
+        let doubts = &mut self.doubts;
+        inner.update(|old| {
+            let watched = inner.watched.lock();
+            let view = merge::merge(old, answer, |name| watched.is_watched(name), doubts);
+            merge::differ(old, &view).then_some(view)
+        })
+    }
+}

@@ -1,0 +1,88 @@
+//! Who hears of an answer: exactly once, whatever happens to the connection.
+
+use crate::api_key::ApiKey;
+use bytes::Bytes;
+use ottla_proto::{Error, ErrorKind, Result, WriteOutcome};
+use tokio::sync::oneshot;
+
+type Callback = Box<dyn FnOnce(Result<Bytes>) + Send>;
+
+enum Listener {
+    Nobody,
+    Channel(oneshot::Sender<Result<Bytes>>),
+    Callback(Callback),
+}
+
+/// Hears of one answer. Dropped unheard, it is told that the connection closed.
+pub(super) struct Waiter {
+    listener: Listener,
+    api: Option<ApiKey>,
+}
+
+impl Waiter {
+    pub(super) fn nobody() -> Self {
+        Self {
+            listener: Listener::Nobody,
+            api: None,
+        }
+    }
+
+    pub(super) fn channel(api: ApiKey, sender: oneshot::Sender<Result<Bytes>>) -> Self {
+        Self {
+            listener: Listener::Channel(sender),
+            api: Some(api),
+        }
+    }
+
+    pub(super) fn callback(api: ApiKey, callback: Callback) -> Self {
+        Self {
+            listener: Listener::Callback(callback),
+            api: Some(api),
+        }
+    }
+
+    /// Whether an answer is expected at all.
+    pub(super) fn expects_answer(&self) -> bool {
+        self.api.is_some()
+    }
+
+    pub(super) fn answer(mut self, body: Bytes) {
+        self.tell(Ok(body));
+    }
+
+    /// Fails the request; `outcome` says whether the broker may have seen it.
+    pub(super) fn fail(mut self, error: &Error, outcome: WriteOutcome) {
+        let error = self.with_outcome(error.clone(), outcome);
+        self.tell(Err(error));
+    }
+
+    /// Only a Produce request writes records.
+    fn with_outcome(&self, error: Error, outcome: WriteOutcome) -> Error {
+        match self.api {
+            Some(ApiKey::Produce) => error.with_outcome(outcome),
+            _ => error,
+        }
+    }
+
+    fn tell(&mut self, result: Result<Bytes>) {
+        match std::mem::replace(&mut self.listener, Listener::Nobody) {
+            Listener::Nobody => {}
+            Listener::Channel(sender) => {
+                // A caller that stopped waiting does not want the answer.
+                let _ = sender.send(result);
+            }
+            Listener::Callback(callback) => callback(result),
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if matches!(self.listener, Listener::Nobody) {
+            return;
+        }
+        let error = Error::new(ErrorKind::Connection, "the connection was closed");
+        let error = self.with_outcome(error, WriteOutcome::Unknown);
+        self.tell(Err(error));
+    }
+}

@@ -1,0 +1,223 @@
+//! A request on its way out: small pieces written once, large payloads borrowed.
+
+use crate::api_key::ApiKey;
+use bytes::{BufMut, Bytes, BytesMut};
+use ottla_proto::{Error, ErrorKind, Result};
+
+/// A payload below this is copied into the buffer of small pieces: a slice of its own would cost
+/// more than the copy.
+const COPY_BELOW_BYTES: usize = 512;
+
+/// The largest request: a broker refuses more by default (`socket.request.max.bytes`).
+pub const REQUEST_MAX_BYTES: usize = 100 << 20;
+
+/// Where the correlation id stands: after the length, the API key and its version.
+const CORRELATION_AT: usize = 8;
+const LENGTH_BYTES: usize = 4;
+
+/// A whole request: length, header and body as a list of segments.
+#[derive(Debug)]
+pub struct Frame {
+    api: ApiKey,
+    head: BytesMut,
+    rest: Vec<Bytes>,
+    size_bytes: usize,
+    answer_max_bytes: usize,
+}
+
+impl Frame {
+    /// The API that the request calls.
+    pub fn api(&self) -> ApiKey {
+        self.api
+    }
+
+    /// Size on the wire, with the length field.
+    pub fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
+    /// Limits the answer, where the request itself says how much it asks for.
+    #[must_use]
+    pub fn with_answer_max_bytes(mut self, limit_bytes: usize) -> Self {
+        self.answer_max_bytes = limit_bytes;
+        self
+    }
+
+    pub(crate) fn answer_max_bytes(&self) -> usize {
+        self.answer_max_bytes
+    }
+
+    /// Gives the request its number and yields its segments in order.
+    pub(crate) fn into_segments(mut self, correlation: i32) -> impl Iterator<Item = Bytes> {
+        if let Some(field) = self.head.get_mut(CORRELATION_AT..CORRELATION_AT + 4) {
+            field.copy_from_slice(&correlation.to_be_bytes());
+        }
+        std::iter::once(self.head.freeze()).chain(self.rest)
+    }
+
+    /// The request's bytes in one piece, for tests and tools.
+    #[doc(hidden)]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut all = self.head.to_vec();
+        for segment in &self.rest {
+            all.extend_from_slice(segment);
+        }
+        all
+    }
+}
+
+/// Writes a request piece by piece.
+#[derive(Debug)]
+pub(crate) struct FrameWriter {
+    api: ApiKey,
+    /// The first segment, once a payload came after it.
+    head: Option<BytesMut>,
+    /// Small pieces since the last payload.
+    open: BytesMut,
+    rest: Vec<Bytes>,
+    closed_bytes: usize,
+}
+
+/// The two request headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeaderForm {
+    /// Version 1: key, version, correlation id, client id.
+    Plain,
+    /// Version 2: the same with tagged fields.
+    Flexible,
+}
+
+impl FrameWriter {
+    /// Begins a request with room for `capacity_bytes` of small pieces.
+    pub(crate) fn new(
+        api: ApiKey,
+        version: i16,
+        form: HeaderForm,
+        client_id: &str,
+        capacity_bytes: usize,
+    ) -> Self {
+        let mut open = BytesMut::with_capacity(capacity_bytes + client_id.len() + 16);
+        open.put_i32(0); // the length, known at the end
+        open.put_i16(api.number());
+        open.put_i16(version);
+        open.put_i32(0); // the correlation id, given when the request is written
+        match i16::try_from(client_id.len()) {
+            Ok(length) => {
+                open.put_i16(length);
+                open.put_slice(client_id.as_bytes());
+            }
+            Err(_) => open.put_i16(-1),
+        }
+        if form == HeaderForm::Flexible {
+            open.put_u8(0);
+        }
+        Self {
+            api,
+            head: None,
+            open,
+            rest: Vec::new(),
+            closed_bytes: 0,
+        }
+    }
+
+    /// The buffer for small pieces.
+    pub(crate) fn small(&mut self) -> &mut BytesMut {
+        &mut self.open
+    }
+
+    /// Adds a payload without copying it, unless it is tiny.
+    pub(crate) fn payload(&mut self, payload: Bytes) {
+        if payload.len() < COPY_BELOW_BYTES {
+            self.open.put_slice(&payload);
+            return;
+        }
+        self.close_small();
+        self.closed_bytes += payload.len();
+        self.rest.push(payload);
+    }
+
+    fn close_small(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let piece = self.open.split();
+        self.closed_bytes += piece.len();
+        match self.head {
+            None => self.head = Some(piece),
+            Some(_) => self.rest.push(piece.freeze()),
+        }
+    }
+
+    /// Ends the request.
+    ///
+    /// # Errors
+    /// `RecordTooLarge` for Produce and `Config` for other APIs when it is larger than
+    /// [`REQUEST_MAX_BYTES`].
+    pub(crate) fn finish(mut self) -> Result<Frame> {
+        self.close_small();
+        let size_bytes = self.closed_bytes;
+        let length = size_bytes.saturating_sub(LENGTH_BYTES);
+        let mut head = self.head.unwrap_or_default();
+        let length = i32::try_from(length)
+            .ok()
+            .filter(|_| length <= REQUEST_MAX_BYTES)
+            .ok_or_else(|| too_large(self.api, length))?;
+        if let Some(field) = head.get_mut(..LENGTH_BYTES) {
+            field.copy_from_slice(&length.to_be_bytes());
+        }
+        Ok(Frame {
+            api: self.api,
+            head,
+            rest: self.rest,
+            size_bytes,
+            answer_max_bytes: self.api.answer_max_bytes(),
+        })
+    }
+}
+
+fn too_large(api: ApiKey, length: usize) -> Error {
+    let kind = match api {
+        ApiKey::Produce => ErrorKind::RecordTooLarge,
+        _ => ErrorKind::Config,
+    };
+    Error::new(
+        kind,
+        format!("a {api} request of {length} bytes is over the limit of {REQUEST_MAX_BYTES}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_payload_is_borrowed_and_a_tiny_one_copied() {
+        let mut writer = FrameWriter::new(ApiKey::Produce, 9, HeaderForm::Flexible, "me", 64);
+        writer.small().put_slice(b"abc");
+        let large = Bytes::from(vec![7u8; 4096]);
+        writer.payload(large.clone());
+        writer.small().put_slice(b"def");
+        writer.payload(Bytes::from_static(b"tiny"));
+        let frame = writer.finish().unwrap();
+        let whole = frame.to_bytes();
+        assert_eq!(frame.size_bytes(), whole.len());
+        assert_eq!(whole[..4], (whole.len() as i32 - 4).to_be_bytes());
+        let segments: Vec<Bytes> = frame.into_segments(0x0102_0304).collect();
+        assert_eq!(segments.len(), 3);
+        assert_eq!(segments[0][8..12], [1, 2, 3, 4]);
+        assert_eq!(segments[1].as_ptr(), large.as_ptr(), "not copied");
+        assert_eq!(&segments[2][..], b"deftiny");
+    }
+
+    #[test]
+    fn an_oversize_request_is_refused_by_name() {
+        let mut writer = FrameWriter::new(ApiKey::Produce, 9, HeaderForm::Flexible, "me", 64);
+        let chunk = Bytes::from(vec![0u8; 1 << 20]);
+        for _ in 0..101 {
+            writer.payload(chunk.clone());
+        }
+        let error = writer.finish().unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::RecordTooLarge);
+        assert!(error.to_string().contains("Produce"), "{error}");
+    }
+}
