@@ -8,6 +8,7 @@ use crate::batch::{
     varint,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::topic::TopicPartition;
 use bytes::{Buf, Bytes};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,14 +24,13 @@ pub enum TimestampKind {
 
 /// A record's headers: read when asked for.
 #[derive(Debug, Clone, Default)]
-pub struct Headers {
+struct Headers {
     /// The whole record, when it has headers.
     record: Option<Bytes>,
 }
 
 impl Headers {
-    /// The headers in order, duplicates kept.
-    pub fn iter(&self) -> HeaderRefs<'_> {
+    fn iter(&self) -> HeaderRefs<'_> {
         // Offsets and times do not matter here; the bytes were walked once already.
         let header = BatchHeader {
             record_count: 1,
@@ -43,11 +43,6 @@ impl Headers {
             Some(Ok(record)) => record.headers,
             _ => HeaderRefs::default(),
         }
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.record.is_none()
     }
 }
 
@@ -66,8 +61,7 @@ pub struct FetchedRecord {
     pub key: Option<Bytes>,
     /// Value; `None` is null, a tombstone on a compacted topic.
     pub value: Option<Bytes>,
-    /// Headers.
-    pub headers: Headers,
+    headers: Headers,
 }
 
 impl FetchedRecord {
@@ -79,6 +73,16 @@ impl FetchedRecord {
     /// Its partition's number.
     pub fn partition(&self) -> i32 {
         self.progress.partition().partition
+    }
+
+    /// Its topic and partition.
+    pub fn topic_partition(&self) -> &TopicPartition {
+        self.progress.partition()
+    }
+
+    /// Its headers, in order, duplicates kept.
+    pub fn headers(&self) -> HeaderRefs<'_> {
+        self.headers.iter()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind};
 use crate::producer::LeaderHint;
 use crate::topic::{BrokerId, TopicId, TopicPartition};
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -201,6 +201,8 @@ struct Waiting {
 pub struct Fetcher {
     config: FetchConfig,
     partitions: BTreeMap<TopicPartition, PartitionState>,
+    /// Also partitions that are not assigned now: a rebalance must not resume what the user paused.
+    paused: BTreeSet<TopicPartition>,
     fetches: BTreeMap<BrokerId, InFlight>,
     lookups: BTreeMap<BrokerId, InFlight>,
     /// In the order they came. Bounded by `buffer_max_bytes` and one fault a partition.
@@ -218,6 +220,7 @@ impl Fetcher {
         Self {
             config,
             partitions: BTreeMap::new(),
+            paused: BTreeSet::new(),
             fetches: BTreeMap::new(),
             lookups: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -232,7 +235,8 @@ impl Fetcher {
     pub fn assign(&mut self, partition: &TopicPartition, start: Start) -> Arc<Progress> {
         self.unassign(partition);
         let incarnation = self.next_number();
-        let state = PartitionState::new(partition.clone(), incarnation);
+        let mut state = PartitionState::new(partition.clone(), incarnation);
+        state.paused = self.paused.contains(partition);
         let progress = Arc::clone(&state.progress);
         self.partitions.insert(partition.clone(), state);
         self.begin(partition, start);
@@ -279,9 +283,13 @@ impl Fetcher {
         true
     }
 
-    /// Stops or resumes handing out a partition's records and asking for more. `false` if it is
-    /// not assigned.
+    /// Stops or resumes handing out a partition's records and asking for more. This outlives the
+    /// assignment. `false` if the partition is not assigned.
     pub fn pause(&mut self, partition: &TopicPartition, pause: Pause) -> bool {
+        match pause {
+            Pause::On => self.paused.insert(partition.clone()),
+            Pause::Off => self.paused.remove(partition),
+        };
         let Some(state) = self.partitions.get_mut(partition) else {
             return false;
         };
@@ -323,10 +331,9 @@ impl Fetcher {
         self.partitions.get(partition).map(|state| &state.progress)
     }
 
-    /// The partitions that are paused.
+    /// The partitions that are paused, assigned or not.
     pub fn paused(&self) -> impl Iterator<Item = &TopicPartition> {
-        let paused = self.partitions.iter().filter(|(_, state)| state.paused);
-        paused.map(|(partition, _)| partition)
+        self.paused.iter()
     }
 
     /// Takes in what is known of the cluster.

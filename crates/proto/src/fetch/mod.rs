@@ -13,7 +13,7 @@ mod progress;
 mod testing;
 mod verdict;
 
-pub use cursor::{Cursor, FetchedRecord, Headers, TimestampKind};
+pub use cursor::{Cursor, FetchedRecord, TimestampKind};
 pub use fetcher::{
     Event, FetchConfig, FetchQuery, FetchRequest, FetchedPartition, Fetcher, Found, OffsetQuery,
     OffsetsRequest, Pause, Ready, Ticket, Transmit,

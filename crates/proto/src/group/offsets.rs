@@ -3,6 +3,7 @@
 use crate::code::Code;
 use crate::topic::TopicPartition;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A committed offset: the next record to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub struct Committed {
     /// log was truncated below it (KIP-320).
     pub leader_epoch: Option<i32>,
     /// The committer's own words.
-    pub metadata: Option<String>,
+    pub metadata: Option<Arc<str>>,
 }
 
 impl Committed {

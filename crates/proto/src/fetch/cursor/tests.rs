@@ -117,12 +117,12 @@ fn every_part_of_a_record_comes_out_as_it_went_in() {
         );
         assert_eq!(first.key.as_deref(), Some(&b"k"[..]));
         assert_eq!(first.value.as_deref(), Some(&[7u8; 300][..]));
-        let seen: Vec<_> = first.headers.iter().map(|h| (h.key, h.value)).collect();
+        let seen: Vec<_> = first.headers().map(|h| (h.key, h.value)).collect();
         assert_eq!(seen, headers);
         let second = cursor.next_record().unwrap().unwrap();
-        assert_eq!((second.timestamp, second.key), (1001, None));
+        assert_eq!((second.timestamp, second.key.as_ref()), (1001, None));
         assert_eq!(second.value.as_deref(), Some(&b""[..]));
-        assert!(second.headers.is_empty());
+        assert_eq!(second.headers().len(), 0);
         let third = cursor.next_record().unwrap().unwrap();
         assert_eq!((third.key.as_deref(), third.value), (Some(&b""[..]), None));
         assert!(cursor.next_record().unwrap().is_none());

@@ -334,6 +334,19 @@ fn a_paused_partition_hands_out_nothing_until_it_is_resumed() {
     assert_eq!(run.read(), [(0, 2)]);
 }
 
+/// Bug class 18: a rebalance does not resume what the user paused.
+#[test]
+fn a_pause_outlives_the_assignment() {
+    let mut run = Run::with(config(), &[1]);
+    run.fetcher.pause(&tp(0), Pause::On);
+    run.fetcher.unassign(&tp(0));
+    run.fetcher.assign(&tp(0), Start::Offset(0, None));
+    run.fetcher.handle_view(&view(&[1], 1));
+    assert_eq!(run.asks(), None);
+    run.fetcher.pause(&tp(0), Pause::Off);
+    assert_eq!(run.asks(), Some(vec![(0, 0)]));
+}
+
 #[test]
 fn an_offset_out_of_range_goes_where_the_policy_says_once_all_is_read() {
     let mut run = Run::with(config(), &[1]);
