@@ -154,8 +154,8 @@ impl fmt::Debug for Compressor {
     }
 }
 
-/// Inflates records sections, keeping working memory from one to the next. One a thread; making one
-/// allocates nothing.
+/// Inflates records sections, keeping working memory from one to the next: for zstd a window, as
+/// large as the largest section so far, at most 129 MiB. One a thread; making one allocates nothing.
 #[derive(Default)]
 pub struct Decompressor {
     zstd: zstd::Decoder,

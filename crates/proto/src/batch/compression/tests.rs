@@ -141,6 +141,18 @@ fn the_cap_is_a_limit_and_not_a_byte_less() {
 }
 
 #[test]
+fn a_refused_input_leaves_no_trace_on_the_next() {
+    let mut decompressor = Decompressor::new();
+    let input = text(150_000);
+    for codec in PACKED {
+        let packed = compress(codec, None, &[&input]).unwrap();
+        assert!(decompressor.decompress(codec, &packed, 70_000).is_err());
+        assert!(decompressor.decompress(codec, &packed[..500], CAP).is_err());
+        assert!(decompressor.decompress(codec, &packed, CAP).unwrap() == input);
+    }
+}
+
+#[test]
 fn memory_follows_the_output_and_not_the_cap() {
     let input = text(10_000);
     for codec in PACKED {
@@ -302,6 +314,11 @@ fn lz4_checksums_and_sizes_are_compared() {
         let text = complaint(Compression::Lz4, &bad, CAP);
         assert!(text.contains(named), "byte {at}: {text}");
     }
+    let mut bad = packed;
+    bad[6] += 1;
+    bad[14] = xxh32::xxh32(&bad[4..14]).to_le_bytes()[1];
+    let text = complaint(Compression::Lz4, &bad, CAP);
+    assert!(text.contains("not the size its header says"), "{text}");
 }
 
 #[test]
