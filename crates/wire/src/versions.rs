@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn the_highest_common_version_is_taken_or_none() {
-        let versions = Versions::new([(0, 3..=11), (1, 4..=18), (3, 9..=8)]);
+        let versions = Versions::new([(0, 3..=11), (1, 4..=18), (3, RangeInclusive::new(9, 8))]);
         assert_eq!(versions.common(ApiKey::Produce, &(3..=13)), Some(11));
         assert_eq!(versions.common(ApiKey::Fetch, &(4..=17)), Some(17));
         assert_eq!(versions.common(ApiKey::Fetch, &(0..=3)), None);

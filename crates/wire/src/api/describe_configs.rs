@@ -51,13 +51,16 @@ pub struct Config {
     pub sensitive: bool,
 }
 
+/// A resource's settings, or why they are not told.
+pub type Described = Result<Vec<Config>, ItemError>;
+
 /// The answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Response {
     /// How long the broker asks us to send nothing further.
     pub throttle: Duration,
-    /// Each resource by its name: its settings, or why not.
-    pub resources: Vec<(Arc<str>, Result<Vec<Config>, ItemError>)>,
+    /// Each resource by its name.
+    pub resources: Vec<(Arc<str>, Described)>,
 }
 
 /// Asks a broker.
@@ -92,7 +95,7 @@ pub async fn call(connection: &Connection, request: &Request) -> Result<Response
     })
 }
 
-fn described(result: &DescribeConfigsResult) -> (Arc<str>, Result<Vec<Config>, ItemError>) {
+fn described(result: &DescribeConfigsResult) -> (Arc<str>, Described) {
     let message = shared_option(result.error_message.as_ref());
     let configs = ItemError::check(result.error_code, message)
         .map(|()| result.configs.iter().map(config).collect());

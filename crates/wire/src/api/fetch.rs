@@ -284,6 +284,7 @@ fn forgotten_body(version: i16, topic: &Forgotten) -> ForgottenTopic {
 ///
 /// # Errors
 /// `Protocol` when the answer is malformed.
+#[expect(clippy::needless_pass_by_value, reason = "an answer is read once")]
 pub fn decode(version: i16, answer: Bytes, request: &Request) -> Result<Response> {
     read(version, &answer, &request.topics).map_err(|error| {
         let what = format!("Fetch version {version} brought {error}");

@@ -51,13 +51,16 @@ pub struct Request {
     pub topics: Vec<(Arc<str>, Vec<PartitionCommit>)>,
 }
 
+/// Partitions, each with its code.
+pub type PartitionCodes = Vec<(i32, Code)>;
+
 /// A coordinator's answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Response {
     /// How long the broker asks us to send nothing further.
     pub throttle: Duration,
     /// Each partition with its code, by topic.
-    pub topics: Vec<(Arc<str>, Vec<(i32, Code)>)>,
+    pub topics: Vec<(Arc<str>, PartitionCodes)>,
 }
 
 /// Asks the group's coordinator.

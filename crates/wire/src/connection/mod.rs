@@ -231,7 +231,8 @@ impl Connection {
     pub fn submit(&self, frame: Frame, timeout: Duration) -> Pending {
         let (sender, receiver) = oneshot::channel();
         let waiter = Waiter::channel(frame.api(), sender);
-        self.offer(Request {
+        // A refusal is told to the waiter.
+        let _ = self.offer(Request {
             frame,
             timeout,
             waiter,
@@ -249,7 +250,8 @@ impl Connection {
         on_done: impl FnOnce(Result<Bytes>) + Send + 'static,
     ) {
         let waiter = Waiter::callback(frame.api(), Box::new(on_done));
-        self.offer(Request {
+        // A refusal is told to the waiter.
+        let _ = self.offer(Request {
             frame,
             timeout,
             waiter,
@@ -262,37 +264,35 @@ impl Connection {
     /// `Connection` when the queue is full or the connection closed.
     pub fn submit_oneway(&self, frame: Frame) -> Result<()> {
         let timeout = self.request_timeout();
-        match self.try_queue(Request {
+        self.offer(Request {
             frame,
             timeout,
             waiter: Waiter::nobody(),
-        }) {
-            Ok(()) => Ok(()),
-            Err((error, _)) => Err(error),
-        }
+        })
     }
 
-    fn offer(&self, request: Request) {
-        if let Err((error, request)) = self.try_queue(request) {
-            request.waiter.fail(&error, WriteOutcome::NotWritten);
-        }
-    }
-
-    fn try_queue(&self, request: Request) -> Result<(), (Error, Request)> {
-        if !self.is_open() {
-            return Err((self.0.core.reason(), request));
-        }
-        self.0.core.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.0.queue.try_send(request).map_err(|refused| {
-            self.0.core.in_flight.fetch_sub(1, Ordering::Relaxed);
+    /// Queues a request, or fails it at once.
+    fn offer(&self, request: Request) -> Result<()> {
+        let core = &self.0.core;
+        let (error, refused) = if self.is_open() {
+            core.in_flight.fetch_add(1, Ordering::Relaxed);
+            let refused = match self.0.queue.try_send(request) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            };
+            core.in_flight.fetch_sub(1, Ordering::Relaxed);
             match refused {
                 mpsc::error::TrySendError::Full(request) => {
                     let what = format!("has {QUEUE_MAX} requests waiting already");
                     (self.error(ErrorKind::Connection, &what), request)
                 }
-                mpsc::error::TrySendError::Closed(request) => (self.0.core.reason(), request),
+                mpsc::error::TrySendError::Closed(request) => (core.reason(), request),
             }
-        })
+        } else {
+            (core.reason(), request)
+        };
+        refused.waiter.fail(&error, WriteOutcome::NotWritten);
+        Err(error)
     }
 
     /// Requests that are queued or unanswered.
