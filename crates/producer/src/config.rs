@@ -116,13 +116,27 @@ const fn row(
     doc: &'static str,
 ) -> Setting {
     let default_source = "Java client 4.x";
-    Setting { name, aliases, kind, default, default_source, doc, support: Support::Acted }
+    Setting {
+        name,
+        aliases,
+        kind,
+        default,
+        default_source,
+        doc,
+        support: Support::Acted,
+    }
 }
 
 const fn ignored(name: &'static str, kind: Kind, default: &'static str) -> Setting {
     Setting {
         support: Support::Ignored,
-        ..row(name, &[], kind, default, "Known from other clients; not acted on.")
+        ..row(
+            name,
+            &[],
+            kind,
+            default,
+            "Known from other clients; not acted on.",
+        )
     }
 }
 
@@ -212,22 +226,46 @@ pub const SETTINGS: &[Setting] = &[
     ),
     row(
         "compression.level",
-        &["compression.gzip.level", "compression.lz4.level", "compression.zstd.level"],
+        &[
+            "compression.gzip.level",
+            "compression.lz4.level",
+            "compression.zstd.level",
+        ],
         Kind::Int(-131_072, 22),
         "",
         "The codec's level; its own default when not set.",
     ),
-    ignored("partitioner.adaptive.partitioning.enable", Kind::Bool, "true"),
-    ignored("partitioner.availability.timeout.ms", Kind::Millis(0, i64::MAX), "0"),
+    ignored(
+        "partitioner.adaptive.partitioning.enable",
+        Kind::Bool,
+        "true",
+    ),
+    ignored(
+        "partitioner.availability.timeout.ms",
+        Kind::Millis(0, i64::MAX),
+        "0",
+    ),
     ignored("transactional.id", Kind::Text, ""),
     ignored("transaction.timeout.ms", Kind::Millis(1, INT_MAX), "60000"),
     ignored("transaction.two.phase.commit.enable", Kind::Bool, "false"),
     ignored("key.serializer", Kind::Text, ""),
     ignored("value.serializer", Kind::Text, ""),
-    ignored("queue.buffering.max.kbytes", Kind::Int(1, INT_MAX), "1048576"),
-    ignored("queue.buffering.max.messages", Kind::Int(0, INT_MAX), "100000"),
+    ignored(
+        "queue.buffering.max.kbytes",
+        Kind::Int(1, INT_MAX),
+        "1048576",
+    ),
+    ignored(
+        "queue.buffering.max.messages",
+        Kind::Int(0, INT_MAX),
+        "100000",
+    ),
     ignored("batch.num.messages", Kind::Int(1, INT_MAX), "10000"),
-    ignored("sticky.partitioning.linger.ms", Kind::Millis(0, INT_MAX), "10"),
+    ignored(
+        "sticky.partitioning.linger.ms",
+        Kind::Millis(0, INT_MAX),
+        "10",
+    ),
 ];
 
 impl Config {
@@ -309,7 +347,9 @@ fn acks(value: &str) -> Result<Acks> {
 }
 
 fn number<N: std::str::FromStr>(name: &str, value: &str) -> Result<N> {
-    value.parse().map_err(|_| config(format!("{name} does not take the value {value}")))
+    value
+        .parse()
+        .map_err(|_| config(format!("{name} does not take the value {value}")))
 }
 
 fn millis(name: &str, value: &str) -> Result<Duration> {

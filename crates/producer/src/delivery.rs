@@ -33,7 +33,12 @@ pub(crate) struct Completion {
 
 impl Completion {
     pub(crate) fn new(topic: Arc<str>, partition: i32) -> Self {
-        Self { topic, partition, outcome: OnceLock::new(), wakers: Mutex::default() }
+        Self {
+            topic,
+            partition,
+            outcome: OnceLock::new(),
+            wakers: Mutex::default(),
+        }
     }
 
     /// Ends the wait of every record of the batch. Only the first call counts.
@@ -64,7 +69,12 @@ pub struct Delivery {
 
 impl Delivery {
     pub(crate) fn new(completion: Arc<Completion>, index: u32, timestamp: i64) -> Self {
-        Self { completion, index, timestamp, place: None }
+        Self {
+            completion,
+            index,
+            timestamp,
+            place: None,
+        }
     }
 
     /// The partition that was chosen.
@@ -75,14 +85,21 @@ impl Delivery {
     /// The outcome, if it is known already.
     pub fn outcome(&self) -> Option<Result<RecordMetadata>> {
         let outcome = self.completion.outcome.get()?;
-        Some(outcome.as_ref().map(|ack| self.metadata(*ack)).map_err(Error::clone))
+        Some(
+            outcome
+                .as_ref()
+                .map(|ack| self.metadata(*ack))
+                .map_err(Error::clone),
+        )
     }
 
     fn metadata(&self, ack: Ack) -> RecordMetadata {
         RecordMetadata {
             topic: Arc::clone(&self.completion.topic),
             partition: self.completion.partition,
-            offset: ack.base_offset.and_then(|base| base.checked_add(i64::from(self.index))),
+            offset: ack
+                .base_offset
+                .and_then(|base| base.checked_add(i64::from(self.index))),
             timestamp: ack.log_append_time.unwrap_or(self.timestamp),
         }
     }
@@ -121,21 +138,35 @@ mod tests {
         let completion = Arc::new(Completion::new("orders".into(), 3));
         let first = Delivery::new(Arc::clone(&completion), 0, 10);
         let third = Delivery::new(Arc::clone(&completion), 2, 12);
-        completion.complete(Ok(Ack { base_offset: Some(100), log_append_time: None }));
+        completion.complete(Ok(Ack {
+            base_offset: Some(100),
+            log_append_time: None,
+        }));
         assert_eq!(first.await.unwrap().offset, Some(100));
         let third = third.await.unwrap();
-        assert_eq!((third.offset, third.timestamp, third.partition), (Some(102), 12, 3));
+        assert_eq!(
+            (third.offset, third.timestamp, third.partition),
+            (Some(102), 12, 3)
+        );
     }
 
     #[tokio::test]
     async fn a_waiting_record_wakes_and_only_the_first_outcome_counts() {
         let completion = Arc::new(Completion::new("orders".into(), 0));
         let mut delivery = Delivery::new(Arc::clone(&completion), 0, 0);
-        assert!(futures_util::poll!(&mut delivery).is_pending());
-        assert!(futures_util::poll!(&mut delivery).is_pending());
-        assert_eq!(completion.wakers.lock().len(), 1, "polling again takes no second place");
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut delivery).poll(&mut cx).is_pending());
+        assert!(Pin::new(&mut delivery).poll(&mut cx).is_pending());
+        assert_eq!(
+            completion.wakers.lock().len(),
+            1,
+            "polling again takes no second place"
+        );
         completion.complete(Err(Error::new(ErrorKind::Timeout, "too late")));
-        completion.complete(Ok(Ack { base_offset: Some(1), log_append_time: None }));
+        completion.complete(Ok(Ack {
+            base_offset: Some(1),
+            log_append_time: None,
+        }));
         assert_eq!(delivery.await.unwrap_err().kind(), &ErrorKind::Timeout);
     }
 }

@@ -125,7 +125,11 @@ impl Driver {
 
     /// One turn: takes in what happened, does what is due, sends what can go.
     fn turn(&mut self, now: Instant) {
-        let messages = self.shared.shop.inbox.drain(std::mem::take(&mut self.spare));
+        let messages = self
+            .shared
+            .shop
+            .inbox
+            .drain(std::mem::take(&mut self.spare));
         let mut messages = messages;
         for message in messages.drain(..) {
             self.handle(now, message);
@@ -147,24 +151,43 @@ impl Driver {
     fn next_wake(&self, now: Instant) -> Option<Instant> {
         let linger = self.lingering.front().map(|(at, ..)| *at);
         let tick = linger.map(|_| now + CLOCK_TICK.max(self.shared.config.linger));
-        [self.core.poll_timeout(), linger, tick].into_iter().flatten().min()
+        [self.core.poll_timeout(), linger, tick]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn handle(&mut self, now: Instant, message: Message) {
         match message {
-            Message::Opened { partition, serial, at } => {
+            Message::Opened {
+                partition,
+                serial,
+                at,
+            } => {
                 self.unsettled.insert(serial);
                 if let Some(lane) = self.lanes.get_mut(partition.0 as usize) {
                     lane.open = Some(serial);
                 }
-                let linger = if self.ending { Duration::ZERO } else { self.shared.config.linger };
+                let linger = if self.ending {
+                    Duration::ZERO
+                } else {
+                    self.shared.config.linger
+                };
                 self.lingering.push_back((at + linger, partition, serial));
             }
             Message::Sealed { partition, parcel } => self.post(now, partition, parcel),
-            Message::Compressed { partition, ordinal, records } => {
+            Message::Compressed {
+                partition,
+                ordinal,
+                records,
+            } => {
                 self.core.provide(now, partition, ordinal, records);
             }
-            Message::Answered { request, version, answer } => {
+            Message::Answered {
+                request,
+                version,
+                answer,
+            } => {
                 self.answered(now, request, version, answer);
             }
             Message::Connected { broker, connection } => self.connected(broker, connection),
@@ -193,7 +216,10 @@ impl Driver {
         self.shared.closed.store(true, Ordering::Release);
         if !self.ending && !self.unsettled.is_empty() {
             let batches = self.unsettled.len();
-            tracing::warn!(batches, "a producer was dropped without close; sending what it holds");
+            tracing::warn!(
+                batches,
+                "a producer was dropped without close; sending what it holds"
+            );
         }
         self.ending = true;
         self.seal_all(now);
@@ -218,12 +244,16 @@ impl Driver {
     }
 
     fn seal(&mut self, now: Instant, partition: PartitionIndex, serial: u64) {
-        let Some(lane) = self.lanes.get_mut(partition.0 as usize) else { return };
+        let Some(lane) = self.lanes.get_mut(partition.0 as usize) else {
+            return;
+        };
         if lane.open != Some(serial) {
             return;
         }
         lane.overdue = false;
-        let Some(parcel) = lane.slot.seal(&self.shared.shop, serial) else { return };
+        let Some(parcel) = lane.slot.seal(&self.shared.shop, serial) else {
+            return;
+        };
         if parcel.records.size_bytes() < SPARSE_BATCH_BYTES
             && let Some(topic) = self.shared.table.load().get(lane.slot.topic())
         {
@@ -238,8 +268,12 @@ impl Driver {
         for (_, partition, serial) in open {
             self.seal(now, partition, serial);
         }
-        let overdue: Vec<_> =
-            self.lanes.iter().filter(|l| l.overdue).map(|l| (l.slot.index(), l.open)).collect();
+        let overdue: Vec<_> = self
+            .lanes
+            .iter()
+            .filter(|l| l.overdue)
+            .map(|l| (l.slot.index(), l.open))
+            .collect();
         for (partition, serial) in overdue {
             if let Some(serial) = serial {
                 self.seal(now, partition, serial);
@@ -249,7 +283,12 @@ impl Driver {
 
     /// Hands a sealed batch to the core, and to compression first if that is wanted.
     fn post(&mut self, now: Instant, partition: PartitionIndex, parcel: Parcel) {
-        let Parcel { serial, completion, mut records, deadline } = parcel;
+        let Parcel {
+            serial,
+            completion,
+            mut records,
+            deadline,
+        } = parcel;
         if let Some(lane) = self.lanes.get_mut(partition.0 as usize)
             && lane.open == Some(serial)
         {
@@ -259,18 +298,32 @@ impl Driver {
         self.unsettled.insert(serial);
         let count = records.count();
         add(&self.shared.counters.sealed, u64::from(count));
-        let token = Token { serial, completion, count };
+        let token = Token {
+            serial,
+            completion,
+            count,
+        };
         let codec = self.shared.config.compression;
         if codec == Compression::None || self.shared.config.compress_on == CompressOn::Driver {
             compress(&self.shared, &mut records);
-            self.core.push(now, partition, Batch::new(token, count, deadline, Some(records)));
+            self.core.push(
+                now,
+                partition,
+                Batch::new(token, count, deadline, Some(records)),
+            );
             return;
         }
-        let ordinal = self.core.push(now, partition, Batch::new(token, count, deadline, None));
+        let ordinal = self
+            .core
+            .push(now, partition, Batch::new(token, count, deadline, None));
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn_blocking(move || {
             compress(&shared, &mut records);
-            let message = Message::Compressed { partition, ordinal, records };
+            let message = Message::Compressed {
+                partition,
+                ordinal,
+                records,
+            };
             shared.shop.inbox.push(message);
         });
     }
@@ -307,7 +360,9 @@ impl Driver {
 
     /// The partition's window opened: a batch that has lingered long enough goes now.
     fn room(&mut self, now: Instant, partition: PartitionIndex) {
-        let Some(lane) = self.lanes.get(partition.0 as usize) else { return };
+        let Some(lane) = self.lanes.get(partition.0 as usize) else {
+            return;
+        };
         lane.slot.set_limit(self.shared.config.batch_bytes);
         if let (true, Some(serial)) = (lane.overdue, lane.open) {
             self.seal(now, partition, serial);
@@ -329,7 +384,7 @@ impl Driver {
             Err(error) => {
                 // Batches wait for it within their delivery timeout.
                 tracing::warn!(%error, "no producer id yet");
-                self.identify(self.shared.cluster.settings().retry_backoff_max);
+                self.identify(self.shared.cluster.settings().retry_backoff);
             }
         }
     }
@@ -372,8 +427,11 @@ impl Driver {
 }
 
 fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "the producer was closed before the record was sent")
-        .with_outcome(WriteOutcome::NotWritten)
+    Error::new(
+        ErrorKind::Closed,
+        "the producer was closed before the record was sent",
+    )
+    .with_outcome(WriteOutcome::NotWritten)
 }
 
 fn compress(shared: &Shared, records: &mut ottla_proto::batch::SealedRecords) {
@@ -386,9 +444,11 @@ fn compress(shared: &Shared, records: &mut ottla_proto::batch::SealedRecords) {
 }
 
 async fn init_producer_id(shared: &Shared) -> Result<ottla_proto::producer::Identity> {
-    let connection = shared.cluster.any_connection(ottla_wire::Class::Control).await?;
+    let connection = shared
+        .cluster
+        .any_connection(ottla_wire::Class::Control)
+        .await?;
     let request = api::init_producer_id::Request::default();
-    let timeout = connection.request_timeout();
-    let response = api::init_producer_id::call(&connection, &request, timeout).await?;
+    let response = api::init_producer_id::call(&connection, &request).await?;
     Ok(response.identity)
 }

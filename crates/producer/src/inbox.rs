@@ -24,19 +24,40 @@ pub(crate) struct Parcel {
 #[derive(Debug)]
 pub(crate) enum Message {
     /// A partition began a batch.
-    Opened { partition: PartitionIndex, serial: u64, at: Instant },
+    Opened {
+        partition: PartitionIndex,
+        serial: u64,
+        at: Instant,
+    },
     /// A batch is full.
-    Sealed { partition: PartitionIndex, parcel: Parcel },
+    Sealed {
+        partition: PartitionIndex,
+        parcel: Parcel,
+    },
     /// A batch is compressed.
-    Compressed { partition: PartitionIndex, ordinal: u64, records: SealedRecords },
+    Compressed {
+        partition: PartitionIndex,
+        ordinal: u64,
+        records: SealedRecords,
+    },
     /// A request was answered, or never will be.
-    Answered { request: RequestId, version: i16, answer: Result<Bytes> },
+    Answered {
+        request: RequestId,
+        version: i16,
+        answer: Result<Bytes>,
+    },
     /// A connection stands, or could not be made.
-    Connected { broker: BrokerId, connection: Result<Connection> },
+    Connected {
+        broker: BrokerId,
+        connection: Result<Connection>,
+    },
     /// InitProducerId was answered.
     Identified(Result<Identity>),
     /// Someone produces to a topic for the first time.
-    Topic { name: Arc<str>, known: oneshot::Sender<()> },
+    Topic {
+        name: Arc<str>,
+        known: oneshot::Sender<()>,
+    },
     /// Someone waits for memory.
     Pressed,
     /// Send everything now, and say when it has ended.

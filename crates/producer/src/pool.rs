@@ -42,7 +42,9 @@ pub(crate) struct Reservation {
 }
 
 fn chunk_bytes(wanted: usize) -> usize {
-    wanted.next_power_of_two().clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
+    wanted
+        .next_power_of_two()
+        .clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
 }
 
 fn class(chunk_bytes: usize) -> Option<usize> {
@@ -85,10 +87,9 @@ impl Pool {
     ) -> Option<Vec<u8>> {
         let bytes = chunk_bytes(wanted);
         let reserved = reservation.is_some_and(|reservation| reservation.spend(bytes));
-        if !reserved {
-            if self.waiting.load(Ordering::Relaxed) > 0 || !self.claim(bytes) {
-                return None;
-            }
+        let overtakes = || self.waiting.load(Ordering::Relaxed) > 0;
+        if !reserved && (overtakes() || !self.claim(bytes)) {
+            return None;
         }
         let free = class(bytes).and_then(|class| self.free.get(class)?.lock().pop());
         if free.is_some() {
@@ -99,13 +100,18 @@ impl Pool {
 
     fn claim(&self, bytes: usize) -> bool {
         let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
-        self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).is_ok()
+        self.used
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits)
+            .is_ok()
     }
 
     /// Turns a filled chunk into shared bytes that come back here when nobody needs them any more;
     /// so a chunk can never be written while a connection still holds it.
     pub(crate) fn share(self: &Arc<Self>, chunk: Vec<u8>) -> Bytes {
-        Bytes::from_owner(Lent { pool: Arc::clone(self), chunk })
+        Bytes::from_owner(Lent {
+            pool: Arc::clone(self),
+            chunk,
+        })
     }
 
     /// Shares bytes that were made outside the pool (a compressed section). They count against the
@@ -143,12 +149,17 @@ impl Pool {
             if !first.grant.is_closed() && !(enough && self.claim(first.bytes)) {
                 return;
             }
-            let Some(first) = waiters.pop_front() else { return };
+            let Some(first) = waiters.pop_front() else {
+                return;
+            };
             self.waiting.fetch_sub(1, Ordering::AcqRel);
             if first.grant.is_closed() {
                 continue;
             }
-            let reservation = Reservation { pool: Arc::clone(self), bytes: first.bytes };
+            let reservation = Reservation {
+                pool: Arc::clone(self),
+                bytes: first.bytes,
+            };
             if let Err(unwanted) = first.grant.send(reservation) {
                 // Its drop must not come back here while the list is locked.
                 unwanted.forgo(&self.used);
@@ -171,7 +182,9 @@ impl Pool {
         }
         // Memory may have been freed between the refusal and now.
         self.grant();
-        granted.await.map_err(|_| Error::new(ErrorKind::Closed, "the producer is closed"))
+        granted
+            .await
+            .map_err(|_| Error::new(ErrorKind::Closed, "the producer is closed"))
     }
 
     /// Nobody gets memory any more.
@@ -253,7 +266,10 @@ mod tests {
     #[test]
     fn those_who_wait_are_served_in_order_and_before_newcomers() {
         let pool = Pool::new(2 * CHUNK_BYTES_MAX);
-        let full = [pool.take(CHUNK_BYTES_MAX, None), pool.take(CHUNK_BYTES_MAX, None)];
+        let full = [
+            pool.take(CHUNK_BYTES_MAX, None),
+            pool.take(CHUNK_BYTES_MAX, None),
+        ];
         assert!(pool.take(1, None).is_none());
         let mut first = pin!(pool.reserve(100));
         let mut second = pin!(pool.reserve(100));
@@ -262,8 +278,13 @@ mod tests {
         let [one, two] = full;
         drop(pool.share(one.unwrap()));
         assert!(poll(second.as_mut()).is_pending());
-        let Poll::Ready(Ok(reservation)) = poll(first.as_mut()) else { panic!("not served") };
-        assert!(pool.take(1, None).is_none(), "a newcomer must not overtake the second");
+        let Poll::Ready(Ok(reservation)) = poll(first.as_mut()) else {
+            panic!("not served")
+        };
+        assert!(
+            pool.take(1, None).is_none(),
+            "a newcomer must not overtake the second"
+        );
         drop(pool.share(two.unwrap()));
         assert!(poll(second.as_mut()).is_ready());
         drop(reservation);
@@ -287,7 +308,9 @@ mod tests {
     fn a_granted_reservation_that_is_dropped_goes_back() {
         let pool = Pool::new(4 * CHUNK_BYTES_MAX);
         let mut waiting = pin!(pool.reserve(10));
-        let Poll::Ready(Ok(mut reservation)) = poll(waiting.as_mut()) else { panic!("not served") };
+        let Poll::Ready(Ok(mut reservation)) = poll(waiting.as_mut()) else {
+            panic!("not served")
+        };
         assert_eq!(pool.used(), CHUNK_BYTES_MAX);
         let chunk = pool.take(1, Some(&mut reservation)).unwrap();
         drop(reservation);

@@ -52,7 +52,9 @@ impl Shared {
         let millis = match self.config.clock {
             Clock::System => SystemTime::now()
                 .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
+                .map_or(0, |since| {
+                    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+                }),
             Clock::Runtime { start } => {
                 let since = now.saturating_duration_since(self.born).as_millis();
                 start.saturating_add(i64::try_from(since).unwrap_or(i64::MAX))
@@ -64,7 +66,9 @@ impl Shared {
 
     fn random(&self) -> u64 {
         // SplitMix64: one atomic add, then a mix that spreads every bit.
-        let mut z = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let mut z = self
+            .random
+            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -88,11 +92,19 @@ impl Shared {
         let Some(slot) = topic.slot(partition) else {
             return Err(Refusal::Final(no_such_partition(topic, partition)));
         };
-        let timestamp =
-            record.timestamp.unwrap_or_else(|| self.now_millis.load(Ordering::Relaxed));
+        let timestamp = record
+            .timestamp
+            .unwrap_or_else(|| self.now_millis.load(Ordering::Relaxed));
         let contended = || topic.runs.spread();
         let delivery = slot
-            .append(&self.shop, record, timestamp, reservation, || self.now(), contended)
+            .append(
+                &self.shop,
+                record,
+                timestamp,
+                reservation,
+                || self.now(),
+                contended,
+            )
             .map_err(|refused| match refused {
                 Refused::Full(bytes) => Refusal::Full(bytes),
                 Refused::Closed => Refusal::Final(closed()),
@@ -112,7 +124,9 @@ impl Shared {
             return partition;
         }
         let clock = || tokio::time::Instant::now().into_std();
-        topic.runs.next(bytes, &*self.partitioner, &view, clock, || self.random())
+        topic
+            .runs
+            .next(bytes, &*self.partitioner, &view, clock, || self.random())
     }
 
     #[cold]
@@ -137,7 +151,10 @@ fn no_such_partition(topic: &Topic, partition: i32) -> Error {
     let count = topic.slots.len();
     Error::new(
         ErrorKind::UnknownTopicOrPartition,
-        format!("topic {} has {count} partitions and no number {partition}", topic.name),
+        format!(
+            "topic {} has {count} partitions and no number {partition}",
+            topic.name
+        ),
     )
     .at_partition(TopicPartition::new(Arc::clone(&topic.name), partition))
     .with_outcome(ottla_proto::WriteOutcome::NotWritten)
@@ -146,8 +163,11 @@ fn no_such_partition(topic: &Topic, partition: i32) -> Error {
 #[cold]
 fn buffer_full(shared: &Shared) -> Error {
     let limit = shared.shop.pool.limit();
-    Error::new(ErrorKind::BufferFull, format!("the buffer of {limit} bytes (buffer.memory) is full"))
-        .with_outcome(ottla_proto::WriteOutcome::NotWritten)
+    Error::new(
+        ErrorKind::BufferFull,
+        format!("the buffer of {limit} bytes (buffer.memory) is full"),
+    )
+    .with_outcome(ottla_proto::WriteOutcome::NotWritten)
 }
 
 /// The last handle's end reaches the driver.
@@ -184,8 +204,11 @@ impl Producer {
     ) -> Result<Self> {
         config.check()?;
         let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
-            Error::new(ErrorKind::State, "a producer is built within a tokio runtime")
-                .caused_by(error)
+            Error::new(
+                ErrorKind::State,
+                "a producer is built within a tokio runtime",
+            )
+            .caused_by(error)
         })?;
         let seed = cluster.settings().seed;
         let shop = Shop {
@@ -210,7 +233,10 @@ impl Producer {
         shared.now();
         runtime.spawn(Driver::new(Arc::clone(&shared)).run());
         let handle = Arc::new(Handle(Arc::clone(&shared)));
-        Ok(Self { shared, _handle: handle })
+        Ok(Self {
+            shared,
+            _handle: handle,
+        })
     }
 
     /// Sends a record and waits until it is acknowledged.
@@ -249,7 +275,6 @@ impl Producer {
     /// Gives the record back with the reason: [`ErrorKind::BufferFull`]; [`ErrorKind::State`] when
     /// the topic's metadata is not loaded yet (see [`prepare`](Self::prepare)); or what
     /// [`enqueue`](Self::enqueue) gives.
-    #[expect(clippy::result_large_err, reason = "the record goes back to its owner, unboxed")]
     pub fn try_enqueue<'r>(&self, record: Record<'r>) -> Result<Delivery, (Error, Record<'r>)> {
         match self.shared.append(&record, None) {
             Ok(delivery) => Ok(delivery),
@@ -283,7 +308,10 @@ impl Producer {
         let known = self.shared.cluster.topic(topic, deadline).await?;
         let (tell, told) = oneshot::channel();
         let name = Arc::clone(&known.name);
-        self.shared.shop.inbox.push(Message::Topic { name, known: tell });
+        self.shared
+            .shop
+            .inbox
+            .push(Message::Topic { name, known: tell });
         told.await.map_err(|_| closed())
     }
 

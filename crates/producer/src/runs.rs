@@ -28,7 +28,8 @@ struct Packed(u64);
 
 impl Packed {
     fn begin(run: Run) -> Self {
-        let partition = u64::from(run.partition.max(0).cast_unsigned()) & ((1 << PARTITION_BITS) - 1);
+        let partition =
+            u64::from(run.partition.max(0).cast_unsigned()) & ((1 << PARTITION_BITS) - 1);
         let records = u64::from(run.records).clamp(1, RECORDS_MAX);
         let units = (u64::from(run.bytes) / UNIT_BYTES).clamp(1, UNITS_MAX);
         Self(partition << (RECORD_BITS + UNIT_BITS) | records << UNIT_BITS | units)
@@ -90,7 +91,11 @@ fn thread_number() -> usize {
 impl Runs {
     fn stripe(&self) -> Option<&Stripe> {
         let spread = self.spread.load(Ordering::Relaxed);
-        let index = if spread == 0 { 0 } else { thread_number() & ((1 << spread) - 1) };
+        let index = if spread == 0 {
+            0
+        } else {
+            thread_number() & ((1 << spread) - 1)
+        };
         self.stripes.get(index % STRIPES)
     }
 
@@ -99,13 +104,17 @@ impl Runs {
     pub(crate) fn spread(&self) {
         let most = STRIPES.trailing_zeros() as usize;
         let wider = |spread: usize| (spread < most).then_some(spread + 1);
-        let _ = self.spread.fetch_update(Ordering::Relaxed, Ordering::Relaxed, wider);
+        let _ = self
+            .spread
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, wider);
     }
 
     /// A batch went out nearly empty: fewer stripes fill batches better.
     pub(crate) fn gather(&self) {
         let narrower = |spread: usize| spread.checked_sub(1);
-        let _ = self.spread.fetch_update(Ordering::Relaxed, Ordering::Relaxed, narrower);
+        let _ = self
+            .spread
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, narrower);
     }
 
     /// The partition of the next keyless record of that size.
@@ -118,7 +127,9 @@ impl Runs {
         clock: impl Fn() -> Instant,
         random: impl Fn() -> u64,
     ) -> i32 {
-        let Some(stripe) = self.stripe() else { return 0 };
+        let Some(stripe) = self.stripe() else {
+            return 0;
+        };
         let mut state = Packed(stripe.state.load(Ordering::Relaxed));
         loop {
             if state.is_over() {
@@ -177,7 +188,12 @@ mod tests {
 
     impl Counting {
         fn new(bytes: u32, records: u32) -> Self {
-            Self { bytes, records, next: AtomicI32::new(0), ended: Mutex::default() }
+            Self {
+                bytes,
+                records,
+                next: AtomicI32::new(0),
+                ended: Mutex::default(),
+            }
         }
     }
 
@@ -187,7 +203,11 @@ mod tests {
         }
         fn begin_run(&self, _: &TopicView<'_>, _: Instant, _: u64, _: Option<i32>) -> Run {
             let partition = self.next.fetch_add(1, Ordering::Relaxed);
-            Run { partition, bytes: self.bytes, records: self.records }
+            Run {
+                partition,
+                bytes: self.bytes,
+                records: self.records,
+            }
         }
         fn end_run(&self, _: &TopicView<'_>, _: Run, records: u32) {
             self.ended.lock().push(records);
@@ -195,18 +215,29 @@ mod tests {
     }
 
     fn view() -> TopicView<'static> {
-        TopicView { topic: "t", partition_count: 9, available: &[], queued: &[], batch_bytes: 0 }
+        TopicView {
+            topic: "t",
+            partition_count: 9,
+            available: &[],
+            queued: &[],
+            batch_bytes: 0,
+        }
     }
 
     fn take(runs: &Runs, partitioner: &Counting, bytes: usize, count: usize) -> Vec<i32> {
         let now = Instant::now();
-        (0..count).map(|_| runs.next(bytes, partitioner, &view(), || now, || 0)).collect()
+        (0..count)
+            .map(|_| runs.next(bytes, partitioner, &view(), || now, || 0))
+            .collect()
     }
 
     #[test]
     fn a_run_ends_by_records_or_by_bytes_whichever_is_first() {
         let by_records = Counting::new(1 << 20, 3);
-        assert_eq!(take(&Runs::default(), &by_records, 100, 7), [0, 0, 0, 1, 1, 1, 2]);
+        assert_eq!(
+            take(&Runs::default(), &by_records, 100, 7),
+            [0, 0, 0, 1, 1, 1, 2]
+        );
         assert_eq!(*by_records.ended.lock(), [3, 3]);
         let by_bytes = Counting::new(1024, u32::MAX);
         assert_eq!(take(&Runs::default(), &by_bytes, 512, 5), [0, 0, 1, 1, 2]);
@@ -224,16 +255,26 @@ mod tests {
         let (runs, partitioner) = (Runs::default(), Counting::new(1 << 20, 10));
         runs.spread();
         let counts: Vec<Vec<i32>> = std::thread::scope(|scope| {
-            let workers: Vec<_> =
-                (0..4).map(|_| scope.spawn(|| take(&runs, &partitioner, 1, 5_000))).collect();
-            workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+            let workers: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| take(&runs, &partitioner, 1, 5_000)))
+                .collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap())
+                .collect()
         });
         let mut runs_of = std::collections::BTreeMap::new();
-        counts.iter().flatten().for_each(|partition| *runs_of.entry(partition).or_insert(0) += 1);
+        counts
+            .iter()
+            .flatten()
+            .for_each(|partition| *runs_of.entry(partition).or_insert(0) += 1);
         assert_eq!(counts.iter().map(Vec::len).sum::<usize>(), 20_000);
         let last = partitioner.next.load(Ordering::Relaxed) - 1;
         for (&&partition, &count) in &runs_of {
-            assert!(count == 10 || partition >= last - 7, "run {partition} took {count}");
+            assert!(
+                count == 10 || partition >= last - 7,
+                "run {partition} took {count}"
+            );
         }
     }
 }

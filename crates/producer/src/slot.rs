@@ -62,9 +62,20 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn new(index: PartitionIndex, topic: Arc<str>, partition: i32, limit: usize) -> Self {
+    pub(crate) fn new(
+        index: PartitionIndex,
+        topic: Arc<str>,
+        partition: i32,
+        limit: usize,
+    ) -> Self {
         let limit = AtomicUsize::new(limit);
-        Self { index, topic, partition, limit, open: Mutex::default() }
+        Self {
+            index,
+            topic,
+            partition,
+            limit,
+            open: Mutex::default(),
+        }
     }
 
     pub(crate) fn index(&self) -> PartitionIndex {
@@ -99,12 +110,17 @@ impl Slot {
         let bound = BatchWriter::upper_bound(record);
         let limit = self.limit.load(Ordering::Relaxed);
         loop {
-            let Open { batch, last_bytes, closed } = &mut *open;
+            let Open {
+                batch,
+                last_bytes,
+                closed,
+            } = &mut *open;
             let Some(batch) = batch else {
                 if *closed {
                     return Err(Refused::Closed);
                 }
-                let chunk = self.first_chunk(shop, *last_bytes, bound, reservation.as_deref_mut())?;
+                let chunk =
+                    self.first_chunk(shop, *last_bytes, bound, reservation.as_deref_mut())?;
                 self.begin(shop, &mut open, chunk, clock());
                 continue;
             };
@@ -145,7 +161,9 @@ impl Slot {
         bound: usize,
         reservation: Option<&mut Reservation>,
     ) -> Result<Vec<u8>, Refused> {
-        shop.pool.take(last_bytes.max(bound), reservation).ok_or(Refused::Full(bound))
+        shop.pool
+            .take(last_bytes.max(bound), reservation)
+            .ok_or(Refused::Full(bound))
     }
 
     #[cold]
@@ -155,14 +173,26 @@ impl Slot {
         let serial = shop.serials.fetch_add(1, Ordering::Relaxed);
         let completion = Arc::new(Completion::new(Arc::clone(&self.topic), self.partition));
         let deadline = now + shop.delivery_timeout;
-        open.batch = Some(OpenBatch { writer, completion, serial, deadline });
+        open.batch = Some(OpenBatch {
+            writer,
+            completion,
+            serial,
+            deadline,
+        });
         // Under the lock, so that the driver hears of a partition's batches in their order.
-        shop.inbox.push(Message::Opened { partition: self.index, serial, at: now });
+        shop.inbox.push(Message::Opened {
+            partition: self.index,
+            serial,
+            at: now,
+        });
     }
 
     fn seal_locked(&self, shop: &Shop, open: &mut Open) {
         if let Some(parcel) = Self::take(shop, open) {
-            shop.inbox.push(Message::Sealed { partition: self.index, parcel });
+            shop.inbox.push(Message::Sealed {
+                partition: self.index,
+                parcel,
+            });
         }
     }
 
@@ -170,16 +200,33 @@ impl Slot {
         let batch = open.batch.take()?;
         open.last_bytes = batch.writer.size_bytes();
         let records = batch.writer.seal(|chunk| shop.pool.share(chunk));
-        let OpenBatch { completion, serial, deadline, .. } = batch;
-        Some(Parcel { serial, completion, records, deadline })
+        let OpenBatch {
+            completion,
+            serial,
+            deadline,
+            ..
+        } = batch;
+        Some(Parcel {
+            serial,
+            completion,
+            records,
+            deadline,
+        })
     }
 
     /// Seals the open batch if it is the one of that serial. The driver calls it with serials that
     /// it has heard of, so that no earlier batch of the partition can still be in its inbox.
     pub(crate) fn seal(&self, shop: &Shop, serial: u64) -> Option<Parcel> {
         let mut open = self.open.lock();
-        let same = open.batch.as_ref().is_some_and(|batch| batch.serial == serial);
-        if same { Self::take(shop, &mut open) } else { None }
+        let same = open
+            .batch
+            .as_ref()
+            .is_some_and(|batch| batch.serial == serial);
+        if same {
+            Self::take(shop, &mut open)
+        } else {
+            None
+        }
     }
 
     /// Takes whatever is open: the producer has ended.

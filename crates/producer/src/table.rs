@@ -31,7 +31,9 @@ impl Topic {
     }
 
     pub(crate) fn slot(&self, partition: i32) -> Option<&Arc<Slot>> {
-        usize::try_from(partition).ok().and_then(|partition| self.slots.get(partition))
+        usize::try_from(partition)
+            .ok()
+            .and_then(|partition| self.slots.get(partition))
     }
 }
 

@@ -14,7 +14,11 @@ use std::time::Instant;
 
 impl Driver {
     pub(super) fn transmit(&mut self, now: Instant, transmit: Transmit) {
-        let Transmit { request, broker, batches } = transmit;
+        let Transmit {
+            request,
+            broker,
+            batches,
+        } = transmit;
         for batch in &batches {
             if !self.core.has_room(batch.partition)
                 && let Some(lane) = self.lanes.get(batch.partition.0 as usize)
@@ -24,7 +28,12 @@ impl Driver {
         }
         let count = batches.len() as u64;
         let topics = self.by_topic(batches);
-        let Some(connection) = self.connections.get(&broker).filter(|c| c.is_open()).cloned() else {
+        let Some(connection) = self
+            .connections
+            .get(&broker)
+            .filter(|c| c.is_open())
+            .cloned()
+        else {
             self.lost(now, broker, request);
             return;
         };
@@ -50,30 +59,40 @@ impl Driver {
         let shared = Arc::clone(&self.shared);
         let timeout = self.shared.cluster.settings().request_timeout;
         connection.submit_then(frame, timeout, move |answer| {
-            shared.shop.inbox.push(Message::Answered { request, version, answer });
+            shared.shop.inbox.push(Message::Answered {
+                request,
+                version,
+                answer,
+            });
         });
     }
 
     fn lost(&mut self, now: Instant, broker: BrokerId, request: RequestId) {
         self.connections.remove(&broker);
         self.core.set_connected(broker, false);
-        self.core.handle_unanswered(now, request, Unanswered::NotSent);
+        self.core
+            .handle_unanswered(now, request, Unanswered::NotSent);
     }
 
-    fn by_topic(
-        &self,
-        batches: Vec<ottla_proto::producer::TransmitBatch>,
-    ) -> Vec<TopicBatches> {
+    fn by_topic(&self, batches: Vec<ottla_proto::producer::TransmitBatch>) -> Vec<TopicBatches> {
         let mut topics: Vec<TopicBatches> = Vec::new();
         for batch in batches {
-            let Some(lane) = self.lanes.get(batch.partition.0 as usize) else { continue };
+            let Some(lane) = self.lanes.get(batch.partition.0 as usize) else {
+                continue;
+            };
             let mut segments = Vec::with_capacity(batch.segments.len() + 1);
             segments.push(Bytes::copy_from_slice(&batch.header));
             segments.extend(batch.segments);
-            let entry = PartitionBatch { partition: lane.slot.partition(), segments };
+            let entry = PartitionBatch {
+                partition: lane.slot.partition(),
+                segments,
+            };
             let topic_id = self.core.topic_id(batch.partition);
             let topic = lane.slot.topic();
-            match topics.iter_mut().find(|t| t.topic == *topic && t.topic_id == topic_id) {
+            match topics
+                .iter_mut()
+                .find(|t| t.topic == *topic && t.topic_id == topic_id)
+            {
                 Some(found) => found.partitions.push(entry),
                 None => topics.push(TopicBatches {
                     topic: Arc::clone(topic),
@@ -87,7 +106,11 @@ impl Driver {
 
     fn encode(&self, connection: &Connection, topics: &[TopicBatches]) -> Result<(Frame, i16)> {
         let known = topics.iter().all(|topic| topic.topic_id.is_some());
-        let ours = if known { produce::VERSIONS } else { produce::VERSIONS_BY_NAME };
+        let ours = if known {
+            produce::VERSIONS
+        } else {
+            produce::VERSIONS_BY_NAME
+        };
         let version = connection.version(ApiKey::Produce, ours)?;
         let head = Head {
             acks: self.shared.config.acks.on_wire(),
@@ -110,15 +133,20 @@ impl Driver {
             Err(error) => {
                 tracing::debug!(%error, "a produce request was not answered");
                 self.drop_closed();
-                self.core.handle_unanswered(now, request, unanswered(&error));
+                self.core
+                    .handle_unanswered(now, request, unanswered(&error));
             }
         }
     }
 
     /// Forgets connections that have closed, so that new ones are made.
     fn drop_closed(&mut self) {
-        let closed: Vec<_> =
-            self.connections.iter().filter(|(_, c)| !c.is_open()).map(|(id, _)| *id).collect();
+        let closed: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(_, c)| !c.is_open())
+            .map(|(id, _)| *id)
+            .collect();
         for broker in closed {
             self.connections.remove(&broker);
             self.core.set_connected(broker, false);
@@ -133,7 +161,10 @@ impl Driver {
                 // The cluster waits between its own attempts; this is for errors that come at once.
                 tokio::time::sleep(shared.cluster.settings().retry_backoff).await;
             }
-            shared.shop.inbox.push(Message::Connected { broker, connection });
+            shared
+                .shop
+                .inbox
+                .push(Message::Connected { broker, connection });
         });
     }
 

@@ -45,7 +45,9 @@ impl Driver {
         if !view.refused.contains_key(name) {
             return;
         }
-        let Some(topic) = self.shared.table.load().get(name).cloned() else { return };
+        let Some(topic) = self.shared.table.load().get(name).cloned() else {
+            return;
+        };
         for slot in &topic.slots {
             self.core.set_leader(now, slot.index(), None, None, None);
         }
@@ -53,7 +55,9 @@ impl Driver {
 
     fn refresh_topic(&mut self, now: Instant, topic: &cluster::Topic) {
         let known = self.shared.table.load().get(&topic.name).cloned();
-        let mut slots = known.as_ref().map_or(Vec::new(), |topic| topic.slots.clone());
+        let mut slots = known
+            .as_ref()
+            .map_or(Vec::new(), |topic| topic.slots.clone());
         for number in slots.len()..topic.partitions.len() {
             let number = i32::try_from(number).unwrap_or(i32::MAX);
             slots.push(self.add_partition(&topic.name, number));
@@ -94,16 +98,21 @@ impl Driver {
 
     fn add_partition(&mut self, topic: &Arc<str>, number: i32) -> Arc<Slot> {
         let name = TopicPartition::new(Arc::clone(topic), number);
-        let known = self.lanes.iter().find(|lane| {
-            lane.slot.partition() == number && lane.slot.topic() == topic
-        });
+        let known = self
+            .lanes
+            .iter()
+            .find(|lane| lane.slot.partition() == number && lane.slot.topic() == topic);
         if let Some(lane) = known {
             return Arc::clone(&lane.slot);
         }
         let index = self.core.add_partition(name);
         let limit = self.shared.config.batch_bytes;
         let slot = Arc::new(Slot::new(index, Arc::clone(topic), number, limit));
-        self.lanes.push(Lane { slot: Arc::clone(&slot), open: None, overdue: false });
+        self.lanes.push(Lane {
+            slot: Arc::clone(&slot),
+            open: None,
+            overdue: false,
+        });
         slot
     }
 }
