@@ -214,7 +214,7 @@ fn topic_lag(topic: &TopicOffsets, taken_at: Instant, previous: Option<&TopicLag
     }
 }
 
-fn partition_lag(partition: i32, offsets: Offsets, taken_at: Instant) -> PartitionLag {
+pub(crate) fn partition_lag(partition: i32, offsets: Offsets, taken_at: Instant) -> PartitionLag {
     // A broker's numbers are not to be trusted: a negative offset is no offset.
     let sane = |offset: i64| (offset >= 0).then_some(offset);
     let (end, log_start, end_code) = match offsets.end {

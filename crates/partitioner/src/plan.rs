@@ -265,6 +265,11 @@ impl PlanPublisher {
             .map_or(0, |topic| topic.tally.sum())
     }
 
+    /// Whether anybody still reads what is published.
+    pub fn has_readers(&self) -> bool {
+        Arc::strong_count(&self.shared) > 1
+    }
+
     /// Another reader.
     pub fn reader(&self) -> PlanReader {
         PlanReader {

@@ -110,7 +110,7 @@ impl Lane {
     ) -> Step {
         let Some(mut seen) = self
             .seen
-            .filter(|seen| seen.committed <= committed && !(seen.below_start && !below_start))
+            .filter(|seen| seen.committed <= committed && (below_start || !seen.below_start))
         else {
             let rewound = self.seen.is_some_and(|seen| committed < seen.committed);
             self.seen = Some(Seen {

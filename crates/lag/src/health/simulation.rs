@@ -48,7 +48,7 @@ impl Setup {
             scenario,
             commit,
             refresh: 1.0,
-            length: 200.0,
+            length: 150.0,
             seed,
             synchronised: false,
             runs: false,

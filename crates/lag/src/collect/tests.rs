@@ -1,0 +1,280 @@
+//! The failure rules of a round, against a cluster in memory.
+
+use super::*;
+use crate::fake::Fake;
+use ottla_proto::{Error, ErrorKind};
+
+fn billing() -> Vec<Asked> {
+    vec![Asked {
+        group: "billing".into(),
+        topics: vec!["orders".into()],
+    }]
+}
+
+async fn round(fake: &Fake, asked: &[Asked], resting: &mut Resting) -> Vec<Found> {
+    let pace = Pace {
+        deadline: Instant::now() + Duration::from_secs(1),
+        refresh: Duration::from_secs(1),
+    };
+    collect(fake, asked, pace, resting).await
+}
+
+async fn first_round(fake: &Fake) -> Found {
+    round(fake, &billing(), &mut Resting::default())
+        .await
+        .remove(0)
+}
+
+const KNOWN: Offsets = Offsets {
+    committed: Committed::At(10),
+    end: End::At {
+        high_watermark: 15,
+        log_start: Some(0),
+    },
+};
+
+#[tokio::test(start_paused = true)]
+async fn commits_are_asked_before_ends_and_each_broker_once() {
+    let fake = Fake::with_topic("orders", 6);
+    let found = first_round(&fake).await;
+    assert_eq!(found.standing, Standing::Told);
+    assert_eq!(found.topics[0].partitions, [KNOWN; 6]);
+    let calls = fake.calls();
+    assert_eq!(calls[0], "commits 1 1");
+    let mut rest = calls[1..].to_vec();
+    rest.sort();
+    assert_eq!(
+        rest,
+        [
+            "ends 0", "ends 1", "ends 2", "starts 0", "starts 1", "starts 2"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_groups_of_a_coordinator_share_a_request_and_all_share_the_ends() {
+    let fake = Fake::with_topic("orders", 3);
+    let mut asked = Vec::new();
+    for number in 0..150 {
+        let group = format!("group-{number}");
+        fake.0
+            .lock()
+            .coordinators
+            .insert(group.clone(), BrokerId(2));
+        let group = group.into();
+        let topics = vec!["orders".into()];
+        asked.push(Asked { group, topics });
+    }
+    let found = round(&fake, &asked, &mut Resting::default()).await;
+    assert_eq!(found.len(), 150);
+    assert_eq!(
+        found[149].topics[0].partitions[0].committed,
+        Committed::Nothing
+    );
+    let calls = fake.calls();
+    let commits: Vec<_> = calls
+        .iter()
+        .filter(|call| call.starts_with("commits"))
+        .collect();
+    assert_eq!(commits, ["commits 2 100", "commits 2 50"]);
+    assert_eq!(
+        calls.iter().filter(|call| call.starts_with("ends")).count(),
+        3
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_moved_is_forgotten_and_the_group_asked_again() {
+    for code in [Code::NOT_COORDINATOR, Code::COORDINATOR_NOT_AVAILABLE] {
+        let fake = Fake::with_topic("orders", 1);
+        fake.0.lock().group_codes.push_back(code);
+        let found = first_round(&fake).await;
+        assert_eq!(found.topics[0].partitions, [KNOWN]);
+        let calls = fake.calls();
+        assert_eq!(
+            calls[..3],
+            ["commits 1 1", "forget billing 1", "commits 1 1"]
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_loads_is_asked_again_and_not_forgotten() {
+    let fake = Fake::with_topic("orders", 1);
+    fake.0
+        .lock()
+        .group_codes
+        .push_back(Code::COORDINATOR_LOAD_IN_PROGRESS);
+    let found = first_round(&fake).await;
+    assert_eq!(found.topics[0].partitions, [KNOWN]);
+    assert_eq!(fake.count("forget"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_out_of_reach_is_forgotten() {
+    let fake = Fake::with_topic("orders", 3);
+    fake.0.lock().down.insert(BrokerId(1));
+    let found = first_round(&fake).await;
+    assert_eq!(found.standing, Standing::Unknown(None));
+    assert_eq!(
+        found.topics[0].partitions[0].committed,
+        Committed::Unknown(None)
+    );
+    assert!(fake.count("forget") > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_hangs_leaves_the_leaders_time_to_answer() {
+    let fake = Fake::with_topic("orders", 3);
+    fake.0
+        .lock()
+        .coordinators
+        .insert("billing".into(), BrokerId(9));
+    fake.0.lock().hung.insert(BrokerId(9));
+    let began = Instant::now();
+    let found = first_round(&fake).await;
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert_eq!(found.topics[0].partitions[0].end, KNOWN.end);
+    assert_eq!(
+        found.topics[0].partitions[0].committed,
+        Committed::Unknown(None)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_told_apart_from_an_outage() {
+    let fake = Fake::with_topic("orders", 1);
+    let denied = Code::GROUP_AUTHORIZATION_FAILED;
+    fake.0.lock().group_codes.push_back(denied);
+    assert_eq!(first_round(&fake).await.standing, Standing::Denied);
+    fake.0.lock().coordinator_error = Some(Error::broker(denied, "FindCoordinator"));
+    let found = first_round(&fake).await;
+    assert_eq!(found.standing, Standing::Denied);
+    assert_eq!(
+        found.topics[0].partitions[0].committed,
+        Committed::Unknown(Some(denied))
+    );
+    fake.0.lock().coordinator_error = Some(Error::new(ErrorKind::Closed, "closed"));
+    assert_eq!(first_round(&fake).await.standing, Standing::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_does_not_exist_has_no_commits() {
+    let fake = Fake::with_topic("orders", 1);
+    fake.0
+        .lock()
+        .group_codes
+        .push_back(Code::GROUP_ID_NOT_FOUND);
+    let found = first_round(&fake).await;
+    assert_eq!(found.standing, Standing::Told);
+    assert_eq!(found.topics[0].partitions[0].committed, Committed::Nothing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_moved_makes_the_view_stale_and_only_its_partition_unknown() {
+    let fake = Fake::with_topic("orders", 3);
+    let code = Code::NOT_LEADER_OR_FOLLOWER;
+    fake.0
+        .lock()
+        .end_codes
+        .insert(("orders".into(), 2), [code].into());
+    let found = first_round(&fake).await;
+    assert_eq!(found.topics[0].partitions[2].end, End::Unknown(Some(code)));
+    assert_eq!(found.topics[0].partitions[..2], [KNOWN; 2]);
+    assert_eq!(fake.count("stale 4"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_is_not_available_yet_is_asked_again() {
+    let fake = Fake::with_topic("orders", 6);
+    let code = Code::OFFSET_NOT_AVAILABLE;
+    fake.0
+        .lock()
+        .end_codes
+        .insert(("orders".into(), 4), [code].into());
+    let found = first_round(&fake).await;
+    assert_eq!(found.topics[0].partitions, [KNOWN; 6]);
+    let calls = fake.calls();
+    let ends: Vec<_> = calls
+        .iter()
+        .filter(|call| call.starts_with("ends"))
+        .collect();
+    assert_eq!(ends, ["ends 0", "ends 1", "ends 2", "ends 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_hangs_holds_up_nothing_else_and_rests_after_a_while() {
+    let fake = Fake::with_topic("orders", 3);
+    fake.0.lock().hung.insert(BrokerId(2));
+    let mut resting = Resting::default();
+    let began = Instant::now();
+    let found = round(&fake, &billing(), &mut resting).await.remove(0);
+    assert_eq!(
+        began.elapsed(),
+        Duration::from_secs(1),
+        "the deadline of the round"
+    );
+    assert_eq!(found.topics[0].partitions[..2], [KNOWN; 2]);
+    assert_eq!(found.topics[0].partitions[2].end, End::Unknown(None));
+    assert!(
+        fake.count("stale") > 0,
+        "its partitions may have another leader by now"
+    );
+    round(&fake, &billing(), &mut resting).await;
+    fake.calls();
+    let began = Instant::now();
+    round(&fake, &billing(), &mut resting).await;
+    assert_eq!(began.elapsed(), Duration::ZERO, "it is not asked this time");
+    assert_eq!(fake.count("ends 2"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_without_a_leader_is_unknown_and_nobody_is_asked() {
+    let fake = Fake::with_topic("orders", 1);
+    {
+        let mut state = fake.0.lock();
+        let topic = state.view.topics.get_mut("orders").unwrap();
+        Arc::make_mut(topic).partitions[0].leader = None;
+    }
+    let found = first_round(&fake).await;
+    let end = End::Unknown(Some(Code::LEADER_NOT_AVAILABLE));
+    assert_eq!(found.topics[0].partitions[0].end, end);
+    assert_eq!(fake.count("ends"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_is_not_known_has_no_partitions() {
+    let fake = Fake::with_topic("orders", 1);
+    let mut asked = billing();
+    asked[0].topics.push("other".into());
+    let found = round(&fake, &asked, &mut Resting::default())
+        .await
+        .remove(0);
+    assert_eq!(found.topics.len(), 2);
+    assert!(found.topics[1].partitions.is_empty());
+}
+
+#[test]
+fn answers_about_what_was_not_asked_are_not_listened_to() {
+    let mut ends = Ends::from([("orders".into(), vec![End::Unknown(None)])]);
+    let answer = |partition| list_offsets::PartitionAnswer {
+        partition,
+        code: Code::NONE,
+        offset: Some(3),
+        timestamp: None,
+        leader_epoch: None,
+    };
+    let response = list_offsets::Response {
+        topics: vec![
+            (
+                "orders".into(),
+                vec![answer(-1), answer(1), answer(i32::MAX)],
+            ),
+            ("other".into(), vec![answer(0)]),
+        ],
+        ..list_offsets::Response::default()
+    };
+    assert!(!take_ends(&mut ends, &response, &response));
+    assert_eq!(ends["orders"], [End::Unknown(None)]);
+    assert_eq!(ends.len(), 1);
+}

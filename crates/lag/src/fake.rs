@@ -1,0 +1,200 @@
+//! A cluster in memory for this crate's tests: it answers at once, or never, or with an error.
+
+use crate::brokers::Brokers;
+use ottla_proto::cluster::{Partition, Topic};
+use ottla_proto::{BrokerId, ClusterView, Code, Error, ErrorKind, Result, TopicId};
+use ottla_wire::api::list_offsets::{self, Timestamp};
+use ottla_wire::api::offset_fetch::{self, GroupAnswer};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// What the fake cluster is and what was asked of it.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) view: ClusterView,
+    pub(crate) coordinators: BTreeMap<String, BrokerId>,
+    pub(crate) coordinator_error: Option<Error>,
+    /// By group, topic, partition.
+    pub(crate) committed: BTreeMap<(String, String, i32), i64>,
+    /// What the next answers about any group say instead.
+    pub(crate) group_codes: VecDeque<Code>,
+    /// By topic and partition.
+    pub(crate) ends: BTreeMap<(String, i32), i64>,
+    /// What the next answers for the end of a partition say instead.
+    pub(crate) end_codes: BTreeMap<(String, i32), VecDeque<Code>>,
+    /// Brokers that never answer.
+    pub(crate) hung: BTreeSet<BrokerId>,
+    /// Brokers that cannot be reached.
+    pub(crate) down: BTreeSet<BrokerId>,
+    /// What was asked, in order.
+    pub(crate) calls: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Fake(pub(crate) Arc<Mutex<State>>);
+
+impl Fake {
+    /// A cluster with one topic whose partitions are led by broker 0, 1, 2, 0, ... and a group
+    /// `billing` whose coordinator is broker 1, committed at 10 of 15 everywhere.
+    pub(crate) fn with_topic(topic: &str, partition_count: i32) -> Self {
+        let fake = Self::default();
+        let mut state = fake.0.lock();
+        let partitions = (0..partition_count).map(|number| Partition {
+            leader: Some(BrokerId(number % 3)),
+            leader_epoch: Some(7),
+            ..Partition::default()
+        });
+        let name: Arc<str> = topic.into();
+        let id = Some(TopicId([1; 16]));
+        let made = Topic::new(Arc::clone(&name), id, false, partitions.collect());
+        state.view.topics.insert(name, Arc::new(made));
+        state.view.generation = 4;
+        state.coordinators.insert("billing".into(), BrokerId(1));
+        for number in 0..partition_count {
+            let key = ("billing".to_owned(), topic.to_owned(), number);
+            state.committed.insert(key, 10);
+            state.ends.insert((topic.to_owned(), number), 15);
+        }
+        drop(state);
+        fake
+    }
+
+    pub(crate) fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().calls)
+    }
+
+    /// How many calls begin like this, and forgets all calls.
+    pub(crate) fn count(&self, begin: &str) -> usize {
+        let calls = self.calls();
+        calls.iter().filter(|call| call.starts_with(begin)).count()
+    }
+
+    async fn reach(&self, broker: BrokerId, what: String) -> Result<()> {
+        let (hangs, down) = {
+            let mut state = self.0.lock();
+            state.calls.push(what);
+            (state.hung.contains(&broker), state.down.contains(&broker))
+        };
+        if hangs {
+            sleep(Duration::from_secs(3_600)).await;
+        }
+        if down {
+            return Err(Error::new(ErrorKind::Connection, "refused").at_broker(broker));
+        }
+        Ok(())
+    }
+}
+
+impl Brokers for Fake {
+    async fn watch_topics(&self, topics: &[Arc<str>], _deadline: Instant) {
+        self.0.lock().calls.push(format!("watch {topics:?}"));
+    }
+
+    fn unwatch_topics(&self, topics: &[Arc<str>]) {
+        self.0.lock().calls.push(format!("unwatch {topics:?}"));
+    }
+
+    fn view(&self) -> Arc<ClusterView> {
+        Arc::new(self.0.lock().view.clone())
+    }
+
+    fn mark_stale(&self, generation: u64) {
+        self.0.lock().calls.push(format!("stale {generation}"));
+    }
+
+    async fn coordinator(&self, group: &str, _deadline: Instant) -> Result<BrokerId> {
+        let state = self.0.lock();
+        if let Some(error) = &state.coordinator_error {
+            return Err(error.clone());
+        }
+        let none = || Error::new(ErrorKind::Timeout, "no coordinator");
+        state.coordinators.get(group).copied().ok_or_else(none)
+    }
+
+    fn forget_coordinator(&self, group: &str, was: BrokerId) {
+        self.0.lock().calls.push(format!("forget {group} {was}"));
+    }
+
+    async fn offset_fetch(
+        &self,
+        broker: BrokerId,
+        request: offset_fetch::Request,
+    ) -> Result<offset_fetch::Response> {
+        let groups = request.groups.len();
+        self.reach(broker, format!("commits {broker} {groups}"))
+            .await?;
+        let mut state = self.0.lock();
+        let mut response = offset_fetch::Response::default();
+        for asked in request.groups {
+            let code = state.group_codes.pop_front().unwrap_or(Code::NONE);
+            let topics = asked.topics.unwrap_or_default().into_iter();
+            let topics = topics
+                .filter(|_| code == Code::NONE)
+                .map(|(topic, numbers)| {
+                    let answers = numbers.into_iter().map(|partition| {
+                        let key = (asked.group.to_string(), topic.to_string(), partition);
+                        offset_fetch::PartitionAnswer {
+                            partition,
+                            code: Code::NONE,
+                            committed: state.committed.get(&key).copied(),
+                            leader_epoch: None,
+                            metadata: None,
+                        }
+                    });
+                    (Arc::clone(&topic), answers.collect())
+                });
+            let topics = topics.collect();
+            response.groups.push(GroupAnswer {
+                group: asked.group,
+                code,
+                topics,
+            });
+        }
+        Ok(response)
+    }
+
+    async fn list_offsets(
+        &self,
+        broker: BrokerId,
+        request: list_offsets::Request,
+    ) -> Result<list_offsets::Response> {
+        let mut latest = true;
+        for partition in request.topics.iter().flat_map(|(_, partitions)| partitions) {
+            latest = partition.timestamp == Timestamp::Latest;
+            assert_eq!(
+                partition.leader_epoch,
+                Some(7),
+                "the leader epoch goes with it"
+            );
+        }
+        let which = if latest { "ends" } else { "starts" };
+        self.reach(broker, format!("{which} {broker}")).await?;
+        let mut state = self.0.lock();
+        let mut response = list_offsets::Response::default();
+        for (topic, partitions) in request.topics {
+            let answers = partitions.into_iter().map(|asked| {
+                let key = (topic.to_string(), asked.partition);
+                let codes = state.end_codes.get_mut(&key).filter(|_| latest);
+                let code = codes.and_then(VecDeque::pop_front).unwrap_or(Code::NONE);
+                let offset = if latest {
+                    state.ends.get(&key).copied()
+                } else {
+                    Some(0)
+                };
+                list_offsets::PartitionAnswer {
+                    partition: asked.partition,
+                    code,
+                    offset: offset.filter(|_| code == Code::NONE),
+                    timestamp: None,
+                    leader_epoch: None,
+                }
+            });
+            let answers = answers.collect();
+            response.topics.push((topic, answers));
+        }
+        Ok(response)
+    }
+}

@@ -1,0 +1,152 @@
+//! The lag of one group, as a user holds it.
+
+use crate::collector::{Collector, Watching};
+use crate::settings::REFRESH;
+use crate::snapshot::Snapshot;
+use ottla_partitioner::{Counters, Explanation, PlanReader};
+use ottla_proto::{Error, ErrorKind, Result};
+use ottla_wire::Cluster;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Watches the lag of one group in some topics. Clones share the watch; it goes on while one of
+/// them, or a plan of it, is alive.
+#[derive(Debug, Clone)]
+pub struct Lag {
+    group: Arc<str>,
+    plan: PlanReader,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+}
+
+impl Lag {
+    /// Begins to describe what to watch; ends with [`LagBuilder::start`].
+    pub fn builder(cluster: Cluster, group: impl Into<Arc<str>>) -> LagBuilder {
+        LagBuilder {
+            source: Source::Own(cluster),
+            group: group.into(),
+            topics: Vec::new(),
+            refresh: REFRESH,
+            seed: None,
+        }
+    }
+
+    /// The same with a collector that watches other groups of the cluster too.
+    pub fn with_collector(collector: &Collector, group: impl Into<Arc<str>>) -> LagBuilder {
+        LagBuilder {
+            source: Source::Shared(collector.clone()),
+            group: group.into(),
+            topics: Vec::new(),
+            refresh: collector.refresh(),
+            seed: None,
+        }
+    }
+
+    /// The group.
+    pub fn group(&self) -> &Arc<str> {
+        &self.group
+    }
+
+    /// The plan for [`LagAware`](ottla_partitioner::LagAware).
+    pub fn plan(&self) -> PlanReader {
+        self.plan.clone()
+    }
+
+    /// The lag as last seen.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshots.borrow())
+    }
+
+    /// Every snapshot as it comes; a slow reader sees the newest only.
+    pub fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+
+    /// Why the partitions of a topic have their shares of new records; `None` for a topic that is
+    /// not watched.
+    pub fn explain(&self, topic: &str) -> Option<Explanation> {
+        self.plan.explain(topic)
+    }
+
+    /// What was chosen so far by all producers that use the plan.
+    pub fn counters(&self) -> Counters {
+        self.plan.counters()
+    }
+}
+
+#[derive(Debug)]
+enum Source {
+    Own(Cluster),
+    Shared(Collector),
+}
+
+/// Describes what to watch.
+#[derive(Debug)]
+#[must_use = "nothing is watched until `start`"]
+pub struct LagBuilder {
+    source: Source,
+    group: Arc<str>,
+    topics: Vec<Arc<str>>,
+    refresh: Duration,
+    seed: Option<u64>,
+}
+
+impl LagBuilder {
+    /// The topics to watch; may be called repeatedly.
+    pub fn topics<T: Into<Arc<str>>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
+        self.topics.extend(topics.into_iter().map(Into::into));
+        self
+    }
+
+    /// How often to look, each time up to a quarter sooner or later; a second unless set. Keep it at
+    /// a third of the interval at which the group commits or below, or far above it. A collector
+    /// that is shared keeps its own interval.
+    #[doc(alias = "lag.refresh.interval.ms")]
+    pub fn refresh(mut self, refresh: Duration) -> Self {
+        self.refresh = refresh;
+        self
+    }
+
+    /// Where the jitter of the interval comes from; the cluster's own seed unless set.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Begins to watch and waits for the first look, at most ten seconds after it has begun. A
+    /// group or a topic that is unknown, or that we may not see, is no error: it may come to be.
+    ///
+    /// # Errors
+    /// `Config` without a group or without a topic; `Closed` when the collector has ended.
+    ///
+    /// Cancel safety: dropped, it watches nothing.
+    pub async fn start(mut self) -> Result<Lag> {
+        if self.group.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "lag needs the name of a consumer group",
+            ));
+        }
+        self.topics.sort();
+        self.topics.dedup();
+        if self.topics.is_empty() {
+            let what = format!("lag of the group {} needs at least one topic", self.group);
+            return Err(Error::new(ErrorKind::Config, what));
+        }
+        let collector = match self.source {
+            Source::Shared(collector) => collector,
+            Source::Own(cluster) => {
+                let seed = self.seed.unwrap_or(cluster.settings().seed);
+                Collector::start(cluster, self.refresh, seed)
+            }
+        };
+        let Watching { plan, snapshots } = collector
+            .watch(Arc::clone(&self.group), self.topics)
+            .await?;
+        Ok(Lag {
+            group: self.group,
+            plan,
+            snapshots,
+        })
+    }
+}
