@@ -16,6 +16,8 @@ pub mod fuzzing;
 pub mod retry;
 mod schema;
 mod settings;
+#[cfg(test)]
+mod testing;
 mod versions;
 mod walk;
 

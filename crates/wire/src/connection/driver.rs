@@ -119,10 +119,14 @@ fn take_answer(core: &Core, buffer: &mut BytesMut) -> Result<Taken> {
     };
     let announced = i32::from_be_bytes(*length);
     let Some(limit) = core.line.lock().answer_max_bytes() else {
-        return Err(core.error(
-            ErrorKind::Protocol,
-            "brought an answer that nobody asked for",
-        ));
+        // Servers of other protocols greet before they are asked.
+        return Err(match core.spoken.load(Ordering::Relaxed) {
+            false => not_kafka(core, buffer),
+            true => core.error(
+                ErrorKind::Protocol,
+                "brought an answer that nobody asked for",
+            ),
+        });
     };
     let length = usize::try_from(announced)
         .ok()
