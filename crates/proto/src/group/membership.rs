@@ -112,6 +112,8 @@ pub struct SyncRequest {
     pub protocol: Arc<str>,
     /// From the leader: each member's encoded assignment. From others: nothing.
     pub assignments: Vec<(Arc<str>, Vec<u8>)>,
+    /// How long the leader may take; the answer waits for it.
+    pub rebalance_timeout: Duration,
 }
 
 /// A SyncGroup answer without an error.
@@ -295,6 +297,12 @@ impl Membership {
     /// Whether the member is in the group with an assignment.
     pub fn is_stable(&self) -> bool {
         self.state == State::Stable
+    }
+
+    /// Whether the member left because the user asked for no records, and comes back as soon as it
+    /// does.
+    pub fn awaits_poll(&self) -> bool {
+        self.state == State::AwaitingPoll
     }
 
     /// The user asked for records, or is still waiting for some.

@@ -138,6 +138,7 @@ impl Membership {
             identity: self.identity.clone(),
             protocol: self.protocol.clone().unwrap_or_default(),
             assignments,
+            rebalance_timeout: self.config.max_poll_interval,
         };
         self.outbox.push_back(Transmit::Sync(ticket, request));
     }
