@@ -7,13 +7,13 @@ use crate::error::{Error, ErrorKind, Result};
 pub const HEADER_BYTES: usize = 61;
 
 /// The bytes before the length field's count begins: base offset and the length itself.
-pub const LENGTH_PREFIX_BYTES: usize = 12;
+pub(super) const LENGTH_PREFIX_BYTES: usize = 12;
 
 /// Where the bytes begin that the checksum covers: everything from the attributes on.
 pub const CRC_START: usize = 21;
 
 /// The only batch format that we read and write.
-pub const MAGIC: i8 = 2;
+pub(super) const MAGIC: i8 = 2;
 
 const MAGIC_AT: usize = 16;
 

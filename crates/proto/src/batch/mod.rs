@@ -3,7 +3,7 @@
 //! A record set is read from the outside in, without copying: [`Batches`] walks its batches,
 //! [`BatchRef`] checks one batch's checksum and gives its records section (inflated if need be),
 //! [`Records`] walks the records in that section. Each layer trusts no length that it has not
-//! compared with the bytes that are there.
+//! compared with the bytes that are there. [`BatchWriter`] goes the other way.
 
 mod compression;
 mod control;
@@ -19,7 +19,7 @@ mod writer;
 
 pub use compression::{Compression, Compressor, Decompressor, compress, decompress};
 pub use control::{ControlType, control_type};
-pub use header::{BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES, MAGIC};
+pub use header::{BatchHeader, CRC_START, HEADER_BYTES};
 pub use reader::{BatchRef, Batches, TruncatedTail};
 pub use record::{HeaderRef, HeaderRefs, RecordRef, Records};
 pub use writer::{BatchStamp, BatchWriter, NeedsRoom, SealedRecords};
