@@ -220,3 +220,7 @@ pub(super) fn learn(view: &ClusterView, brokers: &[Broker]) -> Option<ClusterVie
         .extend(news.map(|broker| (broker.id, broker.clone())));
     Some(view)
 }
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;
