@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn a_fault_strikes_its_api_after_so_many_and_so_often() {
         let table = table(&[(0, None, 2, 2, Action::Disconnect)]);
-        let mut struck = |api| table.take(0, api).action.is_some();
+        let struck = |api| table.take(0, api).action.is_some();
         assert!(!struck(1));
         let produce: Vec<bool> = (0..6).map(|_| struck(0)).collect();
         assert_eq!(produce, [false, false, true, true, false, false]);

@@ -36,6 +36,9 @@ mod settings;
 mod state;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
+mod walk;
 
 pub use builder::Builder;
 pub use cluster::Cluster;

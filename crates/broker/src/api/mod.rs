@@ -16,6 +16,7 @@ use crate::faults::Action;
 use crate::frame::{Malformed, Output, Reply};
 use crate::server::Connection;
 use crate::state::Shared;
+use crate::walk::walk;
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::{Decodable, Encodable};
@@ -76,6 +77,7 @@ impl Context<'_> {
     }
 
     fn decode<T: Decodable>(&self, body: BytesMut) -> Result<T, Malformed> {
+        walk(self.api, self.version, self.flexible(), &body)?;
         let mut body = body.freeze();
         T::decode(&mut body, self.version).map_err(|error| {
             tracing::debug!(%error, api = ?self.api, version = self.version, "undecodable");
@@ -133,6 +135,10 @@ const SERVED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::DescribeCluster, 0, 2),
 ];
 
+/// The largest request that is decoded into objects, which take a multiple of its bytes. Produce is
+/// read where it lies and has the limit of the frame.
+const DECODED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// The versions served of an API; `None` for an API that is not.
 pub(crate) fn versions_of(api: ApiKey) -> Option<RangeInclusive<i16>> {
     let row = SERVED.iter().find(|row| row.0 == api)?;
@@ -157,6 +163,9 @@ pub(crate) fn unserved_version(api: ApiKey, correlation: i32) -> Result<Outcome,
 /// # Errors
 /// The body cannot be read: the connection ends.
 pub(crate) async fn dispatch(ctx: &Context<'_>, body: BytesMut) -> Result<Outcome, Malformed> {
+    if ctx.api != ApiKey::Produce && body.len() > DECODED_BYTES_MAX {
+        return Err(Malformed);
+    }
     match ctx.api {
         ApiKey::Produce => produce::handle(ctx, body).await,
         ApiKey::Fetch => fetch::handle(ctx, body).await,

@@ -223,9 +223,10 @@ impl Group {
     /// Asks every member to join anew.
     pub(crate) fn prepare_rebalance(&mut self, now: Instant, delay: Duration, due: &mut Due) {
         self.answer_syncs(now, Code::REBALANCE_IN_PROGRESS, due);
+        let longest = self.longest_rebalance();
         self.state = State::PreparingRebalance {
-            not_before: now + delay,
-            deadline: now + self.longest_rebalance(),
+            not_before: now + delay.min(longest),
+            deadline: now + longest,
         };
     }
 

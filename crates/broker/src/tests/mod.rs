@@ -1,0 +1,9 @@
+//! The cluster as a client sees it, in memory and under a paused clock.
+
+mod faults;
+mod fetch;
+mod groups;
+mod nodes;
+mod produce;
+mod topics;
+mod versions;
