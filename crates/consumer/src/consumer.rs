@@ -58,8 +58,8 @@ impl fmt::Debug for Consumer {
 
 impl Consumer {
     /// Begins a consumer on this cluster.
-    pub fn builder(cluster: &Cluster) -> Builder {
-        Builder::new(cluster.clone())
+    pub fn builder(cluster: Cluster) -> Builder {
+        Builder::new(cluster)
     }
 
     /// The next record; waits for one. `None` when the consumer has failed for good, which the
