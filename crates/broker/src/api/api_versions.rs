@@ -5,7 +5,7 @@ use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
 use ottla_proto::Code;
 
-pub(super) fn handle(ctx: &Context<'_>, _request: ApiVersionsRequest) -> ApiVersionsResponse {
+pub(super) fn handle(ctx: &Context<'_>, _request: &ApiVersionsRequest) -> ApiVersionsResponse {
     if let Some(code) = ctx.forced() {
         return ApiVersionsResponse::default().with_error_code(code.0);
     }

@@ -35,7 +35,7 @@ struct Row {
 
 pub(super) fn describe(
     ctx: &Context<'_>,
-    request: DescribeConfigsRequest,
+    request: &DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
     let results = request.resources.iter().map(|resource| {
         let result = DescribeConfigsResult::default()
@@ -51,7 +51,7 @@ pub(super) fn describe(
                     asked.is_none_or(|keys| keys.iter().any(|key| key.as_str() == row.name))
                 };
                 let rows = rows.into_iter().filter(wanted);
-                let shown = rows.map(|row| shown(ctx, &request, row));
+                let shown = rows.map(|row| shown(ctx, request, row));
                 result.with_configs(shown.collect())
             }
         }
@@ -209,7 +209,7 @@ fn shown(
 
 pub(super) fn describe_cluster(
     ctx: &Context<'_>,
-    _request: DescribeClusterRequest,
+    _request: &DescribeClusterRequest,
 ) -> DescribeClusterResponse {
     let shared = ctx.shared();
     if let Some(code) = ctx.forced() {

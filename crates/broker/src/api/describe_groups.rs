@@ -16,7 +16,7 @@ use ottla_proto::Code;
 /// The only type of group there is here.
 const CLASSIC: &str = "classic";
 
-pub(super) fn list(ctx: &Context<'_>, request: ListGroupsRequest) -> ListGroupsResponse {
+pub(super) fn list(ctx: &Context<'_>, request: &ListGroupsRequest) -> ListGroupsResponse {
     if let Some(code) = ctx.forced() {
         return ListGroupsResponse::default().with_error_code(code.0);
     }
@@ -43,18 +43,18 @@ pub(super) fn list(ctx: &Context<'_>, request: ListGroupsRequest) -> ListGroupsR
 
 pub(super) fn describe(
     ctx: &Context<'_>,
-    request: DescribeGroupsRequest,
+    request: &DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
-    let groups = request.groups.into_iter().map(|id| {
-        let described = match check_group(ctx, &id) {
+    let groups = request.groups.iter().map(|id| {
+        let described = match check_group(ctx, id) {
             Err(code) => DescribedGroup::default().with_error_code(code.0),
             Ok(()) => {
                 let groups = &ctx.shared().groups;
-                let found = groups.look(&id, |group| described(ctx, group));
-                found.unwrap_or_else(|| unknown(ctx, &id))
+                let found = groups.look(id, |group| described(ctx, group));
+                found.unwrap_or_else(|| unknown(ctx, id))
             }
         };
-        described.with_group_id(id)
+        described.with_group_id(id.clone())
     });
     DescribeGroupsResponse::default().with_groups(groups.collect())
 }
@@ -89,11 +89,11 @@ fn described(ctx: &Context<'_>, group: &Group) -> DescribedGroup {
         .with_members(members.collect())
 }
 
-pub(super) fn delete(ctx: &Context<'_>, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
-    let results = request.groups_names.into_iter().map(|id| {
-        let done = check_group(ctx, &id).and_then(|()| ctx.shared().groups.delete(&id));
+pub(super) fn delete(ctx: &Context<'_>, request: &DeleteGroupsRequest) -> DeleteGroupsResponse {
+    let results = request.groups_names.iter().map(|id| {
+        let done = check_group(ctx, id).and_then(|()| ctx.shared().groups.delete(id));
         DeletableGroupResult::default()
-            .with_group_id(id)
+            .with_group_id(id.clone())
             .with_error_code(done.err().unwrap_or(Code::NONE).0)
     });
     DeleteGroupsResponse::default().with_results(results.collect())

@@ -45,7 +45,7 @@ pub(super) fn coordinates(ctx: &Context<'_>, group: &str) -> Result<(), Code> {
 
 pub(super) fn find_coordinator(
     ctx: &Context<'_>,
-    request: FindCoordinatorRequest,
+    request: &FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
     let one = |key: &StrBytes| coordinator(ctx, key, request.key_type);
     if ctx.version >= 4 {
@@ -203,7 +203,7 @@ pub(super) async fn sync(ctx: &Context<'_>, body: BytesMut) -> Result<Outcome, M
     ctx.reply(&response)
 }
 
-pub(super) fn heartbeat(ctx: &Context<'_>, request: HeartbeatRequest) -> HeartbeatResponse {
+pub(super) fn heartbeat(ctx: &Context<'_>, request: &HeartbeatRequest) -> HeartbeatResponse {
     let instance = request.group_instance_id.as_deref();
     let done = check_group(ctx, &request.group_id).and_then(|()| {
         let groups = &ctx.shared().groups;
@@ -217,7 +217,7 @@ pub(super) fn heartbeat(ctx: &Context<'_>, request: HeartbeatRequest) -> Heartbe
     HeartbeatResponse::default().with_error_code(done.err().unwrap_or(Code::NONE).0)
 }
 
-pub(super) fn leave(ctx: &Context<'_>, request: LeaveGroupRequest) -> LeaveGroupResponse {
+pub(super) fn leave(ctx: &Context<'_>, request: &LeaveGroupRequest) -> LeaveGroupResponse {
     let checked = check_group(ctx, &request.group_id);
     let response = LeaveGroupResponse::default();
     if let Err(code) = checked {
@@ -228,12 +228,12 @@ pub(super) fn leave(ctx: &Context<'_>, request: LeaveGroupRequest) -> LeaveGroup
         let left = groups.leave(&request.group_id, &request.member_id, None);
         return response.with_error_code(left.err().unwrap_or(Code::NONE).0);
     }
-    let members = request.members.into_iter().map(|member| {
+    let members = request.members.iter().map(|member| {
         let instance = member.group_instance_id.as_deref();
         let left = groups.leave(&request.group_id, &member.member_id, instance);
         MemberResponse::default()
-            .with_member_id(member.member_id)
-            .with_group_instance_id(member.group_instance_id)
+            .with_member_id(member.member_id.clone())
+            .with_group_instance_id(member.group_instance_id.clone())
             .with_error_code(left.err().unwrap_or(Code::NONE).0)
     });
     response.with_members(members.collect())

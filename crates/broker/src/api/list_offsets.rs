@@ -23,7 +23,7 @@ const LATEST_TIERED: i64 = -5;
 type Found = (i64, i64, Option<i32>);
 const NOTHING: Found = (-1, -1, None);
 
-pub(super) fn handle(ctx: &Context<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse {
+pub(super) fn handle(ctx: &Context<'_>, request: &ListOffsetsRequest) -> ListOffsetsResponse {
     let mut asked: BTreeMap<(String, i32), usize> = BTreeMap::new();
     for topic in &request.topics {
         for partition in &topic.partitions {
@@ -31,7 +31,7 @@ pub(super) fn handle(ctx: &Context<'_>, request: ListOffsetsRequest) -> ListOffs
             *asked.entry(key).or_default() += 1;
         }
     }
-    let topics = request.topics.into_iter().map(|topic| {
+    let topics = request.topics.iter().map(|topic| {
         let known = ctx.shared().topic(&topic.name);
         let partitions = topic.partitions.iter().map(|partition| {
             let key = (topic.name.to_string(), partition.partition_index);
@@ -41,7 +41,7 @@ pub(super) fn handle(ctx: &Context<'_>, request: ListOffsetsRequest) -> ListOffs
         });
         let partitions = partitions.collect();
         ListOffsetsTopicResponse::default()
-            .with_name(topic.name)
+            .with_name(topic.name.clone())
             .with_partitions(partitions)
     });
     ListOffsetsResponse::default().with_topics(topics.collect())

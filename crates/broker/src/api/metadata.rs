@@ -12,12 +12,13 @@ use kafka_protocol::protocol::StrBytes;
 use ottla_proto::Code;
 use uuid::Uuid;
 
-pub(super) fn handle(ctx: &Context<'_>, request: MetadataRequest) -> MetadataResponse {
+pub(super) fn handle(ctx: &Context<'_>, request: &MetadataRequest) -> MetadataResponse {
     let shared = ctx.shared();
     // Before version 4 creation is always meant; an empty list meant "all" in version 0.
     let create = request.allow_auto_topic_creation || ctx.version < 4;
     let wanted = request
         .topics
+        .as_ref()
         .filter(|topics| ctx.version > 0 || !topics.is_empty());
     let topics = match wanted {
         Some(topics) => topics

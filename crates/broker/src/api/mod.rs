@@ -100,10 +100,10 @@ impl Context<'_> {
     fn answer<Q: Decodable, R: Encodable>(
         &self,
         body: BytesMut,
-        handler: impl FnOnce(&Self, Q) -> R,
+        handler: impl FnOnce(&Self, &Q) -> R,
     ) -> Result<Outcome, Malformed> {
-        let request = self.decode(body)?;
-        self.reply(&handler(self, request))
+        let request: Q = self.decode(body)?;
+        self.reply(&handler(self, &request))
     }
 }
 

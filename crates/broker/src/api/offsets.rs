@@ -22,7 +22,7 @@ use ottla_proto::Code;
 /// Kafka's `offset.metadata.max.bytes`.
 const METADATA_BYTES_MAX: usize = 4096;
 
-pub(super) fn commit(ctx: &Context<'_>, request: OffsetCommitRequest) -> OffsetCommitResponse {
+pub(super) fn commit(ctx: &Context<'_>, request: &OffsetCommitRequest) -> OffsetCommitResponse {
     let group = request.group_id.as_str();
     let allowed = check_group(ctx, group).and_then(|()| {
         ctx.shared().groups.check_commit(
@@ -74,15 +74,15 @@ fn commit_one(
 /// Topics with the partitions asked for; `None` is everything that was committed.
 type Asked = Option<Vec<(String, Vec<i32>)>>;
 
-pub(super) fn fetch(ctx: &Context<'_>, request: OffsetFetchRequest) -> OffsetFetchResponse {
+pub(super) fn fetch(ctx: &Context<'_>, request: &OffsetFetchRequest) -> OffsetFetchResponse {
     if ctx.version >= 8 {
         let groups = request.groups.iter().map(|group| fetch_group(ctx, group));
         return OffsetFetchResponse::default().with_groups(groups.collect());
     }
-    let asked = request.topics.map(|topics| {
-        let topics = topics.into_iter();
+    let asked = request.topics.as_ref().map(|topics| {
+        let topics = topics.iter();
         topics
-            .map(|t| (t.name.to_string(), t.partition_indexes))
+            .map(|t| (t.name.to_string(), t.partition_indexes.clone()))
             .collect()
     });
     let (code, found) = look_up(ctx, &request.group_id, asked);

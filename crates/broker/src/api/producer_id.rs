@@ -4,7 +4,7 @@ use super::Context;
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
 use ottla_proto::Code;
 
-pub(super) fn handle(ctx: &Context<'_>, request: InitProducerIdRequest) -> InitProducerIdResponse {
+pub(super) fn handle(ctx: &Context<'_>, request: &InitProducerIdRequest) -> InitProducerIdResponse {
     let refuse = |code: Code| {
         InitProducerIdResponse::default()
             .with_error_code(code.0)

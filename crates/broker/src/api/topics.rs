@@ -32,19 +32,19 @@ fn forced(ctx: &Context<'_>) -> Result<(), Refused> {
     ctx.forced().map_or(Ok(()), refused)
 }
 
-pub(super) fn create(ctx: &Context<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {
+pub(super) fn create(ctx: &Context<'_>, request: &CreateTopicsRequest) -> CreateTopicsResponse {
     let mut named: BTreeMap<String, usize> = BTreeMap::new();
     for topic in &request.topics {
         *named.entry(topic.name.to_string()).or_default() += 1;
     }
-    let topics = request.topics.into_iter().map(|topic| {
+    let topics = request.topics.iter().map(|topic| {
         let twice = named
             .get(topic.name.as_str())
             .is_some_and(|count| *count > 1);
         let made = forced(ctx)
-            .and_then(|()| new_topic(&topic, twice))
+            .and_then(|()| new_topic(topic, twice))
             .and_then(|new| ctx.shared().create_topic(&new, request.validate_only));
-        created(ctx, topic.name, made)
+        created(ctx, topic.name.clone(), made)
     });
     CreateTopicsResponse::default().with_topics(topics.collect())
 }
@@ -110,15 +110,11 @@ fn created(
         .with_configs(Some(configs.collect()))
 }
 
-pub(super) fn delete(ctx: &Context<'_>, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
-    let by_name = request
-        .topic_names
-        .into_iter()
-        .map(|name| (Some(name), Uuid::nil()));
-    let either = request
-        .topics
-        .into_iter()
-        .map(|topic| (topic.name, topic.topic_id));
+pub(super) fn delete(ctx: &Context<'_>, request: &DeleteTopicsRequest) -> DeleteTopicsResponse {
+    let names = request.topic_names.iter();
+    let by_name = names.map(|name| (Some(name.clone()), Uuid::nil()));
+    let topics = request.topics.iter();
+    let either = topics.map(|topic| (topic.name.clone(), topic.topic_id));
     let responses = by_name.chain(either).map(|(name, id)| {
         let deleted = forced(ctx).and_then(|()| {
             let found = match &name {
@@ -161,16 +157,16 @@ pub(super) fn delete(ctx: &Context<'_>, request: DeleteTopicsRequest) -> DeleteT
 
 pub(super) fn create_partitions(
     ctx: &Context<'_>,
-    request: CreatePartitionsRequest,
+    request: &CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
-    let results = request.topics.into_iter().map(|topic| {
+    let results = request.topics.iter().map(|topic| {
         let done = forced(ctx).and_then(|()| {
             let shared = ctx.shared();
             shared.add_partitions(&topic.name, topic.count, request.validate_only)
         });
         let (code, reason) = done.err().map_or((Code::NONE, None), |(c, r)| (c, Some(r)));
         CreatePartitionsTopicResult::default()
-            .with_name(topic.name)
+            .with_name(topic.name.clone())
             .with_error_code(code.0)
             .with_error_message(reason.map(StrBytes::from_string))
     });
@@ -179,9 +175,9 @@ pub(super) fn create_partitions(
 
 pub(super) fn delete_records(
     ctx: &Context<'_>,
-    request: DeleteRecordsRequest,
+    request: &DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
-    let topics = request.topics.into_iter().map(|topic| {
+    let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|wanted| {
             let done = delete_before(ctx, &topic.name, wanted.partition_index, wanted.offset);
             DeleteRecordsPartitionResult::default()
@@ -191,7 +187,7 @@ pub(super) fn delete_records(
         });
         let partitions = partitions.collect();
         DeleteRecordsTopicResult::default()
-            .with_name(topic.name)
+            .with_name(topic.name.clone())
             .with_partitions(partitions)
     });
     DeleteRecordsResponse::default().with_topics(topics.collect())
@@ -220,9 +216,9 @@ fn delete_before(ctx: &Context<'_>, topic: &str, index: i32, offset: i64) -> Res
 
 pub(super) fn offset_for_leader_epoch(
     ctx: &Context<'_>,
-    request: OffsetForLeaderEpochRequest,
+    request: &OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
-    let topics = request.topics.into_iter().map(|topic| {
+    let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|wanted| {
             let end = end_of_epoch(ctx, &topic.topic, wanted);
             let (epoch, end_offset) = end.unwrap_or((-1, -1));
@@ -234,7 +230,7 @@ pub(super) fn offset_for_leader_epoch(
         });
         let partitions = partitions.collect();
         OffsetForLeaderTopicResult::default()
-            .with_topic(topic.topic)
+            .with_topic(topic.topic.clone())
             .with_partitions(partitions)
     });
     OffsetForLeaderEpochResponse::default().with_topics(topics.collect())

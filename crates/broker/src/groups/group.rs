@@ -219,8 +219,8 @@ impl Group {
 
     /// SyncGroup: at once if the group is stable or the request is wrong, else when the leader has
     /// assigned.
-    pub(crate) fn sync(&mut self, now: Instant, sync: Sync, due: &mut Due) {
-        if let Err(code) = self.check_sync(&sync) {
+    pub(crate) fn sync(&mut self, now: Instant, sync: &Sync, due: &mut Due) {
+        if let Err(code) = self.check_sync(sync) {
             due.push((sync.ticket, Answer::Sync(SyncAnswer::refused(code))));
             return;
         }

@@ -28,8 +28,8 @@ pub(crate) struct Join {
 
 impl Group {
     /// JoinGroup: answered when the rebalance completes, or at once where none is needed.
-    pub(crate) fn join(&mut self, now: Instant, join: Join, due: &mut Due) {
-        if let Err(code) = self.try_join(now, &join, due) {
+    pub(crate) fn join(&mut self, now: Instant, join: &Join, due: &mut Due) {
+        if let Err(code) = self.try_join(now, join, due) {
             let id = if code == Code::MEMBER_ID_REQUIRED {
                 &join.new_id
             } else {
@@ -41,9 +41,9 @@ impl Group {
 
     fn try_join(&mut self, now: Instant, join: &Join, due: &mut Due) -> Result<(), Code> {
         let instance = join.instance.as_deref();
-        let known = instance.and_then(|i| self.instances.get(i)).cloned();
+        let known = instance.and_then(|i| self.instances.get(i));
         let old_id = if join.member_id.is_empty() {
-            known.clone()
+            known.cloned()
         } else {
             None
         };

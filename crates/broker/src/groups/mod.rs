@@ -133,7 +133,7 @@ impl Coordinator {
                     let full = refused(Code::GROUP_MAX_SIZE_REACHED);
                     due.push((ticket, Answer::Join(full)));
                 }
-                Ok(group) => group.join(Instant::now(), join, &mut due),
+                Ok(group) => group.join(Instant::now(), &join, &mut due),
                 Err(code) => due.push((ticket, Answer::Join(refused(code)))),
             }
             inner.deliver(due);
@@ -154,7 +154,7 @@ impl Coordinator {
             sync.ticket = ticket;
             let mut due = Due::new();
             match inner.groups.get_mut(id) {
-                Some(kept) => kept.group.sync(Instant::now(), sync, &mut due),
+                Some(kept) => kept.group.sync(Instant::now(), &sync, &mut due),
                 None => {
                     let unknown = SyncAnswer::refused(Code::UNKNOWN_MEMBER_ID);
                     due.push((ticket, Answer::Sync(unknown)));

@@ -63,7 +63,7 @@ impl Test {
             may_skip_assignment: true,
         };
         change(&mut join);
-        self.group.join(self.now, join, &mut self.due);
+        self.group.join(self.now, &join, &mut self.due);
         self.next_ticket
     }
 
@@ -88,7 +88,7 @@ impl Test {
             assignments: assigned.collect(),
             ticket: self.next_ticket,
         };
-        self.group.sync(self.now, sync, &mut self.due);
+        self.group.sync(self.now, &sync, &mut self.due);
         self.next_ticket
     }
 

@@ -40,90 +40,63 @@ async fn records_are_in_the_log_with_their_stamp() {
     assert_eq!(cluster.end_offset("t", 0), Some(2));
 }
 
+/// A good batch with one byte changed, under a checksum made anew or the old one.
+fn changed(at: usize, byte: u8, resum: bool) -> Bytes {
+    let mut bytes = batch_bytes(&["a", "b"], 0, None).to_vec();
+    bytes[at] = byte;
+    if resum {
+        let crc = crc32c::crc32c(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    }
+    Bytes::from(bytes)
+}
+
 #[tokio::test(start_paused = true)]
 async fn batches_that_no_broker_takes_are_refused() {
     let (cluster, mut client) = one_node().await;
-    cluster
-        .create_topic_with("small", 1, &[("max.message.bytes", "70")])
-        .unwrap();
     let good = batch_bytes(&["a", "b"], 0, None);
-    let change = |at: usize, byte: u8, resum: bool| {
-        let mut bytes = good.to_vec();
-        bytes[at] = byte;
-        if resum {
-            let crc = crc32c::crc32c(&bytes[21..]);
-            bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-        }
-        Bytes::from(bytes)
-    };
     let twice = Bytes::from([&good[..], &good[..]].concat());
+    let old = Code::UNSUPPORTED_FOR_MESSAGE_FORMAT;
+    let invalid = Code::INVALID_RECORD;
+    let corrupt = Code::CORRUPT_MESSAGE;
     let cases = [
-        (
-            "t",
-            change(70, 99, false),
-            Code::CORRUPT_MESSAGE,
-            "the checksum fails",
-        ),
-        (
-            "t",
-            good.slice(..good.len() - 1),
-            Code::CORRUPT_MESSAGE,
-            "it is cut short",
-        ),
-        ("t", Bytes::new(), Code::INVALID_RECORD, "there is no batch"),
-        ("t", twice, Code::INVALID_RECORD, "there are two"),
-        (
-            "t",
-            change(60, 3, true),
-            Code::INVALID_RECORD,
-            "its count is wrong",
-        ),
-        (
-            "t",
-            change(22, 0x20, true),
-            Code::INVALID_RECORD,
-            "it is a control batch",
-        ),
-        (
-            "t",
-            change(7, 1, false),
-            Code::INVALID_RECORD,
-            "its base offset is not 0",
-        ),
-        (
-            "t",
-            change(61, 3, true),
-            Code::INVALID_RECORD,
-            "its records are garbage",
-        ),
-        (
-            "t",
-            change(16, 1, false),
-            Code::UNSUPPORTED_FOR_MESSAGE_FORMAT,
-            "an old format",
-        ),
-        (
-            "small",
-            good.clone(),
-            Code::MESSAGE_TOO_LARGE,
-            "it is too large",
-        ),
-        (
-            "none",
-            good.clone(),
-            Code::UNKNOWN_TOPIC_OR_PARTITION,
-            "there is no topic",
-        ),
+        (changed(70, 99, false), corrupt, "the checksum fails"),
+        (good.slice(..good.len() - 1), corrupt, "it is cut short"),
+        (Bytes::new(), invalid, "there is no batch"),
+        (twice, invalid, "there are two"),
+        (changed(60, 3, true), invalid, "its count is wrong"),
+        (changed(22, 0x20, true), invalid, "it is a control batch"),
+        (changed(7, 1, false), invalid, "its base offset is not 0"),
+        (changed(61, 3, true), invalid, "its records are garbage"),
+        (changed(16, 1, false), old, "an old format"),
     ];
-    for (topic, batch, code, what) in cases {
-        let answer = client.produce(-1, topic, 0, batch).await.unwrap();
+    for (batch, code, what) in cases {
+        let answer = client.produce(-1, "t", 0, batch).await.unwrap();
         assert_eq!(Code(answer.error_code), code, "{what}");
     }
-    let answer = client.produce(-1, "t", 1, good.clone()).await.unwrap();
-    assert_eq!(Code(answer.error_code), Code::UNKNOWN_TOPIC_OR_PARTITION);
-    let answer = client.produce(2, "t", 0, good).await.unwrap();
-    assert_eq!(Code(answer.error_code), Code::INVALID_REQUIRED_ACKS);
     assert_eq!(cluster.end_offset("t", 0), Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn good_batches_are_refused_where_they_do_not_belong() {
+    let (cluster, mut client) = one_node().await;
+    let small = [("max.message.bytes", "70")];
+    cluster.create_topic_with("small", 1, &small).unwrap();
+    let good = batch_bytes(&["a", "b"], 0, None);
+    let unknown = Code::UNKNOWN_TOPIC_OR_PARTITION;
+    let cases = [
+        ("small", 0, -1, Code::MESSAGE_TOO_LARGE),
+        ("none", 0, -1, unknown),
+        ("t", 1, -1, unknown),
+        ("t", -1, -1, unknown),
+        ("t", 0, 2, Code::INVALID_REQUIRED_ACKS),
+        ("t", 0, -1, Code::NONE),
+    ];
+    for (topic, partition, acks, code) in cases {
+        let answer = client.produce(acks, topic, partition, good.clone()).await;
+        let answer = Code(answer.unwrap().error_code);
+        assert_eq!(answer, code, "{topic}-{partition} with acks={acks}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
