@@ -1,11 +1,17 @@
 //! How a byte stream to a broker is made: TCP here, anything else through the trait.
 
+use crate::hedge::{Attempt, hedge};
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
+
+/// How long one address of a name may take before the next is tried beside it, as browsers do
+/// (RFC 8305).
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// A boxed future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -91,17 +97,17 @@ impl Tcp {
 impl Dial for Tcp {
     fn dial<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<BoxStream>> {
         Box::pin(async move {
-            let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+            let mut attempts: Vec<Attempt<'_, TcpStream, io::Error>> = Vec::new();
             for address in tokio::net::lookup_host((host, port)).await? {
-                match self.connect(address).await {
-                    Ok(stream) => {
-                        let (reader, writer) = stream.into_split();
-                        return Ok(BoxStream::halves(reader, writer));
-                    }
-                    Err(error) => last = error,
-                }
+                attempts.push(Box::pin(self.connect(address)));
             }
-            Err(last)
+            let mut failures = Vec::new();
+            let Some(stream) = hedge(attempts, PATIENCE, &mut failures).await else {
+                let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+                return Err(failures.pop().unwrap_or_else(none));
+            };
+            let (reader, writer) = stream.into_split();
+            Ok(BoxStream::halves(reader, writer))
         })
     }
 }

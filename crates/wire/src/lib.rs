@@ -13,6 +13,7 @@ mod dial;
 mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
+mod hedge;
 pub mod retry;
 mod schema;
 mod settings;

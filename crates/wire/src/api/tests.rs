@@ -365,29 +365,34 @@ fn a_fetch_answer_reads_as_written_in_every_version() {
     }
 }
 
+/// The bytes of an answer as they follow the correlation id.
+fn bytes<R: Encodable>(api: ApiKey, version: i16, answer: &R) -> Vec<u8> {
+    let mut body = BytesMut::new();
+    if header_version(api, version) >= 1 {
+        body.extend_from_slice(&[0]);
+    }
+    answer.encode(&mut body, version).unwrap();
+    body.to_vec()
+}
+
+/// A topic id where the version has one.
+fn id_from(wanted: i16, version: i16) -> Uuid {
+    match version >= wanted {
+        true => Uuid::from_bytes(ID.0),
+        false => Uuid::nil(),
+    }
+}
+
 /// Every answer that a generated decoder reads, with one element in each list.
 fn every_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
-    let id = |wanted| {
-        if version >= wanted {
-            Uuid::from_bytes(ID.0)
-        } else {
-            Uuid::nil()
-        }
-    };
-    macro_rules! bytes {
-        ($answer:expr) => {{
-            let answer = $answer;
-            let mut body = BytesMut::new();
-            if header_version(api, version) >= 1 {
-                body.extend_from_slice(&[0]);
-            }
-            answer.encode(&mut body, version).unwrap();
-            body.to_vec()
-        }};
-    }
+    cluster_answer(api, version)
+        .or_else(|| group_answer(api, version))
+        .or_else(|| admin_answer(api, version))
+}
+
+fn cluster_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
     Some(match api {
-        ApiKey::Produce | ApiKey::Fetch => return None,
-        ApiKey::ApiVersions => bytes!(crate::testing::every_version()),
+        ApiKey::ApiVersions => bytes(api, version, &crate::testing::every_version()),
         ApiKey::Metadata => {
             use wire::metadata_response as of;
             let partition = of::MetadataResponsePartition::default()
@@ -395,13 +400,15 @@ fn every_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
                 .with_isr_nodes(vec![1.into()]);
             let topic = of::MetadataResponseTopic::default()
                 .with_name(Some(wire::TopicName("orders".into())))
-                .with_topic_id(id(10))
+                .with_topic_id(id_from(10, version))
                 .with_partitions(vec![partition]);
             let broker = of::MetadataResponseBroker::default().with_host("h".into());
-            bytes!(
-                wire::MetadataResponse::default()
+            bytes(
+                api,
+                version,
+                &wire::MetadataResponse::default()
                     .with_brokers(vec![broker])
-                    .with_topics(vec![topic])
+                    .with_topics(vec![topic]),
             )
         }
         ApiKey::ListOffsets => {
@@ -409,34 +416,63 @@ fn every_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
             let topic = of::ListOffsetsTopicResponse::default()
                 .with_name(wire::TopicName("orders".into()))
                 .with_partitions(vec![of::ListOffsetsPartitionResponse::default()]);
-            bytes!(wire::ListOffsetsResponse::default().with_topics(vec![topic]))
+            bytes(
+                api,
+                version,
+                &wire::ListOffsetsResponse::default().with_topics(vec![topic]),
+            )
         }
+        ApiKey::FindCoordinator if version <= 3 => {
+            bytes(api, version, &wire::FindCoordinatorResponse::default())
+        }
+        ApiKey::FindCoordinator => {
+            let one = wire::find_coordinator_response::Coordinator::default();
+            bytes(
+                api,
+                version,
+                &wire::FindCoordinatorResponse::default().with_coordinators(vec![one]),
+            )
+        }
+        ApiKey::InitProducerId => bytes(api, version, &wire::InitProducerIdResponse::default()),
+        _ => return None,
+    })
+}
+
+fn group_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
+    Some(match api {
         ApiKey::OffsetCommit => {
             use wire::offset_commit_response as of;
             let topic = of::OffsetCommitResponseTopic::default()
-                .with_topic_id(id(10))
+                .with_topic_id(id_from(10, version))
                 .with_partitions(vec![of::OffsetCommitResponsePartition::default()]);
-            bytes!(wire::OffsetCommitResponse::default().with_topics(vec![topic]))
+            bytes(
+                api,
+                version,
+                &wire::OffsetCommitResponse::default().with_topics(vec![topic]),
+            )
         }
         ApiKey::OffsetFetch if version <= 7 => {
             use wire::offset_fetch_response as of;
             let partition = of::OffsetFetchResponsePartition::default();
             let topic = of::OffsetFetchResponseTopic::default().with_partitions(vec![partition]);
-            bytes!(wire::OffsetFetchResponse::default().with_topics(vec![topic]))
+            bytes(
+                api,
+                version,
+                &wire::OffsetFetchResponse::default().with_topics(vec![topic]),
+            )
         }
         ApiKey::OffsetFetch => {
             use wire::offset_fetch_response as of;
             let partition = of::OffsetFetchResponsePartitions::default();
             let topic = of::OffsetFetchResponseTopics::default()
-                .with_topic_id(id(10))
+                .with_topic_id(id_from(10, version))
                 .with_partitions(vec![partition]);
             let group = of::OffsetFetchResponseGroup::default().with_topics(vec![topic]);
-            bytes!(wire::OffsetFetchResponse::default().with_groups(vec![group]))
-        }
-        ApiKey::FindCoordinator if version <= 3 => bytes!(wire::FindCoordinatorResponse::default()),
-        ApiKey::FindCoordinator => {
-            let one = wire::find_coordinator_response::Coordinator::default();
-            bytes!(wire::FindCoordinatorResponse::default().with_coordinators(vec![one]))
+            bytes(
+                api,
+                version,
+                &wire::OffsetFetchResponse::default().with_groups(vec![group]),
+            )
         }
         ApiKey::JoinGroup => {
             let member = wire::join_group_response::JoinGroupResponseMember::default()
@@ -444,9 +480,9 @@ fn every_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
             let answer = wire::JoinGroupResponse::default()
                 .with_protocol_name(Some("range".into()))
                 .with_members(vec![member]);
-            bytes!(answer)
+            bytes(api, version, &answer)
         }
-        ApiKey::Heartbeat => bytes!(wire::HeartbeatResponse::default()),
+        ApiKey::Heartbeat => bytes(api, version, &wire::HeartbeatResponse::default()),
         ApiKey::LeaveGroup => {
             let member = wire::leave_group_response::MemberResponse::default();
             let members = if version >= 3 {
@@ -454,47 +490,83 @@ fn every_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
             } else {
                 Vec::new()
             };
-            bytes!(wire::LeaveGroupResponse::default().with_members(members))
+            bytes(
+                api,
+                version,
+                &wire::LeaveGroupResponse::default().with_members(members),
+            )
         }
-        ApiKey::SyncGroup => {
-            bytes!(wire::SyncGroupResponse::default().with_assignment(Bytes::from_static(b"part")))
-        }
+        ApiKey::SyncGroup => bytes(
+            api,
+            version,
+            &wire::SyncGroupResponse::default().with_assignment(Bytes::from_static(b"part")),
+        ),
+        _ => return None,
+    })
+}
+
+fn admin_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
+    Some(match api {
         ApiKey::DescribeGroups => {
             use wire::describe_groups_response as of;
             let group = of::DescribedGroup::default()
                 .with_members(vec![of::DescribedGroupMember::default()]);
-            bytes!(wire::DescribeGroupsResponse::default().with_groups(vec![group]))
+            bytes(
+                api,
+                version,
+                &wire::DescribeGroupsResponse::default().with_groups(vec![group]),
+            )
         }
         ApiKey::ListGroups => {
             let group = wire::list_groups_response::ListedGroup::default();
-            bytes!(wire::ListGroupsResponse::default().with_groups(vec![group]))
+            bytes(
+                api,
+                version,
+                &wire::ListGroupsResponse::default().with_groups(vec![group]),
+            )
         }
         ApiKey::CreateTopics => {
             use wire::create_topics_response as of;
             let configs = (version >= 5).then(|| vec![of::CreatableTopicConfigs::default()]);
             let topic = of::CreatableTopicResult::default()
-                .with_topic_id(id(7))
+                .with_topic_id(id_from(7, version))
                 .with_configs(configs.or(Some(Vec::new())))
                 .with_topic_config_error_code(if version >= 5 { 29 } else { 0 });
-            bytes!(wire::CreateTopicsResponse::default().with_topics(vec![topic]))
+            bytes(
+                api,
+                version,
+                &wire::CreateTopicsResponse::default().with_topics(vec![topic]),
+            )
         }
         ApiKey::DeleteTopics => {
             let topic = wire::delete_topics_response::DeletableTopicResult::default()
                 .with_name(Some(wire::TopicName("orders".into())));
-            bytes!(wire::DeleteTopicsResponse::default().with_responses(vec![topic]))
+            bytes(
+                api,
+                version,
+                &wire::DeleteTopicsResponse::default().with_responses(vec![topic]),
+            )
         }
-        ApiKey::InitProducerId => bytes!(wire::InitProducerIdResponse::default()),
         ApiKey::DescribeConfigs => {
             use wire::describe_configs_response as of;
             let config = of::DescribeConfigsResourceResult::default()
                 .with_synonyms(vec![of::DescribeConfigsSynonym::default()]);
             let result = of::DescribeConfigsResult::default().with_configs(vec![config]);
-            bytes!(wire::DescribeConfigsResponse::default().with_results(vec![result]))
+            bytes(
+                api,
+                version,
+                &wire::DescribeConfigsResponse::default().with_results(vec![result]),
+            )
         }
         ApiKey::CreatePartitions => {
             let topic = wire::create_partitions_response::CreatePartitionsTopicResult::default();
-            bytes!(wire::CreatePartitionsResponse::default().with_results(vec![topic]))
+            bytes(
+                api,
+                version,
+                &wire::CreatePartitionsResponse::default().with_results(vec![topic]),
+            )
         }
+        _ => return None,
     })
 }
 

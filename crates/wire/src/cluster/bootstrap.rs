@@ -1,9 +1,10 @@
 //! The way into a cluster: its bootstrap addresses.
 
-use super::hedge::hedge;
+use super::PATIENCE;
 use crate::api::metadata::{self, Request, Response};
 use crate::connection::{Connection, Peer};
-use crate::dial::{BoxFuture, Dial};
+use crate::dial::Dial;
+use crate::hedge::{Attempt, hedge};
 use crate::retry::Backoff;
 use crate::settings::Settings;
 use ottla_proto::{Error, ErrorKind, Result};
@@ -59,11 +60,11 @@ pub(super) async fn ask(
 ) -> Option<Response> {
     let mut order: Vec<&(String, u16)> = addresses.iter().collect();
     random.shuffle(&mut order);
-    let mut attempts: Vec<BoxFuture<'_, Result<Response>>> = Vec::new();
+    let mut attempts: Vec<Attempt<'_, Response, Error>> = Vec::new();
     for (host, port) in order {
         attempts.push(Box::pin(ask_one(settings, dial, host, *port, request)));
     }
-    hedge(attempts, failures).await
+    hedge(attempts, PATIENCE, failures).await
 }
 
 async fn ask_one(

@@ -1,12 +1,11 @@
 //! The task that keeps the view fresh: on error, when a topic is new, while something is unsettled,
 //! and when it grows old.
 
-use super::hedge::hedge;
 use super::merge::{self, Doubts};
 use super::watched::{Covered, Round};
-use super::{Class, Inner, bootstrap, pool};
+use super::{Class, Inner, PATIENCE, bootstrap, pool};
 use crate::api::metadata::{self, Request, Response, Topics};
-use crate::dial::BoxFuture;
+use crate::hedge::{Attempt, hedge};
 use crate::settings::MetadataRecovery;
 use ottla_proto::{BrokerId, Code, Error, ErrorKind, Result};
 use std::sync::Arc;
@@ -61,15 +60,16 @@ impl Task {
     }
 
     fn due(&self) -> Instant {
+        if self.last_failed {
+            return self.retry_at;
+        }
         let watched = self.inner.watched.lock();
-        if watched.has_wishes() && !self.last_failed {
+        if watched.has_wishes() {
             return self.last_ended;
         }
-        let retry =
-            watched.has_wishes() || watched.is_stale() || self.last_failed || self.unsettled;
         let old = self.last_success + self.inner.settings.metadata_max_age;
-        match retry {
-            true => self.retry_at.min(old.max(self.last_ended)),
+        match watched.is_stale() || self.unsettled {
+            true => self.retry_at.min(old),
             false => old,
         }
     }
@@ -80,19 +80,17 @@ impl Task {
             allow_auto_create: self.inner.settings.allow_auto_create_topics,
         };
         let recovers = self.inner.settings.metadata_recovery == MetadataRecovery::Rebootstrap;
-        let silent = self.last_success.elapsed();
+        let trigger = self.inner.settings.metadata_recovery_rebootstrap;
+        let bootstrap_first = recovers && self.last_success.elapsed() >= trigger;
         let mut failures = Vec::new();
-        if !recovers || silent < self.inner.settings.metadata_recovery_rebootstrap {
-            let answer = self.ask_known(&request, &mut failures).await;
-            match answer {
-                Some(answer) if answer.code == Some(Code::REBOOTSTRAP_REQUIRED) && recovers => {}
-                Some(answer) => return Ok(answer),
-                None => {}
-            }
-        }
-        if recovers {
-            let answer = self.ask_bootstrap(&request, &mut failures).await;
-            if let Some(answer) = answer {
+        for bootstrap in [bootstrap_first, !bootstrap_first] {
+            let answer = match bootstrap {
+                true if recovers => self.ask_bootstrap(&request, &mut failures).await,
+                true => None,
+                false => self.ask_known(&request, &mut failures).await,
+            };
+            let unfit = |answer: &Response| answer.code == Some(Code::REBOOTSTRAP_REQUIRED);
+            if let Some(answer) = answer.filter(|answer| !(recovers && unfit(answer))) {
                 return Ok(answer);
             }
         }
@@ -105,11 +103,11 @@ impl Task {
         let mut brokers = self.inner.shuffled_brokers();
         // One that is connected answers at once.
         brokers.sort_by_key(|broker| !self.inner.pool.is_open(*broker, Class::Control));
-        let mut attempts: Vec<BoxFuture<'_, Result<Response>>> = Vec::new();
+        let mut attempts: Vec<Attempt<'_, Response, Error>> = Vec::new();
         for broker in brokers {
             attempts.push(Box::pin(self.ask_one(broker, request)));
         }
-        hedge(attempts, failures).await
+        hedge(attempts, PATIENCE, failures).await
     }
 
     async fn ask_one(&self, broker: BrokerId, request: &Request) -> Result<Response> {

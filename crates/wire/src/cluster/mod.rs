@@ -2,7 +2,6 @@
 
 mod bootstrap;
 mod coordinator;
-mod hedge;
 mod merge;
 mod metadata;
 mod pool;
@@ -155,9 +154,6 @@ impl Cluster {
     ///
     /// Cancel safety: dropping the future loses nothing.
     pub async fn topic(&self, name: &str, deadline: Instant) -> Result<Arc<Topic>> {
-        if let Some(topic) = self.view_guard().topic(name) {
-            return Ok(Arc::clone(topic));
-        }
         watched::await_topic(self.inner(), name, deadline).await
     }
 
@@ -289,6 +285,9 @@ impl fmt::Debug for Cluster {
             .finish()
     }
 }
+
+/// How long a broker may take before another one is asked beside it.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Inner {
     /// Makes a new view from the current one and publishes it, if it is another.

@@ -1,9 +1,8 @@
 //! At most one connection a broker and class, made once for all who want it.
 
-use super::hedge::hedge;
-use super::{Class, Inner, bootstrap, closed};
+use super::{Class, Inner, PATIENCE, bootstrap, closed};
 use crate::connection::{Connection, Peer};
-use crate::dial::BoxFuture;
+use crate::hedge::{Attempt, hedge};
 use crate::retry::Backoff;
 use ottla_proto::cluster::Broker;
 use ottla_proto::{BrokerId, Error, ErrorKind, Result};
@@ -115,12 +114,12 @@ pub(super) async fn any_connection(inner: &Arc<Inner>, class: Class) -> Result<C
     if let Some(connection) = inner.pool.least_busy(class) {
         return Ok(connection);
     }
-    let mut attempts: Vec<BoxFuture<'_, Result<Connection>>> = Vec::new();
+    let mut attempts: Vec<Attempt<'_, Connection, Error>> = Vec::new();
     for broker in inner.shuffled_brokers() {
         attempts.push(Box::pin(connection(inner, broker, class)));
     }
     let mut failures = Vec::new();
-    let found = hedge(attempts, &mut failures).await;
+    let found = hedge(attempts, PATIENCE, &mut failures).await;
     found.ok_or_else(|| failures.pop().unwrap_or_else(no_brokers))
 }
 
@@ -233,16 +232,21 @@ async fn dial(
     };
     let now = Instant::now();
     let mut state = inner.pool.0.lock();
+    // Under the pool's lock, so that closing the pool either sees the connection or is seen here.
+    let outcome = outcome.and_then(|connection| match inner.is_stopped() {
+        false => Ok(connection),
+        true => {
+            connection.close();
+            Err(closed())
+        }
+    });
     match &outcome {
-        Ok(connection) if !inner.is_stopped() => {
+        Ok(connection) => {
             let slot = Slot::Open {
                 connection: connection.clone(),
                 since: now,
             };
             state.slots.insert((broker, class), slot);
-        }
-        Ok(_) => {
-            state.slots.remove(&(broker, class));
         }
         Err(_) => {
             state.slots.remove(&(broker, class));

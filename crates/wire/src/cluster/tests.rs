@@ -25,6 +25,8 @@ struct World {
     coordinators: VecDeque<(i16, i32)>,
     metadata_asked: Vec<Vec<String>>,
     finds: usize,
+    /// Every broker hangs up when asked.
+    dead: bool,
 }
 
 type Shared = Arc<Mutex<World>>;
@@ -88,6 +90,9 @@ impl World {
 }
 
 fn answer(world: &Shared, asked: &Asked) -> Option<Vec<u8>> {
+    if world.lock().dead {
+        return None;
+    }
     Some(match asked.api {
         ApiKey::ApiVersions => answer_bytes(asked.version, &every_version()),
         ApiKey::Metadata => {
@@ -375,6 +380,26 @@ async fn a_refresh_that_reaches_nobody_says_so_and_recovers() {
     serve(&net, &world, 2);
     let mut changes = cluster.changes();
     changes.mark_unchanged();
+    world
+        .lock()
+        .topics
+        .insert("new".to_owned(), (0, vec![(2, 0)]));
+    cluster.topic("new", soon()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_outage_is_neither_spun_through_nor_final() {
+    let (net, world) = three_brokers();
+    let cluster = connect(&net, &["b1:1"]).await.unwrap();
+    cluster.topic("orders", soon()).await.unwrap();
+    world.lock().dead = true;
+    let before = net.dials().len();
+    tokio::time::sleep(1200 * SECOND).await;
+    // Begins when the view grows old; four addresses a refresh, a refresh a second at most.
+    let dials = net.dials().len() - before;
+    assert!((900..6000).contains(&dials), "{dials} dials in 20 minutes");
+    world.lock().dead = false;
+    tokio::time::sleep(3 * SECOND).await;
     world
         .lock()
         .topics

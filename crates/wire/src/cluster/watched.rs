@@ -95,9 +95,12 @@ impl Watched {
         self.wishes
     }
 
-    fn ask_for(&mut self, name: &str) -> u64 {
-        self.topics.entry(name.into()).or_default().asked = true;
-        self.wish()
+    /// Watches a topic until it is given up or unwatched.
+    fn ask_for(&mut self, name: &str) {
+        match self.topics.get_mut(name) {
+            Some(watch) => watch.asked = true,
+            None => self.topics.entry(name.into()).or_default().asked = true,
+        }
     }
 
     /// A topic that nobody found is not asked for any more.
@@ -151,9 +154,13 @@ pub(super) async fn await_topic(
     name: &str,
     deadline: Instant,
 ) -> Result<Arc<Topic>> {
+    inner.watched.lock().ask_for(name);
+    if let Some(topic) = inner.view.load().topic(name) {
+        return Ok(Arc::clone(topic));
+    }
     let mut changes = inner.generation.subscribe();
     let mut covered = inner.covered.subscribe();
-    let wish = inner.watched.lock().ask_for(name);
+    let wish = inner.watched.lock().wish();
     inner.wake.notify_one();
     let mut asked = false;
     loop {

@@ -58,12 +58,15 @@ impl Driver {
 impl Drop for Driver {
     /// Also runs when the runtime stops: nobody is left waiting.
     fn drop(&mut self) {
-        let error = self.core.fail(self.core.closed_here());
+        let mut error = self.core.fail(self.core.closed_here());
         self.queue.close();
         let unanswered = self.core.line.lock().drain();
         for entry in unanswered {
             entry.waiter.fail(&error, WriteOutcome::Unknown);
+            // What went wrong is the oldest request's; the others lost their connection.
+            error = self.core.reason();
         }
+        let error = self.core.reason();
         while let Ok(request) = self.queue.try_recv() {
             request.waiter.fail(&error, WriteOutcome::NotWritten);
         }

@@ -99,11 +99,24 @@ impl Core {
         self.failure.get_or_init(|| error).clone()
     }
 
+    /// Why a request that is not itself at fault fails: its connection is lost. On a connection
+    /// that never worked the fault is everybody's.
     fn reason(&self) -> Error {
-        self.failure
-            .get()
-            .cloned()
-            .unwrap_or_else(|| self.closed_here())
+        let Some(error) = self.failure.get() else {
+            return self.closed_here();
+        };
+        let never_worked = !self.spoken.load(Ordering::Relaxed);
+        if never_worked || *error.kind() == ErrorKind::Connection {
+            return error.clone();
+        }
+        let text = error.to_string();
+        let prefix = self
+            .peer
+            .broker
+            .map_or(String::new(), |id| format!("broker {id}: "));
+        let text = text.strip_prefix(&prefix).unwrap_or(&text);
+        let lost = Error::new(ErrorKind::Connection, text).caused_by(error.clone());
+        self.peer.name(lost)
     }
 }
 

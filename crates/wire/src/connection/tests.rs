@@ -168,7 +168,20 @@ async fn a_wrong_correlation_id_poisons_the_connection() {
         error.to_string().contains("answer 1 where 0 was due"),
         "{error}"
     );
-    assert!(second.await.is_err());
+    let error = second.await.unwrap_err();
+    assert_eq!(
+        *error.kind(),
+        ErrorKind::Connection,
+        "the fault is not this request's"
+    );
+    assert_eq!(error.to_string().matches("broker 7").count(), 1, "{error}");
+    assert!(
+        connection
+            .submit(frame(ApiKey::Metadata), SECOND)
+            .await
+            .unwrap_err()
+            .is_retriable()
+    );
 }
 
 #[tokio::test(start_paused = true)]

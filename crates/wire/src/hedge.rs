@@ -3,16 +3,17 @@
 
 use crate::dial::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use ottla_proto::{Error, Result};
 use std::time::Duration;
 
-/// How long an attempt may take before the next begins beside it.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// One way to the end.
+pub(crate) type Attempt<'a, T, E> = BoxFuture<'a, Result<T, E>>;
 
-/// Runs the attempts; failures are pushed as they come, so that a caller who gives up knows them.
-pub(super) async fn hedge<T>(
-    attempts: Vec<BoxFuture<'_, Result<T>>>,
-    failures: &mut Vec<Error>,
+/// Runs the attempts, the next one beside the others after `patience`. Failures are pushed as they
+/// come, so that a caller who gives up knows them.
+pub(crate) async fn hedge<T, E>(
+    attempts: Vec<Attempt<'_, T, E>>,
+    patience: Duration,
+    failures: &mut Vec<E>,
 ) -> Option<T> {
     let mut attempts = attempts.into_iter();
     let mut running = FuturesUnordered::new();
@@ -28,7 +29,7 @@ pub(super) async fn hedge<T>(
                 }
                 None => {}
             },
-            () = tokio::time::sleep(PATIENCE) => running.extend(attempts.next()),
+            () = tokio::time::sleep(patience) => running.extend(attempts.next()),
         }
     }
     None
