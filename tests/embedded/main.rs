@@ -1,1 +1,7 @@
-//! The `embedded` tests.
+//! The client against the embedded cluster: no service, and mostly under a paused clock.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should panic")]
+
+mod bad_input;
+mod producer;
+mod weather;

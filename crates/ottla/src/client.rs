@@ -42,7 +42,10 @@ impl Client {
 
     /// Begins with properties, `bootstrap.servers` among them.
     pub fn from_properties(properties: Properties) -> ClientBuilder {
-        ClientBuilder { properties, transport: None }
+        ClientBuilder {
+            properties,
+            transport: None,
+        }
     }
 
     /// Begins a producer with the client's properties.
@@ -53,12 +56,15 @@ impl Client {
     /// Begins a consumer with the client's properties.
     pub fn consumer(&self) -> Result<ottla_consumer::Builder> {
         let mut config = ottla_consumer::Config::default();
-        self.properties.apply(ottla_consumer::SETTINGS, |name, value| config.set(name, value))?;
+        self.properties
+            .apply(ottla_consumer::SETTINGS, |name, value| {
+                config.set(name, value)
+            })?;
         Ok(ottla_consumer::Consumer::builder(self.cluster.clone()).config(config))
     }
 
     /// Begins to watch the lag of a consumer group.
-    pub fn lag(&self, group: impl Into<Arc<str>>) -> ottla_lag::Builder {
+    pub fn lag(&self, group: impl Into<Arc<str>>) -> ottla_lag::LagBuilder {
         ottla_lag::Lag::builder(self.cluster.clone(), group)
     }
 
@@ -108,18 +114,29 @@ impl ClientBuilder {
     ///
     /// Cancel safety: dropping the future closes what it opened.
     pub async fn connect(self) -> Result<Client> {
-        let Self { properties, transport } = self;
+        let Self {
+            properties,
+            transport,
+        } = self;
         let mut settings = Settings::default();
-        properties.apply(ottla_wire::SETTINGS, |name, value| settings.set(name, value))?;
+        properties.apply(ottla_wire::SETTINGS, |name, value| {
+            settings.set(name, value)
+        })?;
         let ignored = properties.ignored();
         if !ignored.is_empty() {
-            tracing::warn!(properties = ignored.join(", "), "known properties that have no effect");
+            tracing::warn!(
+                properties = ignored.join(", "),
+                "known properties that have no effect"
+            );
         }
         let dial = transport.map_or_else(
             || Arc::new(Tcp::from_settings(&settings)) as Arc<dyn Dial>,
             |transport| transport.0,
         );
         let cluster = Cluster::connect(settings, dial).await?;
-        Ok(Client { cluster, properties: Arc::new(properties) })
+        Ok(Client {
+            cluster,
+            properties: Arc::new(properties),
+        })
     }
 }

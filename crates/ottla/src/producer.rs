@@ -33,7 +33,12 @@ enum Change {
 impl ProducerBuilder {
     pub(crate) fn new(cluster: Cluster, properties: Arc<Properties>) -> Self {
         let properties = Arc::unwrap_or_clone(properties);
-        Self { cluster, properties, partitioner: None, typed: Vec::new() }
+        Self {
+            cluster,
+            properties,
+            partitioner: None,
+            typed: Vec::new(),
+        }
     }
 
     /// Sets one of Kafka's properties for this producer alone.
@@ -64,7 +69,7 @@ impl ProducerBuilder {
     }
 
     /// How many copies a record needs before it counts as acknowledged; all.
-    #[doc(alias = "acks")]
+    #[doc(alias = "request.required.acks")]
     pub fn acks(self, acks: Acks) -> Self {
         self.with(Change::Acks(acks))
     }
@@ -105,7 +110,8 @@ impl ProducerBuilder {
     /// [`ErrorKind::Config`] names the property at fault.
     pub fn build(self) -> Result<Producer> {
         let mut config = Config::default();
-        self.properties.apply(SETTINGS, |name, value| config.set(name, value))?;
+        self.properties
+            .apply(SETTINGS, |name, value| config.set(name, value))?;
         for change in self.typed {
             match change {
                 Change::Linger(linger) => config.linger = linger,

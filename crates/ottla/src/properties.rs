@@ -72,10 +72,12 @@ impl Properties {
                 line.push_str(lines.next().map_or("", |(_, next)| next.trim_start()));
             }
             let (name, value) = split(&line);
-            properties.set(&unescape(name), unescape(value)).map_err(|error| {
-                let message = format!("line {}: {error}", number + 1);
-                Error::new(ErrorKind::Config, message).caused_by(error)
-            })?;
+            properties
+                .set(&unescape(name), unescape(value))
+                .map_err(|error| {
+                    let message = format!("line {}: {error}", number + 1);
+                    Error::new(ErrorKind::Config, message).caused_by(error)
+                })?;
         }
         Ok(properties)
     }
@@ -93,7 +95,9 @@ impl Properties {
         let mut properties = Self::new();
         for (variable, value) in variables {
             let upper = variable.to_ascii_uppercase();
-            let Some(rest) = upper.strip_prefix(&prefix.to_ascii_uppercase()) else { continue };
+            let Some(rest) = upper.strip_prefix(&prefix.to_ascii_uppercase()) else {
+                continue;
+            };
             let name = rest.to_ascii_lowercase().replace('_', ".");
             if table::find(&name).is_some() {
                 properties.set(&name, value)?;
@@ -111,7 +115,11 @@ impl Properties {
     /// The value of a property, if it was set.
     pub fn get(&self, name: &str) -> Option<&str> {
         let name = table::find(name)?.name;
-        self.entries.iter().rev().find(|(own, _)| *own == name).map(|(_, value)| value.as_str())
+        self.entries
+            .iter()
+            .rev()
+            .find(|(own, _)| *own == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Names that were set and that we do not act on, each once.
@@ -150,7 +158,12 @@ impl fmt::Debug for Properties {
 
 /// Whether a line ends in an odd number of backslashes.
 fn continues(line: &str) -> bool {
-    line.chars().rev().take_while(|&letter| letter == '\\').count() % 2 == 1
+    line.chars()
+        .rev()
+        .take_while(|&letter| letter == '\\')
+        .count()
+        % 2
+        == 1
 }
 
 /// Splits at the first `=`, `:` or blank that is not escaped.
@@ -164,7 +177,10 @@ fn split(line: &str) -> (&str, &str) {
     let Some(end) = end else { return (line, "") };
     let (name, rest) = line.split_at(end);
     let rest = rest.trim_start();
-    (name, rest.strip_prefix(['=', ':']).unwrap_or(rest).trim_start())
+    (
+        name,
+        rest.strip_prefix(['=', ':']).unwrap_or(rest).trim_start(),
+    )
 }
 
 fn unescape(text: &str) -> String {
@@ -209,14 +225,22 @@ mod tests {
 
     #[test]
     fn a_wrong_line_is_named() {
-        let error = Properties::parse("acks=all\nlinger.ms=soon\n").unwrap_err().to_string();
-        assert!(error.starts_with("line 2: linger.ms must be a whole number"), "{error}");
+        let error = Properties::parse("acks=all\nlinger.ms=soon\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("line 2: linger.ms must be a whole number"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_java_file_with_serializers_loads_unchanged_and_they_are_listed() {
         let text = "key.serializer=org.apache.kafka.common.serialization.StringSerializer\n";
-        assert_eq!(Properties::parse(text).unwrap().ignored(), ["key.serializer"]);
+        assert_eq!(
+            Properties::parse(text).unwrap().ignored(),
+            ["key.serializer"]
+        );
     }
 
     #[test]

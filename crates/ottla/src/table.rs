@@ -41,7 +41,10 @@ pub(crate) fn find_or_suggest(name: &str) -> Result<&'static Setting> {
             Some((far, known)) if far <= 1 + name.len() / 3 => format!("; did you mean {known}?"),
             _ => String::new(),
         };
-        Error::new(ErrorKind::Config, format!("there is no property {name}{hint}"))
+        Error::new(
+            ErrorKind::Config,
+            format!("there is no property {name}{hint}"),
+        )
     })
 }
 
@@ -68,7 +71,11 @@ fn distance(a: &str, b: &str) -> usize {
 /// Checks a value against its row.
 pub(crate) fn check(row: &Setting, value: &str) -> Result<()> {
     let wrong = |wanted: String| {
-        let shown = if row.kind == Kind::Secret { "(hidden)" } else { value };
+        let shown = if row.kind == Kind::Secret {
+            "(hidden)"
+        } else {
+            value
+        };
         let message = format!("{} must be {wanted}, not {shown}", row.name);
         Err(Error::new(ErrorKind::Config, message))
     };
@@ -111,21 +118,31 @@ mod tests {
     fn every_default_fits_its_own_row() {
         for row in settings().filter(|row| !row.default.is_empty()) {
             check(row, row.default).unwrap();
-            assert!(!row.doc.is_empty() && !row.default_source.is_empty(), "{}", row.name);
+            assert!(
+                !row.doc.is_empty() && !row.default_source.is_empty(),
+                "{}",
+                row.name
+            );
         }
     }
 
     #[test]
     fn a_misspelt_name_is_an_error_that_suggests_the_nearest() {
         let error = find_or_suggest("linger.sm").unwrap_err();
-        assert_eq!(error.to_string(), "there is no property linger.sm; did you mean linger.ms?");
+        assert_eq!(
+            error.to_string(),
+            "there is no property linger.sm; did you mean linger.ms?"
+        );
         let error = find_or_suggest("zzzzzzzzzzzzzz").unwrap_err();
         assert_eq!(error.to_string(), "there is no property zzzzzzzzzzzzzz");
     }
 
     #[test]
     fn a_librdkafka_name_finds_the_same_row() {
-        assert_eq!(find("queue.buffering.max.ms").map(|row| row.name), Some("linger.ms"));
+        assert_eq!(
+            find("queue.buffering.max.ms").map(|row| row.name),
+            Some("linger.ms")
+        );
     }
 
     #[test]
@@ -134,6 +151,11 @@ mod tests {
         let error = check(row, "2").unwrap_err().to_string();
         assert_eq!(error, "acks must be one of all, -1, 1, 0, not 2");
         let row = find("linger.ms").unwrap();
-        assert!(check(row, "-1").unwrap_err().to_string().starts_with("linger.ms must be"));
+        assert!(
+            check(row, "-1")
+                .unwrap_err()
+                .to_string()
+                .starts_with("linger.ms must be")
+        );
     }
 }

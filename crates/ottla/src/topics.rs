@@ -25,7 +25,12 @@ pub struct NewTopic {
 impl NewTopic {
     /// A topic with the cluster's default number of partitions and copies.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Self { name: name.into(), partitions: None, replication: None, configs: Vec::new() }
+        Self {
+            name: name.into(),
+            partitions: None,
+            replication: None,
+            configs: Vec::new(),
+        }
     }
 
     /// How many partitions.
@@ -76,7 +81,12 @@ impl Topics {
     /// Cancel safety: safe.
     pub async fn list(&self) -> Result<Vec<Arc<Topic>>> {
         let view = self.cluster.all_topics().await?;
-        let mut topics: Vec<_> = view.topics.values().filter(|t| !t.internal).cloned().collect();
+        let mut topics: Vec<_> = view
+            .topics
+            .values()
+            .filter(|t| !t.internal)
+            .cloned()
+            .collect();
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(topics)
     }
@@ -92,12 +102,18 @@ impl Topics {
         let topic = view.topic(name).cloned().ok_or_else(|| unknown(name))?;
         let connection = self.cluster.any_connection(Class::Control).await?;
         let resource = describe_configs::Resource::Topic(name.into());
-        let request = describe_configs::Request { resources: vec![(resource, None)] };
+        let request = describe_configs::Request {
+            resources: vec![(resource, None)],
+        };
         let response = describe_configs::call(&connection, &request).await?;
         let mut configs = Vec::new();
         for (_, answer) in response.resources {
             let rows = answer.map_err(|error| error.into_error(ApiKey::DescribeConfigs, name))?;
-            configs.extend(rows.into_iter().filter(|c| !c.is_default).map(|c| (c.name, c.value)));
+            configs.extend(
+                rows.into_iter()
+                    .filter(|c| !c.is_default)
+                    .map(|c| (c.name, c.value)),
+            );
         }
         Ok(TopicDescription { topic, configs })
     }
@@ -109,7 +125,12 @@ impl Topics {
     ///
     /// Cancel safety: the topic may or may not be created.
     pub async fn create(&self, topic: NewTopic) -> Result<()> {
-        let NewTopic { name, partitions, replication, configs } = topic;
+        let NewTopic {
+            name,
+            partitions,
+            replication,
+            configs,
+        } = topic;
         let new = create_topics::NewTopic {
             name: Arc::clone(&name),
             partitions,
@@ -117,7 +138,10 @@ impl Topics {
             configs,
             assignments: Vec::new(),
         };
-        let request = create_topics::Request { topics: vec![new], validate_only: false };
+        let request = create_topics::Request {
+            topics: vec![new],
+            validate_only: false,
+        };
         let connection = self.controller().await?;
         let response = create_topics::call(&connection, &request).await?;
         for (_, answer) in response.topics {
@@ -150,7 +174,9 @@ impl Topics {
     ///
     /// Cancel safety: the topic may or may not be deleted.
     pub async fn delete(&self, name: &str) -> Result<()> {
-        let request = delete_topics::Request { topics: vec![name.into()] };
+        let request = delete_topics::Request {
+            topics: vec![name.into()],
+        };
         let connection = self.controller().await?;
         let id = self.id(name).await;
         let response = delete_topics::call(&connection, &request).await?;
@@ -158,7 +184,10 @@ impl Topics {
             answer.map_err(|error| error.into_error(ApiKey::DeleteTopics, name))?;
         }
         self.cluster.unwatch_topic(name);
-        self.until(name, |topic| topic.is_none_or(|topic| id.is_some() && topic.id != id)).await;
+        self.until(name, |topic| {
+            topic.is_none_or(|topic| id.is_some() && topic.id != id)
+        })
+        .await;
         Ok(())
     }
 
@@ -193,5 +222,8 @@ impl Topics {
 }
 
 fn unknown(name: &str) -> Error {
-    Error::new(ErrorKind::UnknownTopicOrPartition, format!("there is no topic {name}"))
+    Error::new(
+        ErrorKind::UnknownTopicOrPartition,
+        format!("there is no topic {name}"),
+    )
 }

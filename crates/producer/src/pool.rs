@@ -146,14 +146,16 @@ impl Pool {
             let used = self.used.load(Ordering::Acquire);
             let free = self.limit.saturating_sub(used);
             let enough = used == 0 || free >= self.limit / 16;
-            if !first.grant.is_closed() && !(enough && self.claim(first.bytes)) {
+            let gone = first.grant.is_closed();
+            let claimed = !gone && enough && self.claim(first.bytes);
+            if !gone && !claimed {
                 return;
             }
             let Some(first) = waiters.pop_front() else {
                 return;
             };
             self.waiting.fetch_sub(1, Ordering::AcqRel);
-            if first.grant.is_closed() {
+            if !claimed {
                 continue;
             }
             let reservation = Reservation {
