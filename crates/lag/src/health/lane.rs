@@ -328,6 +328,55 @@ mod tests {
     }
 
     #[test]
+    fn a_sample_is_believed_only_as_far_as_it_excludes_the_median() {
+        let explained = Explained {
+            delta: 0.5,
+            delta_backlog: 0.5,
+        };
+        let rate = |records: i64| {
+            let mut lane = Lane::default();
+            for (now, committed) in [(0.0, 0), (1.0, 100), (3.0, 100 + records)] {
+                lane.observe(now, committed, 1_000.0, false, explained, Some(90.0));
+            }
+            lane.rate.unwrap()
+        };
+        // 150 in 2 s, give or take half a second: 60 to 100 a second, which the median may be.
+        assert_eq!(rate(150), 90.0);
+        assert_eq!(rate(30), 20.0, "at most 30 in 1.5 s");
+        assert_eq!(rate(500), 200.0, "at least 500 in 2.5 s");
+    }
+
+    #[test]
+    fn a_partition_that_is_caught_up_is_forgiven_its_low_rate() {
+        let mut lane = Lane {
+            rate: Some(1.0),
+            ..Lane::default()
+        };
+        lane.observe(0.0, 0, 0.0, false, NOTHING, Some(100.0));
+        let mut last = 0.0;
+        for second in 1..=10 {
+            let now = f64::from(second);
+            let step = lane.observe(now, 0, 0.0, false, NOTHING, Some(100.0));
+            lane.learn_backlog(now, 0.0, step.jumped, NOTHING, 100.0);
+            let rate = lane.rate.unwrap();
+            assert!(rate > last && rate < 100.0, "{rate}");
+            last = rate;
+        }
+        assert!(last > 80.0, "{last}");
+    }
+
+    #[test]
+    fn a_partition_believed_dead_keeps_a_trickle() {
+        let mut lane = Lane {
+            rate: Some(1e-6),
+            ..Lane::default()
+        };
+        lane.observe(0.0, 0, 500.0, false, NOTHING, Some(100.0));
+        lane.learn_backlog(0.0, 500.0, None, NOTHING, 100.0);
+        assert_eq!(lane.rate, Some(2.0));
+    }
+
+    #[test]
     fn a_commit_that_goes_back_starts_anew_and_keeps_the_rate() {
         let mut lane = Lane::default();
         for (now, committed) in [(0.0, 0), (1.0, 100), (2.0, 200)] {

@@ -147,6 +147,34 @@ fn before_any_rate_is_known_the_choice_is_uniform() {
 }
 
 #[test]
+fn frequent_commits_give_rates_at_the_second_look() {
+    let mut group = Group::of(6);
+    let health = group.second(80, &[80; 6]);
+    assert_eq!(health.choice, Err(Fallback::NoRates));
+    let health = group.second(80, &[78; 6]);
+    let rates: Vec<f64> = drain(&health).partitions.iter().map(|p| p.rate).collect();
+    assert_eq!(rates, [78.0; 6]);
+}
+
+#[test]
+fn when_commits_are_missed_a_refresh_of_lag_is_explained() {
+    let mut group = Group::of(6);
+    for _ in 0..30 {
+        group.second(100, &[100; 6]);
+    }
+    // The commits of one partition in six fail to show for two looks: they come late, no more.
+    let mut read = [100; 6];
+    read[0] = 0;
+    group.second(90, &read);
+    let health = group.second(90, &read);
+    assert_eq!(health.partitions[0].lag, Some(180));
+    assert_eq!(health.partitions[0].backlog, Some(0.0));
+    // Three in a row are not explained.
+    let health = group.second(90, &read);
+    assert!(health.partitions[0].backlog.unwrap() > 0.0);
+}
+
+#[test]
 fn a_group_without_any_commit_is_uniform_and_says_so() {
     let mut group = Group::of(3);
     group.committed = vec![None; 3];
@@ -265,6 +293,21 @@ fn a_marker_that_is_never_read_is_no_backlog() {
         for partition in &health.partitions {
             assert_eq!(partition.backlog, Some(0.0), "{partition:?}");
         }
+    }
+}
+
+#[test]
+fn a_marker_after_a_reset_is_no_backlog() {
+    let mut group = Group::of(4);
+    for _ in 0..20 {
+        group.second(80, &[100; 4]);
+    }
+    // Set back by one, to a marker: the time between commits is not known any more.
+    group.committed[0] = Some(group.ends[0] - 1);
+    for _ in 0..5 {
+        let health = group.look();
+        assert_eq!(health.partitions[0].lag, Some(1));
+        assert_eq!(health.partitions[0].backlog, Some(0.0));
     }
 }
 
