@@ -1,13 +1,11 @@
-//! The adapters against kafka-protocol's own encoders and decoders, in every version.
+//! Produce and Fetch, which are framed by hand, against kafka-protocol.
 
-use super::*;
+use super::ID;
 use crate::api::produce::{Head, PartitionBatch, TopicBatches};
+use crate::api::*;
 use crate::testing::answer_bytes;
-use bytes::BytesMut;
 use kafka_protocol::messages as wire;
-use kafka_protocol::protocol::buf::ByteBuf;
 use ottla_proto::producer::{AnsweredTopic, LeaderHint};
-use proptest::prelude::*;
 use uuid::Uuid;
 use wire::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchableTopicResponse, PartitionData,
@@ -16,8 +14,6 @@ use wire::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse,
     TopicProduceResponse,
 };
-
-const ID: TopicId = TopicId([7; 16]);
 
 fn batches() -> Vec<TopicBatches> {
     let partition = |partition, segments: &[&'static [u8]]| PartitionBatch {
@@ -116,7 +112,7 @@ fn a_produce_request_by_id_needs_the_id() {
     produce::encode(12, "me", &head, &topics).unwrap();
 }
 
-fn produce_answer(version: i16) -> wire::ProduceResponse {
+pub(super) fn produce_answer(version: i16) -> wire::ProduceResponse {
     let mut partition = PartitionProduceResponse::default()
         .with_index(3)
         .with_error_code(Code::NOT_LEADER_OR_FOLLOWER.0)
@@ -260,7 +256,7 @@ fn a_fetch_request_is_written_in_every_version() {
     }
 }
 
-fn fetch_answer(version: i16, records: Bytes) -> wire::FetchResponse {
+pub(super) fn fetch_answer(version: i16, records: Bytes) -> wire::FetchResponse {
     let aborted = AbortedTransaction::default()
         .with_producer_id(9.into())
         .with_first_offset(90);
@@ -363,309 +359,4 @@ fn a_fetch_answer_reads_as_written_in_every_version() {
         assert_eq!(refused.code, Code::OFFSET_OUT_OF_RANGE);
         assert_eq!((refused.high_watermark, refused.records.len()), (None, 0));
     }
-}
-
-/// The bytes of an answer as they follow the correlation id.
-fn bytes<R: Encodable>(api: ApiKey, version: i16, answer: &R) -> Vec<u8> {
-    let mut body = BytesMut::new();
-    if header_version(api, version) >= 1 {
-        body.extend_from_slice(&[0]);
-    }
-    answer.encode(&mut body, version).unwrap();
-    body.to_vec()
-}
-
-/// A topic id where the version has one.
-fn id_from(wanted: i16, version: i16) -> Uuid {
-    match version >= wanted {
-        true => Uuid::from_bytes(ID.0),
-        false => Uuid::nil(),
-    }
-}
-
-/// Every answer that a generated decoder reads, with one element in each list.
-fn every_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
-    cluster_answer(api, version)
-        .or_else(|| group_answer(api, version))
-        .or_else(|| admin_answer(api, version))
-}
-
-fn cluster_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
-    Some(match api {
-        ApiKey::ApiVersions => bytes(api, version, &crate::testing::every_version()),
-        ApiKey::Metadata => {
-            use wire::metadata_response as of;
-            let partition = of::MetadataResponsePartition::default()
-                .with_replica_nodes(vec![1.into(), 2.into()])
-                .with_isr_nodes(vec![1.into()]);
-            let topic = of::MetadataResponseTopic::default()
-                .with_name(Some(wire::TopicName("orders".into())))
-                .with_topic_id(id_from(10, version))
-                .with_partitions(vec![partition]);
-            let broker = of::MetadataResponseBroker::default().with_host("h".into());
-            bytes(
-                api,
-                version,
-                &wire::MetadataResponse::default()
-                    .with_brokers(vec![broker])
-                    .with_topics(vec![topic]),
-            )
-        }
-        ApiKey::ListOffsets => {
-            use wire::list_offsets_response as of;
-            let topic = of::ListOffsetsTopicResponse::default()
-                .with_name(wire::TopicName("orders".into()))
-                .with_partitions(vec![of::ListOffsetsPartitionResponse::default()]);
-            bytes(
-                api,
-                version,
-                &wire::ListOffsetsResponse::default().with_topics(vec![topic]),
-            )
-        }
-        ApiKey::FindCoordinator if version <= 3 => {
-            bytes(api, version, &wire::FindCoordinatorResponse::default())
-        }
-        ApiKey::FindCoordinator => {
-            let one = wire::find_coordinator_response::Coordinator::default();
-            bytes(
-                api,
-                version,
-                &wire::FindCoordinatorResponse::default().with_coordinators(vec![one]),
-            )
-        }
-        ApiKey::InitProducerId => bytes(api, version, &wire::InitProducerIdResponse::default()),
-        _ => return None,
-    })
-}
-
-fn group_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
-    Some(match api {
-        ApiKey::OffsetCommit => {
-            use wire::offset_commit_response as of;
-            let topic = of::OffsetCommitResponseTopic::default()
-                .with_topic_id(id_from(10, version))
-                .with_partitions(vec![of::OffsetCommitResponsePartition::default()]);
-            bytes(
-                api,
-                version,
-                &wire::OffsetCommitResponse::default().with_topics(vec![topic]),
-            )
-        }
-        ApiKey::OffsetFetch if version <= 7 => {
-            use wire::offset_fetch_response as of;
-            let partition = of::OffsetFetchResponsePartition::default();
-            let topic = of::OffsetFetchResponseTopic::default().with_partitions(vec![partition]);
-            bytes(
-                api,
-                version,
-                &wire::OffsetFetchResponse::default().with_topics(vec![topic]),
-            )
-        }
-        ApiKey::OffsetFetch => {
-            use wire::offset_fetch_response as of;
-            let partition = of::OffsetFetchResponsePartitions::default();
-            let topic = of::OffsetFetchResponseTopics::default()
-                .with_topic_id(id_from(10, version))
-                .with_partitions(vec![partition]);
-            let group = of::OffsetFetchResponseGroup::default().with_topics(vec![topic]);
-            bytes(
-                api,
-                version,
-                &wire::OffsetFetchResponse::default().with_groups(vec![group]),
-            )
-        }
-        ApiKey::JoinGroup => {
-            let member = wire::join_group_response::JoinGroupResponseMember::default()
-                .with_metadata(Bytes::from_static(b"meta"));
-            let answer = wire::JoinGroupResponse::default()
-                .with_protocol_name(Some("range".into()))
-                .with_members(vec![member]);
-            bytes(api, version, &answer)
-        }
-        ApiKey::Heartbeat => bytes(api, version, &wire::HeartbeatResponse::default()),
-        ApiKey::LeaveGroup => {
-            let member = wire::leave_group_response::MemberResponse::default();
-            let members = if version >= 3 {
-                vec![member]
-            } else {
-                Vec::new()
-            };
-            bytes(
-                api,
-                version,
-                &wire::LeaveGroupResponse::default().with_members(members),
-            )
-        }
-        ApiKey::SyncGroup => bytes(
-            api,
-            version,
-            &wire::SyncGroupResponse::default().with_assignment(Bytes::from_static(b"part")),
-        ),
-        _ => return None,
-    })
-}
-
-fn admin_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
-    Some(match api {
-        ApiKey::DescribeGroups => {
-            use wire::describe_groups_response as of;
-            let group = of::DescribedGroup::default()
-                .with_members(vec![of::DescribedGroupMember::default()]);
-            bytes(
-                api,
-                version,
-                &wire::DescribeGroupsResponse::default().with_groups(vec![group]),
-            )
-        }
-        ApiKey::ListGroups => {
-            let group = wire::list_groups_response::ListedGroup::default();
-            bytes(
-                api,
-                version,
-                &wire::ListGroupsResponse::default().with_groups(vec![group]),
-            )
-        }
-        ApiKey::CreateTopics => {
-            use wire::create_topics_response as of;
-            let configs = (version >= 5).then(|| vec![of::CreatableTopicConfigs::default()]);
-            let topic = of::CreatableTopicResult::default()
-                .with_topic_id(id_from(7, version))
-                .with_configs(configs.or(Some(Vec::new())))
-                .with_topic_config_error_code(if version >= 5 { 29 } else { 0 });
-            bytes(
-                api,
-                version,
-                &wire::CreateTopicsResponse::default().with_topics(vec![topic]),
-            )
-        }
-        ApiKey::DeleteTopics => {
-            let topic = wire::delete_topics_response::DeletableTopicResult::default()
-                .with_name(Some(wire::TopicName("orders".into())));
-            bytes(
-                api,
-                version,
-                &wire::DeleteTopicsResponse::default().with_responses(vec![topic]),
-            )
-        }
-        ApiKey::DescribeConfigs => {
-            use wire::describe_configs_response as of;
-            let config = of::DescribeConfigsResourceResult::default()
-                .with_synonyms(vec![of::DescribeConfigsSynonym::default()]);
-            let result = of::DescribeConfigsResult::default().with_configs(vec![config]);
-            bytes(
-                api,
-                version,
-                &wire::DescribeConfigsResponse::default().with_results(vec![result]),
-            )
-        }
-        ApiKey::CreatePartitions => {
-            let topic = wire::create_partitions_response::CreatePartitionsTopicResult::default();
-            bytes(
-                api,
-                version,
-                &wire::CreatePartitionsResponse::default().with_results(vec![topic]),
-            )
-        }
-        _ => return None,
-    })
-}
-
-fn header_version(api: ApiKey, version: i16) -> i16 {
-    wire::ApiKey::try_from(api.number())
-        .unwrap()
-        .response_header_version(version)
-}
-
-fn every_version() -> impl Iterator<Item = (ApiKey, i16, Vec<u8>)> {
-    let versions = |api: &ApiKey| {
-        schema::of(*api).versions.clone().map({
-            let api = *api;
-            move |version| (api, version)
-        })
-    };
-    let all = ApiKey::ALL.iter().flat_map(versions);
-    all.filter_map(|(api, version)| Some((api, version, every_answer(api, version)?)))
-}
-
-#[test]
-fn the_walk_passes_every_proper_answer_to_its_last_byte() {
-    for (api, version, bytes) in every_version() {
-        assert!(
-            decode_any(api, version, bytes.clone().into()),
-            "{api} {version}"
-        );
-        let header = usize::from(header_version(api, version) >= 1);
-        let body = &bytes[header..];
-        schema::of(api).walk(version, body).unwrap();
-        if let Some((_, short)) = body.split_last() {
-            assert!(
-                schema::of(api).walk(version, short).is_err(),
-                "{api} {version} one byte short"
-            );
-        }
-    }
-}
-
-#[test]
-fn no_prefix_of_an_answer_and_no_flipped_byte_panics() {
-    let fetches = (4..=17).map(|v| (ApiKey::Fetch, v, fetch_answer(v, Bytes::from_static(b"r"))));
-    let fetches = fetches.map(|(api, v, answer)| (api, v, answer_bytes(v, &answer)));
-    let produces = produce::VERSIONS.map(|v| (ApiKey::Produce, v, produce_answer(v)));
-    let produces = produces.map(|(api, v, answer)| (api, v, answer_bytes(v, &answer)));
-    for (api, version, bytes) in every_version().chain(fetches).chain(produces) {
-        for length in 0..bytes.len() {
-            decode_any(api, version, Bytes::copy_from_slice(&bytes[..length]));
-        }
-        for at in 0..bytes.len() {
-            for flip in [0x01, 0x80, 0xff] {
-                let mut bytes = bytes.clone();
-                bytes[at] ^= flip;
-                decode_any(api, version, bytes.into());
-            }
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
-
-    #[test]
-    fn random_bytes_never_panic(
-        api in 0..ApiKey::ALL.len(),
-        version in 0i16..19,
-        bytes in proptest::collection::vec(prop_oneof![Just(0u8), Just(1), Just(0xff), any::<u8>()], 0..80),
-    ) {
-        decode_any(ApiKey::ALL[api], version, bytes.into());
-    }
-}
-
-#[test]
-fn metadata_partition_numbers_cannot_ask_for_memory() {
-    use wire::metadata_response as of;
-    let partition = |index| {
-        of::MetadataResponsePartition::default()
-            .with_partition_index(index)
-            .with_leader_id(1.into())
-    };
-    let topic = of::MetadataResponseTopic::default()
-        .with_name(Some(wire::TopicName("orders".into())))
-        .with_partitions(vec![partition(i32::MAX), partition(1), partition(-5)]);
-    let broker = of::MetadataResponseBroker::default()
-        .with_node_id(1.into())
-        .with_port(70_000);
-    let answer = wire::MetadataResponse::default()
-        .with_topics(vec![topic])
-        .with_brokers(vec![broker]);
-    let read = metadata::read(12, answer_bytes(12, &answer).into()).unwrap();
-    assert!(read.brokers.is_empty(), "no such port");
-    let leaders: Vec<_> = read.topics[0].partitions.iter().map(|p| p.leader).collect();
-    assert_eq!(leaders, [None, Some(BrokerId(1)), None]);
-}
-
-#[test]
-fn a_header_with_tagged_fields_is_skipped() {
-    let mut bytes = Bytes::from_static(&[2, 0, 1, 9, 5, 2, 8, 8, 42]);
-    skip_header_tags(&mut bytes).unwrap();
-    assert_eq!(bytes.get_bytes(1)[..], [42]);
-    assert!(skip_header_tags(&mut Bytes::from_static(&[1, 0, 9])).is_err());
 }
