@@ -82,6 +82,8 @@ pub(crate) struct Driver {
     missing_at: Option<Instant>,
     close_error: Option<Error>,
     closing: Closing,
+    /// The group is being told that this member closes.
+    parting: bool,
     done: bool,
 }
 
@@ -112,6 +114,7 @@ impl Driver {
             watched: BTreeSet::new(),
             close_error: None,
             closing: Closing::No,
+            parting: false,
             done: false,
         }
     }
@@ -337,6 +340,9 @@ impl Driver {
     }
 
     fn assigned(&mut self, partitions: Vec<TopicPartition>) {
+        if partitions.is_empty() {
+            return;
+        }
         let view = self.shared.cluster.view();
         let mut fetcher = self.shared.fetcher.lock();
         let assign = |partition| fetcher.assign(partition, Start::Awaited);
@@ -474,7 +480,10 @@ impl Driver {
         membership.leave();
         let farewell = std::iter::from_fn(|| membership.poll_transmit());
         match farewell.last() {
-            Some(transmit @ Transmit::Leave(_)) => self.send(transmit),
+            Some(transmit @ Transmit::Leave(_)) => {
+                self.parting = true;
+                self.send(transmit);
+            }
             _ => self.done = true,
         }
     }

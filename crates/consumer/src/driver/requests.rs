@@ -42,7 +42,8 @@ impl Driver {
     pub(super) fn take_in(&mut self, done: Done) {
         let now = now();
         match done {
-            Done::Left => self.done = true,
+            // A member also leaves when its user is silent, and comes back.
+            Done::Left => self.done |= self.parting,
             Done::Told => {}
             Done::Committed(result) => {
                 let then = self.committing.take().unwrap_or(Then::Nothing);

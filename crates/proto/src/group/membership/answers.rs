@@ -36,6 +36,8 @@ fn refusal(code: Code) -> Refusal {
         Code::REBALANCE_IN_PROGRESS => Refusal::Rejoin,
         Code::UNKNOWN_MEMBER_ID | Code::ILLEGAL_GENERATION => Refusal::Unknown,
         Code::NOT_COORDINATOR | Code::COORDINATOR_NOT_AVAILABLE => Refusal::FindCoordinator,
+        // Transient at the broker, though Kafka does not call it retriable.
+        Code::UNKNOWN_SERVER_ERROR => Refusal::Retry,
         code if code.is_retriable() => Refusal::Retry,
         _ => Refusal::Fail,
     }
