@@ -8,6 +8,7 @@ use crate::settings::{Settings, TopicConfig};
 use ottla_proto::Code;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::sync::watch;
@@ -84,7 +85,6 @@ pub(crate) struct NewTopic {
 }
 
 /// The state that all nodes share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) nodes: Vec<Node>,
@@ -98,6 +98,15 @@ pub(crate) struct Shared {
     topics: RwLock<Topics>,
     next_producer_id: AtomicI64,
     random: Mutex<fastrand::Rng>,
+}
+
+impl fmt::Debug for Shared {
+    /// Shows the nodes, not the gigabytes behind them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("nodes", &self.nodes)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Shared {

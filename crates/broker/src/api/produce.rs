@@ -5,7 +5,7 @@ use crate::batch::{self, Head, Refusal};
 use crate::faults::Action;
 use crate::frame::{Input, Malformed};
 use crate::log::{AppendAs, Appended};
-use crate::partition::Partition;
+use crate::partition::{Partition, PartitionState};
 use crate::records;
 use crate::state::Topic;
 use bytes::{BufMut, BytesMut};
@@ -39,6 +39,7 @@ struct TopicData {
 }
 
 fn parse(ctx: &Context<'_>, body: BytesMut) -> Result<Request, Malformed> {
+    let frame_bytes = body.len();
     let mut input = Input::new(body, ctx.flexible());
     if ctx.version >= 3 {
         input.string()?;
@@ -61,7 +62,9 @@ fn parse(ctx: &Context<'_>, body: BytesMut) -> Result<Request, Malformed> {
             let index = input.i32()?;
             let records = input.bytes()?.unwrap_or_default();
             input.skip_tags()?;
-            topic.partitions.push((index, records));
+            topic
+                .partitions
+                .push((index, detached(records, frame_bytes)));
         }
         input.skip_tags()?;
         topics.push(topic);
@@ -71,6 +74,17 @@ fn parse(ctx: &Context<'_>, body: BytesMut) -> Result<Request, Malformed> {
         timeout: Duration::from_millis(timeout),
         topics,
     })
+}
+
+/// A stored batch keeps the whole frame in memory that it arrived in. One that is the better part
+/// of its frame stays there; a smaller one is copied out, or a few bytes on a partition that keeps
+/// them for long would hold megabytes of its neighbours.
+fn detached(records: BytesMut, frame_bytes: usize) -> BytesMut {
+    if records.len() > frame_bytes / 2 {
+        records
+    } else {
+        BytesMut::from(&records[..])
+    }
 }
 
 /// What one partition is answered with.
@@ -97,7 +111,9 @@ pub(super) async fn handle(ctx: &Context<'_>, body: BytesMut) -> Result<Outcome,
     for topic in request.topics {
         answers.push(append_topic(ctx, topic, request.acks));
     }
-    if request.acks == -1 {
+    // A leader that is to fail after the append does not wait for its followers.
+    let fails = matches!(ctx.fault, Some(Action::ApplyThenError(_)));
+    if request.acks == -1 && !fails {
         wait_until_replicated(ctx, &mut answers, request.timeout).await;
     }
     if let Some(Action::ApplyThenError(code)) = ctx.fault {
@@ -183,7 +199,7 @@ fn append(
     );
     let partition = topic.partition(answer.index).ok_or(missing)?;
     // Asked before the batch is looked at, as Kafka does, and again under the lock that appends.
-    check_leader(ctx, &partition, answer)?;
+    check_leader(ctx, &partition.lock(), answer)?;
     let head: Head = batch::check(&records, config.batch_bytes_max, ctx.version)?;
     if settings.validate_records {
         let reason = "the records do not fit the batch's header";
@@ -193,9 +209,7 @@ fn append(
     let shares = topic.partition_count().max(1);
     let cap = settings.topic_bytes_max / shares;
     let mut state = partition.lock();
-    state
-        .led_by(ctx.node())
-        .map_err(|code| (code, "another node leads the partition"))?;
+    check_leader(ctx, &state, answer)?;
     if acks == -1 && state.in_sync.len() < config.min_insync_replicas {
         return Err((Code::NOT_ENOUGH_REPLICAS, "too few replicas are in step"));
     }
@@ -225,10 +239,9 @@ fn append(
 
 fn check_leader(
     ctx: &Context<'_>,
-    partition: &Partition,
+    state: &PartitionState,
     answer: &mut Answer,
 ) -> Result<(), Refusal> {
-    let state = partition.lock();
     state.led_by(ctx.node()).map_err(|code| {
         answer.leader = state.leader.map(|leader| (leader, state.leader_epoch));
         (code, "another node leads the partition")
@@ -363,4 +376,22 @@ fn reply_by_hand(ctx: &Context<'_>, answers: &[TopicAnswer]) -> Outcome {
         output.raw().put_i32(0);
     }
     Outcome::Reply(output.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_batch_does_not_keep_its_frame() {
+        let mut frame = BytesMut::with_capacity(1000);
+        frame.resize(1000, 7);
+        let small = frame.split_to(400);
+        let small_at = small.as_ptr();
+        let copied = detached(small, 1000);
+        assert_eq!(copied.len(), 400);
+        assert_ne!(copied.as_ptr(), small_at);
+        let large_at = frame.as_ptr();
+        assert_eq!(detached(frame, 1000).as_ptr(), large_at, "no copy");
+    }
 }
