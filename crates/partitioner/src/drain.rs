@@ -130,6 +130,8 @@ pub(crate) struct Lanes {
     lanes: Box<[Lane]>,
     /// How many records of all producers one own record stands for.
     scale: f32,
+    /// What the producers that read the plan write, in records a second.
+    own_rate: f32,
     median_rate: f32,
 }
 
@@ -172,6 +174,7 @@ impl Lanes {
         Some(Self {
             lanes: drain.partitions.iter().map(lane).collect(),
             scale: scale as f32,
+            own_rate: own as f32,
             median_rate: median as f32,
         })
     }
@@ -197,8 +200,16 @@ impl Lanes {
         }
     }
 
+    /// How many records a run to this partition may have: `drain_seconds` of what its consumer
+    /// reads, and no more than the producers write in `span_seconds`. At least one.
+    pub(crate) fn run_records(&self, partition: i32, drain_seconds: f32, span_seconds: f32) -> u32 {
+        let drained = self.rate(partition) * drain_seconds;
+        let written = self.own_rate * span_seconds;
+        (drained.min(written) as u32).max(1)
+    }
+
     /// What its consumer reads, in records a second.
-    pub(crate) fn rate(&self, partition: i32) -> f32 {
+    fn rate(&self, partition: i32) -> f32 {
         self.lane(partition)
             .map_or(self.median_rate, |lane| lane.rate)
     }

@@ -159,7 +159,7 @@ pub struct TopicCounters {
     pub taken_at: Instant,
     /// Runs steered to each partition.
     pub runs: Vec<u64>,
-    /// Records counted as sent to each partition by steered and other keyless runs.
+    /// Records sent to each partition by steered and other keyless runs that have ended.
     pub records: Vec<u64>,
 }
 

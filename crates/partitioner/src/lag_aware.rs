@@ -2,7 +2,7 @@
 
 use crate::drain::{Age, Lanes};
 use crate::explain::{Counters, Fallback};
-use crate::plan::{Choice, PlanReader, TopicPlan};
+use crate::plan::{Choice, PlanReader};
 use crate::sticky::{Sticky, below};
 use crate::{KeyChoice, Partitioner, Run, TopicView};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,6 +11,14 @@ use std::time::{Duration, Instant};
 /// How much of a partition's drain one run may be. The study: longer runs cost a healthy group up
 /// to 2.7 times the wait of a uniform choice.
 pub const RUN_DRAIN: Duration = Duration::from_millis(50);
+
+/// A run is no longer than what the producers write in this time either: a slow producer would hold
+/// to an old choice for many seconds.
+const RUN_SPAN: Duration = Duration::from_millis(100);
+
+/// The records in a run that no rate bounds: enough that a choice a run costs little, few enough
+/// that a plan is followed soon after it is there.
+const UNSURE_RUN_RECORDS: u32 = 16;
 
 /// How many random partitions are compared. Two or three are enough to leave a slow one alone; all
 /// of them would make every producer choose the same one.
@@ -110,13 +118,16 @@ impl LagAware {
             Choice::Uniform(reason) => return Err(*reason),
             Choice::Weighted(weights) => {
                 let partition = weights.choose(view.available, random);
-                self.run(view, partition.ok_or(Fallback::NoWeights)?, Run::UNLIMITED)
+                self.run(
+                    view,
+                    partition.ok_or(Fallback::NoWeights)?,
+                    UNSURE_RUN_RECORDS,
+                )
             }
             Choice::Drain(lanes) => {
                 let partition = soonest(lanes, view, micros, age, random);
-                let records = (lanes.rate(partition) * self.run_drain_seconds) as u32;
-                // One below: the largest number means "not reserved".
-                let records = records.clamp(1, Run::UNLIMITED - 1);
+                let span = RUN_SPAN.as_secs_f32();
+                let records = lanes.run_records(partition, self.run_drain_seconds, span);
                 self.run(view, partition, records)
             }
         };
@@ -127,8 +138,9 @@ impl LagAware {
         if age == Age::Stale {
             self.plan.count_stale();
         }
-        if run.records != Run::UNLIMITED {
-            reserve(topic, run, micros, age);
+        if let Choice::Drain(lanes) = topic.choice() {
+            // Counted as sent when the run begins, so that the next choice knows of it.
+            lanes.add(run.partition, micros, age, i64::from(run.records));
         }
         Ok(run)
     }
@@ -139,14 +151,6 @@ impl LagAware {
             bytes: self.sticky.bytes(view),
             records,
         }
-    }
-}
-
-/// Counts a run's records as sent when it begins, so that the next choice knows of them.
-fn reserve(topic: &TopicPlan, run: Run, micros: u32, age: Age) {
-    topic.tally().add_records(run.partition, run.records);
-    if let Choice::Drain(lanes) = topic.choice() {
-        lanes.add(run.partition, micros, age, i64::from(run.records));
     }
 }
 
@@ -212,7 +216,15 @@ impl Partitioner for LagAware {
             Ok(run) => run,
             Err(reason) => {
                 self.plan.count_fallback(reason);
-                self.sticky.begin_run(view, now, random, previous)
+                let run = self.sticky.begin_run(view, now, random, previous);
+                match reason {
+                    Fallback::Off => run,
+                    // Whatever is missing may come at any moment.
+                    _ => Run {
+                        records: UNSURE_RUN_RECORDS,
+                        ..run
+                    },
+                }
             }
         }
     }
@@ -222,16 +234,14 @@ impl Partitioner for LagAware {
         let Some(topic) = plan.as_deref().and_then(|plan| plan.topic(view.topic)) else {
             return;
         };
-        if reserved.records == Run::UNLIMITED {
-            topic.tally().add_records(reserved.partition, records);
-            return;
-        }
+        topic.tally().add_records(reserved.partition, records);
         let unused = reserved.records.saturating_sub(records);
-        if unused == 0 {
+        if reserved.records == Run::UNLIMITED || unused == 0 {
             return;
         }
-        topic.tally().take_back(reserved.partition, unused);
         if let Choice::Drain(lanes) = topic.choice() {
+            // A run that began without this plan was not counted in it; the estimate never falls
+            // below nothing, and the next plan corrects it.
             lanes.add(reserved.partition, 0, Age::Fresh, -i64::from(unused));
         }
     }
@@ -241,7 +251,7 @@ impl Partitioner for LagAware {
 mod tests {
     use super::*;
     use crate::testing::{Bits, view};
-    use crate::{Drain, DrainPartition, PlanPublisher, plan_channel};
+    use crate::{Drain, DrainPartition, PlanPublisher, TopicPlan, plan_channel};
     use std::sync::Arc;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -254,8 +264,8 @@ mod tests {
         });
         Drain {
             partitions: partitions.collect(),
-            arrival_rate: 80.0,
-            own_rate: 80.0,
+            arrival_rate: 800.0,
+            own_rate: 800.0,
         }
     }
 
@@ -322,6 +332,7 @@ mod tests {
         for _ in 0..240 {
             let run = steer.begin_run(&view, now, bits.next(), None);
             assert_eq!(run.records, 5, "50 ms of 100 records a second");
+            steer.end_run(&view, run, 5);
             counts[run.partition as usize] += 1;
         }
         for count in counts {
@@ -335,21 +346,55 @@ mod tests {
     #[test]
     fn what_a_run_did_not_use_is_not_counted() {
         let now = Instant::now();
-        let (publisher, steer) = steered_by(now, &[(1_000.0, 0.0); 3]);
+        let (publisher, steer) = steered_by(now, &[(100.0, 0.0), (100.0, 10.0)]);
+        let view = view(2, &[0, 1]);
+        let begin = || steer.begin_run(&view, now, 1, None);
+        let run = begin();
+        assert_eq!((run.partition, run.records), (0, 5));
+        steer.end_run(&view, run, 1);
+        assert_eq!(publisher.sent("orders"), 1);
+        // Of two runs of five one record was sent, so partition 0 is still the shorter.
+        let run = begin();
+        assert_eq!(run.partition, 0);
+        steer.end_run(&view, run, 0);
+        assert_eq!(begin().partition, 0);
+        assert_eq!(begin().partition, 0);
+        assert_eq!(begin().partition, 1, "now ten are counted as sent");
+    }
+
+    #[test]
+    fn a_slow_producer_does_not_hold_to_a_choice() {
+        let (mut publisher, reader) = plan_channel();
+        let now = Instant::now();
+        let mut figures = drain(&[(10_000.0, 0.0); 3]);
+        let steer = LagAware::new(reader);
         let view = view(3, &[0, 1, 2]);
-        let run = steer.begin_run(&view, now, 1, None);
-        assert_eq!(run.records, 50);
-        steer.end_run(&view, run, 8);
-        assert_eq!(publisher.sent("orders"), 8);
-        steer.end_run(
-            &view,
-            Run {
-                records: Run::UNLIMITED,
-                ..run
-            },
-            5,
+        let mut records_at = |own_rate: f64| {
+            figures.own_rate = own_rate;
+            let plan = TopicPlan::drain("orders".into(), now, SECOND, &figures);
+            publisher.publish(vec![plan]);
+            steer.begin_run(&view, now, 1, None).records
+        };
+        assert_eq!(
+            records_at(50_000.0),
+            500,
+            "50 ms of what the consumer reads"
         );
-        assert_eq!(publisher.sent("orders"), 13);
+        assert_eq!(records_at(200.0), 20, "100 ms of what is written");
+        assert_eq!(records_at(0.0), 1);
+    }
+
+    #[test]
+    fn a_run_without_a_plan_is_short_and_one_of_a_switched_off_partitioner_is_not() {
+        let (_publisher, reader) = plan_channel();
+        let steer = LagAware::new(reader);
+        let (view, now) = (view(3, &[0, 1, 2]), Instant::now());
+        assert_eq!(
+            steer.begin_run(&view, now, 1, None).records,
+            UNSURE_RUN_RECORDS
+        );
+        steer.set_steering(Steering::Off);
+        assert_eq!(steer.begin_run(&view, now, 1, None).records, Run::UNLIMITED);
     }
 
     #[test]

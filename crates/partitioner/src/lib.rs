@@ -89,9 +89,8 @@ pub trait Partitioner: fmt::Debug + Send + Sync + 'static {
     ) -> Run;
 
     /// Tells how a run ended: `reserved` is what [`begin_run`](Self::begin_run) gave and `records`
-    /// how many records really went to it. Called at most once a run, when it has ended and before
-    /// the next begins on that stripe. A partitioner that counts its own sends corrects its
-    /// reservation here; the others ignore it.
+    /// how many records really went to it. Called once a run, when it has ended and before the next
+    /// begins on that stripe. [`LagAware`] counts its own sends here; others ignore it.
     fn end_run(&self, view: &TopicView<'_>, reserved: Run, records: u32) {
         let _ = (view, reserved, records);
     }

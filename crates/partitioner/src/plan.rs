@@ -60,17 +60,6 @@ impl Tally {
         }
     }
 
-    pub(crate) fn take_back(&self, partition: i32, records: u32) {
-        if let Some(tally) = self.partition(partition) {
-            // A reservation counted into the tally of fewer partitions while that was being copied is
-            // lost; taking it back must not pass below zero.
-            let less = |sent: u64| Some(sent.saturating_sub(u64::from(records)));
-            let _ = tally
-                .records
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-        }
-    }
-
     fn sum(&self) -> u64 {
         let records = self
             .partitions

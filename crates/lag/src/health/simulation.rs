@@ -3,7 +3,9 @@
 
 use super::{Observed, Observer};
 use fastrand::Rng;
-use ottla_partitioner::{LagAware, Partitioner, PlanPublisher, Sticky, TopicView, plan_channel};
+use ottla_partitioner::{
+    LagAware, Partitioner, PlanPublisher, Run, Sticky, TopicView, plan_channel,
+};
 use std::time::{Duration, Instant};
 
 const PARTITIONS: usize = 12;
@@ -96,8 +98,10 @@ struct Producer {
     publisher: PlanPublisher,
     choice: Box<dyn Partitioner>,
     next_look: f64,
-    /// Partition and records left of the current run.
-    run: (i32, u32),
+    /// The current run, with the records left and used of it.
+    run: Option<Run>,
+    left: u32,
+    used: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -144,7 +148,9 @@ fn producers(setup: &Setup, choice: Choice, rng: &mut Rng) -> Vec<Producer> {
                 Choice::LagAware => Box::new(steer.run_drain(Duration::ZERO)),
             },
             next_look: phase * setup.refresh,
-            run: (0, 0),
+            run: None,
+            left: 0,
+            used: 0,
         }
     };
     (0..PRODUCERS).map(producer).collect()
@@ -191,16 +197,21 @@ fn simulate(setup: &Setup, choice: Choice) -> Vec<f64> {
         }
         let writer = rng.usize(..PRODUCERS);
         let producer = &mut producers[writer];
-        if producer.run.1 == 0 {
-            let run = producer.choice.begin_run(&view, at(now), rng.u64(..), None);
-            let uniform = run.records == ottla_partitioner::Run::UNLIMITED;
-            if uniform {
-                producer.choice.end_run(&view, run, 1);
+        if producer.left == 0 {
+            if let Some(run) = producer.run {
+                producer.choice.end_run(&view, run, producer.used);
             }
-            producer.run = (run.partition, if uniform { 1 } else { run.records });
+            let mut run = producer.choice.begin_run(&view, at(now), rng.u64(..), None);
+            if !setup.runs || choice == Choice::Uniform {
+                // The study's choice is one a record, also before there is a plan.
+                run.records = 1;
+            }
+            (producer.run, producer.left, producer.used) = (Some(run), run.records, 0);
         }
-        producer.run.1 -= 1;
-        let read_at = queues[producer.run.0 as usize].append(now, &mut rng);
+        producer.left -= 1;
+        producer.used += 1;
+        let to = producer.run.map_or(0, |run| run.partition);
+        let read_at = queues[to as usize].append(now, &mut rng);
         if now >= WARM_UP {
             delays.push((now, read_at));
         }
