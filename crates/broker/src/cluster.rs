@@ -56,7 +56,7 @@ impl Cluster {
         }
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.running.shared
     }
 

@@ -83,15 +83,7 @@ impl Client {
     /// Sends a request.
     pub(crate) async fn send<Q: Request>(&mut self, version: i16, request: &Q) {
         self.correlation += 1;
-        let mut frame = BytesMut::new();
-        let header = RequestHeader::default()
-            .with_request_api_key(Q::KEY)
-            .with_request_api_version(version)
-            .with_correlation_id(self.correlation)
-            .with_client_id(Some(StrBytes::from_static_str("test")));
-        let header_version = Q::header_version(version);
-        header.encode(&mut frame, header_version).unwrap();
-        request.encode(&mut frame, version).unwrap();
+        let frame = request_frame(version, self.correlation, request);
         self.send_raw(&frame).await;
     }
 
@@ -148,6 +140,20 @@ impl Client {
         let response = self.call(12, &request).await?;
         Some(response.responses[0].partitions[0].clone())
     }
+}
+
+/// A request's bytes, without their length.
+pub(crate) fn request_frame<Q: Request>(version: i16, correlation: i32, request: &Q) -> BytesMut {
+    let mut frame = BytesMut::new();
+    let header = RequestHeader::default()
+        .with_request_api_key(Q::KEY)
+        .with_request_api_version(version)
+        .with_correlation_id(correlation)
+        .with_client_id(Some(StrBytes::from_static_str("test")));
+    let header_version = Q::header_version(version);
+    header.encode(&mut frame, header_version).unwrap();
+    request.encode(&mut frame, version).unwrap();
+    frame
 }
 
 /// A Produce request with one batch and a timeout of ten seconds.

@@ -1,7 +1,8 @@
 //! Every version of every API is answered in its own form, and bad requests end the connection.
 
 use crate::api::versions_of;
-use crate::testing::{Client, batch_bytes, fetch_request, name, produce_request};
+use crate::server::Connection;
+use crate::testing::{Client, batch_bytes, fetch_request, name, produce_request, request_frame};
 use crate::{ApiKey, Cluster, Code};
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
@@ -25,6 +26,7 @@ use kafka_protocol::messages::offset_for_leader_epoch_request::{
 };
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Request, StrBytes};
+use tokio::io::AsyncWriteExt;
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
@@ -54,6 +56,38 @@ async fn every_version<Q: Request>(make: impl Fn(i16) -> Q) {
                 "{api:?} version {version}, ordered {code:?}"
             );
         }
+        survives_changes(&request_frame(version, 1, &make(version))).await;
+    }
+}
+
+/// How many times each request is sent with bytes changed.
+const CHANGES: u64 = 30;
+
+/// Sends a request with random bytes changed, cut out or added. It may be answered or end the
+/// connection; a panic fails the test, because the connection is served on the test's own task.
+async fn survives_changes(frame: &[u8]) {
+    let builder = Cluster::builder().topic("t", 2).in_memory();
+    let cluster = builder.start().await.unwrap();
+    for seed in 0..CHANGES {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut bytes = frame.to_vec();
+        for _ in 0..random.usize(1..4) {
+            // The first bytes say which API it is; that is left alone.
+            let at = random.usize(4..bytes.len());
+            match random.u8(..4) {
+                0 => drop(bytes.remove(at)),
+                1 => bytes.insert(at, random.u8(..)),
+                2 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][random.usize(..5)],
+                _ => bytes[at] = random.u8(..),
+            }
+        }
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let connection = Connection::new(cluster.shared().clone(), 0, "/127.0.0.1".to_owned());
+        let length = (bytes.len() as i32).to_be_bytes();
+        theirs.write_all(&length).await.unwrap();
+        theirs.write_all(&bytes).await.unwrap();
+        theirs.shutdown().await.unwrap();
+        connection.serve(ours).await;
     }
 }
 
