@@ -1,0 +1,56 @@
+//! Ottla: `enqueue` and `flush`; the deliveries are dropped, as for the other Rust clients.
+
+use std::sync::Arc;
+
+use ottla::{Acks, Client, Compression, Producer, Record};
+
+use super::{Failure, block_on, each_caller, measure};
+use crate::job::{BATCH_BYTES, BUFFER_BYTES, Codec, Job, LINGER, Tuning};
+use crate::measure::Cost;
+use crate::protocol::TOPIC;
+
+pub fn run(job: &Job) -> Result<Cost, Failure> {
+    block_on(async {
+        let client = Client::builder(job.bootstrap.as_str()).connect().await?;
+        let mut builder = client
+            .producer()
+            .acks(Acks::All)
+            .idempotence(true)
+            .compression(match job.codec {
+                Codec::None => Compression::None,
+                Codec::Lz4 => Compression::Lz4,
+                Codec::Zstd => Compression::Zstd,
+            });
+        if job.tuning == Tuning::Same {
+            builder = builder
+                .batch_bytes(BATCH_BYTES)
+                .linger(LINGER)
+                .buffer_bytes(BUFFER_BYTES);
+        }
+        let producer = Arc::new(builder.build()?);
+        measure(job, async |range| {
+            each_caller(job, range, |share| {
+                send(Arc::clone(&producer), job.clone(), share)
+            })
+            .await?;
+            producer.flush().await?;
+            Ok(())
+        })
+        .await
+    })
+}
+
+async fn send(
+    producer: Arc<Producer>,
+    job: Job,
+    range: std::ops::Range<usize>,
+) -> Result<(), Failure> {
+    for index in range {
+        let mut record = Record::to(TOPIC).value(job.value(index));
+        if let Some(key) = job.key(index) {
+            record = record.key(key);
+        }
+        drop(producer.enqueue(record).await?);
+    }
+    Ok(())
+}
