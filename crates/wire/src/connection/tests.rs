@@ -270,8 +270,14 @@ async fn the_window_bounds_what_is_unanswered_and_the_queue_what_waits() {
     peer.asked().await.unwrap();
     let third = tokio::time::timeout(SECOND / 2, peer.asked()).await;
     assert!(third.is_err(), "only two may be unanswered");
+    let answered = Instant::now();
     peer.answer_raw(first.correlation, b"").await;
     assert!(peer.asked().await.is_some());
+    assert_eq!(
+        answered.elapsed(),
+        Duration::ZERO,
+        "an answer lets the next one out"
+    );
     drop(pending);
     let mut refused = 0;
     for _ in 0..=QUEUE_MAX {
@@ -285,6 +291,32 @@ async fn the_window_bounds_what_is_unanswered_and_the_queue_what_waits() {
     }
     assert!(refused > 0);
     assert!(connection.is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_left_the_queue_was_certainly_not_written() {
+    let settings = Settings {
+        max_in_flight: 1,
+        ..settings()
+    };
+    let (connection, mut peer) = connected(&settings);
+    let written = connection.submit(frame(ApiKey::Produce), SECOND);
+    let queued = connection.submit(frame(ApiKey::Produce), SECOND);
+    peer.asked().await.unwrap();
+    drop(peer);
+    let outcome = written.await.unwrap_err().write_outcome();
+    assert_eq!(outcome, Some(WriteOutcome::Unknown));
+    let outcome = queued.await.unwrap_err().write_outcome();
+    assert_eq!(outcome, Some(WriteOutcome::NotWritten));
+}
+
+#[test]
+fn a_waiter_that_is_dropped_is_told() {
+    let (sender, mut receiver) = oneshot::channel();
+    drop(Waiter::channel(ApiKey::Produce, sender));
+    let error = receiver.try_recv().unwrap().unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Connection);
+    assert_eq!(error.write_outcome(), Some(WriteOutcome::Unknown));
 }
 
 #[tokio::test(start_paused = true)]
@@ -337,7 +369,9 @@ async fn the_last_handle_closes_the_connection_after_the_last_answer() {
     let asked = peer.asked().await.unwrap();
     peer.answer_raw(asked.correlation, b"last").await;
     assert_eq!(pending.await.unwrap(), "last");
+    let answered = Instant::now();
     assert!(peer.asked().await.is_none());
+    assert_eq!(answered.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
@@ -529,5 +563,7 @@ async fn giving_up_the_opening_closes_the_stream() {
     let opening = Connection::open(stream, peer_name(), &settings, deadline);
     assert!(tokio::time::timeout(SECOND, opening).await.is_err());
     peer.asked().await.unwrap();
+    let given_up = Instant::now();
     assert!(peer.asked().await.is_none());
+    assert_eq!(given_up.elapsed(), Duration::ZERO);
 }
