@@ -1,7 +1,7 @@
 //! The lag of one group, as a user holds it.
 
 use crate::collector::{Collector, Watching};
-use crate::settings::REFRESH;
+use crate::settings::{REFRESH, refresh_from};
 use crate::snapshot::Snapshot;
 use ottla_partitioner::{Counters, Explanation, PlanReader};
 use ottla_proto::{Error, ErrorKind, Result};
@@ -105,6 +105,14 @@ impl LagBuilder {
     pub fn refresh(mut self, refresh: Duration) -> Self {
         self.refresh = refresh;
         self
+    }
+
+    /// Sets a property of this crate's [`SETTINGS`](crate::SETTINGS) by its name.
+    ///
+    /// # Errors
+    /// `Config`, naming the property, when it is none of them or its value is out of bounds.
+    pub fn set(self, name: &str, value: &str) -> Result<Self> {
+        Ok(self.refresh(refresh_from(name, value)?))
     }
 
     /// Where the jitter of the interval comes from; the cluster's own seed unless set.
