@@ -144,11 +144,17 @@ impl<T> Sender<T> {
         }
         partition.leader_epoch = leader_epoch.or(partition.leader_epoch);
         if partition.leader != leader {
-            partition.leader = leader;
-            // It may stand in the old leader's list; there it is skipped.
-            partition.listed = false;
             if leader.is_some() {
                 partition.blocked_until = None;
+            }
+            let old = std::mem::replace(&mut partition.leader, leader);
+            let listed = std::mem::take(&mut partition.listed);
+            // Left in the old leader's list, it could stand there twice when that broker leads it
+            // again: two batches of one partition in a request.
+            if let Some(old) = old.filter(|_| listed)
+                && let Some(state) = self.brokers.get_mut(&old)
+            {
+                state.ready.retain(|&other| other != index);
             }
         }
         self.list(now, index);
@@ -288,9 +294,6 @@ impl<T> Sender<T> {
             let Some(partition) = self.partitions.get_mut(index.0 as usize) else {
                 continue;
             };
-            if partition.leader != Some(broker) {
-                continue;
-            }
             partition.listed = false;
             if !partition.sendable(now, self.config.idempotent) {
                 continue;

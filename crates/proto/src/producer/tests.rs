@@ -234,6 +234,18 @@ fn leader_moves_while_in_flight_keeps_order() {
 }
 
 #[test]
+fn a_leader_that_comes_back_gets_one_batch_of_the_partition_in_a_request() {
+    let mut bench = bench().proven();
+    bench.push();
+    bench.push();
+    for (leader, epoch) in [(OTHER, 2), (LEADER, 3), (OTHER, 4), (LEADER, 5)] {
+        bench.sender.set_leader(bench.now, bench.partition, Some(leader), Some(epoch), None);
+    }
+    let transmit = bench.sender.poll_transmit(bench.now).unwrap();
+    assert_eq!((transmit.broker, transmit.batches.len()), (LEADER, 1));
+}
+
+#[test]
 fn a_leader_hint_is_followed_without_waiting() {
     let mut bench = bench().proven();
     bench.push();
