@@ -16,6 +16,9 @@ use tokio::sync::mpsc;
 /// Bytes that fit between client and peer before one has to wait.
 const PIPE_BYTES: usize = 256 << 10;
 
+/// Streams that may wait for a listener to take them; the next dial waits with them.
+const BACKLOG: usize = 16;
+
 /// One request as the peer sees it.
 #[derive(Debug)]
 pub(crate) struct Asked {
@@ -111,7 +114,7 @@ pub(crate) fn pipe() -> (BoxStream, Peer) {
     (BoxStream::new(ours), Peer(theirs))
 }
 
-type Ports = BTreeMap<(String, u16), Option<mpsc::UnboundedSender<Peer>>>;
+type Ports = BTreeMap<(String, u16), Option<mpsc::Sender<Peer>>>;
 
 /// A network of hosts that may be listening, silent, or not there.
 #[derive(Clone, Default)]
@@ -122,8 +125,8 @@ pub(crate) struct Net {
 
 impl Net {
     /// Lets a port take connections.
-    pub(crate) fn listen(&self, host: &str, port: u16) -> mpsc::UnboundedReceiver<Peer> {
-        let (sender, receiver) = mpsc::unbounded_channel();
+    pub(crate) fn listen(&self, host: &str, port: u16) -> mpsc::Receiver<Peer> {
+        let (sender, receiver) = mpsc::channel(BACKLOG);
         self.ports
             .lock()
             .insert((host.to_owned(), port), Some(sender));
@@ -178,7 +181,7 @@ impl Dial for Net {
                 None => std::future::pending().await,
                 Some(listener) => {
                     let (ours, peer) = pipe();
-                    listener.send(peer).map_err(|_| refused())?;
+                    listener.send(peer).await.map_err(|_| refused())?;
                     Ok(ours)
                 }
             }
