@@ -1,6 +1,6 @@
 //! The command line, the same for the parent and for the processes it starts.
 
-use crate::job::{Codec, Job, Tuning};
+use crate::job::{self, Codec, Job, Tuning};
 use crate::peers::{self, PEERS, Peer};
 
 /// A cell moves about this much, so that every cell takes about as long.
@@ -16,7 +16,8 @@ pub struct Arguments {
     pub runs: usize,
     pub callers: usize,
     pub partitions: i32,
-    pub rtt_ms: u64,
+    /// Milliseconds that an answer waits; each is a table of its own.
+    pub rtts: Vec<usize>,
     pub keyed: bool,
     pub tuning: Tuning,
     /// For a client process.
@@ -35,7 +36,7 @@ impl Arguments {
             runs: 5,
             callers: 1,
             partitions: 12,
-            rtt_ms: 0,
+            rtts: vec![0],
             keyed: false,
             tuning: Tuning::Same,
             bootstrap: String::new(),
@@ -55,7 +56,7 @@ impl Arguments {
                 "--runs" => arguments.runs = number(&value()?)?.max(1),
                 "--callers" => arguments.callers = number(&value()?)?.max(1),
                 "--partitions" => arguments.partitions = number(&value()?)?.max(1) as i32,
-                "--rtt" => arguments.rtt_ms = number(&value()?)? as u64,
+                "--rtt" => arguments.rtts = list(&value()?, number)?,
                 "--keyed" => arguments.keyed = true,
                 "--defaults" => arguments.tuning = Tuning::OwnDefaults,
                 "--bootstrap" => arguments.bootstrap = value()?,
@@ -101,12 +102,14 @@ impl Arguments {
 
     pub fn job(&self) -> Result<Job, String> {
         let size = *self.sizes.first().ok_or("no size")?;
+        let codec = *self.codecs.first().ok_or("no codec")?;
         Ok(Job {
+            text: job::text(codec),
             bootstrap: self.bootstrap.clone(),
             size,
             records: self.records_of(size),
             warm_up: self.warm_up_of(size),
-            codec: *self.codecs.first().ok_or("no codec")?,
+            codec,
             tuning: self.tuning,
             keyed: self.keyed,
             callers: self.callers,

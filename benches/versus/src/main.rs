@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release --manifest-path benches/versus/Cargo.toml -- [--quick] [--size 100,1000]
 //!     [--codec none,lz4,zstd] [--peers ours,rdkafka] [--records N] [--runs N] [--callers N]
-//!     [--partitions N] [--rtt MS] [--keyed] [--defaults]
+//!     [--partitions N] [--rtt 0,1,5,50] [--keyed] [--defaults]
 //! ```
 //! All clients: acks all, idempotent, 12 partitions, no key, linger 5 ms, batches of 1 MB, 64 MB to hold
 //! unsent records in, on a fixed corpus of real text; `--defaults` leaves linger, batch and buffer to each.
@@ -41,10 +41,13 @@ fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     let role = words.next_if(|word| word == "broker" || word == "client");
     let arguments = Arguments::parse(words)?;
     match role.as_deref() {
-        Some("broker") => Ok(broker::run(
-            arguments.partitions,
-            Duration::from_millis(arguments.rtt_ms),
-        )?),
+        Some("broker") => {
+            let rtt_ms = arguments.rtts.first().copied().unwrap_or(0);
+            Ok(broker::run(
+                arguments.partitions,
+                Duration::from_millis(rtt_ms as u64),
+            )?)
+        }
         Some(_) => {
             let peer = arguments.single_peer()?;
             if arguments.count_allocations {

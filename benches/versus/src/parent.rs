@@ -21,11 +21,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         .filter(|peer| arguments.peers.iter().any(|name| name == peer.name))
         .collect();
     println!(
-        "acks all, {} partitions, {}, {} caller(s), {} ms round trip, {}; medians of {} runs",
+        "acks all, {} partitions, {}, {} caller(s), {}; medians of {} runs",
         arguments.partitions,
         if arguments.keyed { "keyed" } else { "no key" },
         arguments.callers,
-        arguments.rtt_ms,
         match arguments.tuning {
             Tuning::Same => "linger 5 ms, batch 1 MB",
             Tuning::OwnDefaults => "each client's own defaults",
@@ -35,69 +34,100 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     for peer in peers.iter().chain([&&FLOOR]) {
         println!("  {:<8} {}", peer.name, peer.note);
     }
-    for &size in &arguments.sizes {
-        for &codec in &arguments.codecs {
-            cell(arguments, &peers, size, codec);
+    for &rtt_ms in &arguments.rtts {
+        for &size in &arguments.sizes {
+            for &codec in &arguments.codecs {
+                Cell {
+                    arguments,
+                    rtt_ms,
+                    size,
+                    codec,
+                }
+                .run(&peers);
+            }
         }
     }
     Ok(())
 }
 
-fn cell(arguments: &Arguments, peers: &[&Peer], size: usize, codec: Codec) {
-    let floor = (codec == Codec::None).then_some(&FLOOR);
-    let peers: Vec<&Peer> = peers.iter().copied().chain(floor).collect();
-    let mut rows: Vec<Row> = peers
-        .iter()
-        .map(|peer| Row {
-            name: peer.name,
-            runs: Vec::new(),
-            allocations: None,
-            failure: None,
-        })
-        .collect();
-    for _ in 0..arguments.runs {
-        for (peer, row) in peers.iter().zip(&mut rows) {
-            match run_once(arguments, peer, size, codec, &[]) {
-                Ok(run) => row.runs.push(run),
-                Err(error) => row.failure = Some(error.to_string()),
-            }
-        }
-    }
-    for (peer, row) in peers.iter().zip(&mut rows) {
-        row.allocations = run_once(arguments, peer, size, codec, &["--count-allocations"])
-            .ok()
-            .map(|run| run.cost.allocations);
-    }
-    let (records, warm_up) = (arguments.records_of(size), arguments.warm_up_of(size));
-    let title = format!("{size} bytes, {}, {records} records", codec.name());
-    table::print(&title, records, warm_up, &rows);
-}
-
-fn run_once(
-    arguments: &Arguments,
-    peer: &Peer,
+/// One table: what is sent, and how far away the broker is.
+struct Cell<'a> {
+    arguments: &'a Arguments,
+    rtt_ms: usize,
     size: usize,
     codec: Codec,
-    more: &[&str],
-) -> Result<Run, Failure> {
-    let mut broker = Broker::start(arguments)?;
-    let bootstrap = format!("127.0.0.1:{}", broker.port);
-    let client = Command::new(std::env::current_exe()?)
-        .arg("client")
-        .args(arguments.of_client(peer.name, size, codec, &bootstrap))
-        .args(more)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let output = within(CLIENT_TIMEOUT, client)?;
-    let counts = broker.stop()?;
-    if !output.status.success() {
-        return Err(format!("the client ended with {}", output.status).into());
+}
+
+impl Cell<'_> {
+    fn run(&self, peers: &[&Peer]) {
+        let Cell {
+            arguments,
+            rtt_ms,
+            size,
+            codec,
+        } = *self;
+        let peers: Vec<&Peer> = peers.iter().copied().chain([&FLOOR]).collect();
+        let mut rows: Vec<Row> = peers
+            .iter()
+            .map(|peer| Row {
+                name: peer.name,
+                runs: Vec::new(),
+                allocations: None,
+                failure: None,
+            })
+            .collect();
+        for _ in 0..arguments.runs {
+            for (peer, row) in peers.iter().zip(&mut rows) {
+                match self.run_once(peer, &[]) {
+                    Ok(run) => row.runs.push(run),
+                    Err(error) => row.failure = Some(error.to_string()),
+                }
+            }
+        }
+        for (peer, row) in peers
+            .iter()
+            .zip(&mut rows)
+            .filter(|(_, row)| !row.runs.is_empty())
+        {
+            row.allocations = self
+                .run_once(peer, &["--count-allocations"])
+                .ok()
+                .map(|run| run.cost.allocations);
+        }
+        let (records, warm_up) = (arguments.records_of(size), arguments.warm_up_of(size));
+        let title = format!(
+            "{size} bytes, {}, {records} records, {rtt_ms} ms round trip",
+            codec.name()
+        );
+        table::print(&title, records, warm_up, &rows);
     }
-    let cost: Cost = serde_json::from_slice(&output.stdout)?;
-    let expected = (arguments.records_of(size) + arguments.warm_up_of(size)) as u64;
-    check(&counts, peer, codec, expected)?;
-    Ok(Run { cost, counts })
+
+    fn run_once(&self, peer: &Peer, more: &[&str]) -> Result<Run, Failure> {
+        let Cell {
+            arguments,
+            rtt_ms,
+            size,
+            codec,
+        } = *self;
+        let mut broker = Broker::start(arguments.partitions, rtt_ms)?;
+        let bootstrap = format!("127.0.0.1:{}", broker.port);
+        let client = Command::new(std::env::current_exe()?)
+            .arg("client")
+            .args(arguments.of_client(peer.name, size, codec, &bootstrap))
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = within(CLIENT_TIMEOUT, client)?;
+        let counts = broker.stop()?;
+        if !output.status.success() {
+            return Err(format!("the client ended with {}", output.status).into());
+        }
+        let cost: Cost = serde_json::from_slice(&output.stdout)?;
+        let expected = (arguments.records_of(size) + arguments.warm_up_of(size)) as u64;
+        check(&counts, peer, codec, expected)?;
+        Ok(Run { cost, counts })
+    }
 }
 
 /// Waits for a process that prints no more than a line.
@@ -146,11 +176,15 @@ struct Broker {
 }
 
 impl Broker {
-    fn start(arguments: &Arguments) -> Result<Broker, Failure> {
+    fn start(partitions: i32, rtt_ms: usize) -> Result<Broker, Failure> {
         let mut process = Command::new(std::env::current_exe()?)
             .arg("broker")
-            .args(["--partitions", &arguments.partitions.to_string()])
-            .args(["--rtt", &arguments.rtt_ms.to_string()])
+            .args([
+                "--partitions",
+                &partitions.to_string(),
+                "--rtt",
+                &rtt_ms.to_string(),
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

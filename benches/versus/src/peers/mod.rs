@@ -60,7 +60,7 @@ pub const PEERS: &[Peer] = &[
 /// What no client can undercut.
 pub const FLOOR: Peer = Peer {
     name: "floor",
-    note: "one thread, a blocking socket, one reused batch of 1 MB: encoding, CRC, write",
+    note: "one thread, a blocking socket, one reused batch of 1 MB: encoding, (our codec,) CRC, write",
     idempotent: false,
     run: floor::run,
 };
