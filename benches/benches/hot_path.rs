@@ -16,7 +16,7 @@ fn main() {
             .collect();
         let ns = best_ns(200, RECORDS, || {
             let mut writer = BatchWriter::new();
-            let mut next = chunks.drain(..).collect::<Vec<_>>();
+            let mut next = std::mem::take(&mut chunks);
             for at in 0..RECORDS {
                 let record = Record::to("orders").value(&value);
                 while writer.append(&record, at as i64 / 100).is_err() {

@@ -1,6 +1,6 @@
 //! The client against the embedded cluster: no service, and mostly under a paused clock.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should panic")]
+#![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
 
 mod bad_input;
 mod producer;

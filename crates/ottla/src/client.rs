@@ -6,6 +6,7 @@ use crate::topics::Topics;
 use ottla_proto::Result;
 use ottla_wire::{Cluster, Dial, Settings, Tcp};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A client of one cluster. Clones share its connections and metadata.
 #[derive(Debug, Clone)]
@@ -63,9 +64,15 @@ impl Client {
         Ok(ottla_consumer::Consumer::builder(self.cluster.clone()).config(config))
     }
 
-    /// Begins to watch the lag of a consumer group.
+    /// Begins to watch the lag of a consumer group, with the client's properties.
     pub fn lag(&self, group: impl Into<Arc<str>>) -> ottla_lag::LagBuilder {
-        ottla_lag::Lag::builder(self.cluster.clone(), group)
+        let builder = ottla_lag::Lag::builder(self.cluster.clone(), group);
+        let refresh = self.properties.get("lag.refresh.interval.ms");
+        match refresh.and_then(|millis| millis.parse().ok()) {
+            // The table has checked the number.
+            Some(millis) => builder.refresh(Duration::from_millis(millis)),
+            None => builder,
+        }
     }
 
     /// The cluster's topics: list, describe, create, delete.
