@@ -5,6 +5,7 @@
 
 mod manifest;
 mod repository;
+mod services;
 mod source;
 
 use std::fmt;
@@ -191,4 +192,20 @@ fn no_file_names_a_place_on_one_machine() -> io::Result<()> {
         |file| !file.is_tidy(),
         |file| source::machine_paths(&file.path, &file.text),
     )
+}
+
+#[test]
+fn the_compose_file_runs_the_kafka_of_the_script() -> io::Result<()> {
+    let repository = Repository::open()?;
+    let text = |path: &str| {
+        let file = repository.files.iter().find(|file| file.path == path);
+        file.map(|file| file.text.as_str())
+            .ok_or_else(|| io::Error::other(format!("no {path} in the repository")))
+    };
+    let script = text("tests/kafka/kafka")?;
+    assert_clean(&services::compose_in_step(
+        script,
+        text("docker-compose.yml")?,
+    ));
+    Ok(())
 }
