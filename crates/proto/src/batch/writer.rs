@@ -7,7 +7,7 @@
 
 use super::header::{BatchHeader, HEADER_BYTES};
 use super::varint;
-use super::{Compression, compression};
+use super::{Compression, Compressor};
 use crate::error::Result;
 use crate::record::{Header, Record};
 use bytes::Bytes;
@@ -291,12 +291,14 @@ impl SealedRecords {
     }
 
     /// Compresses the section. A section that would not shrink stays as it is, which Kafka allows:
-    /// each batch says for itself how it is compressed. `wrap` turns the result into shared bytes.
+    /// each batch says for itself how it is compressed. `wrap` turns the result into shared bytes;
+    /// `compressor` keeps its working memory from batch to batch.
     ///
     /// # Errors
     /// When the codec fails; the batch is lost to the caller only in its compressed form.
     pub fn compress(
         &mut self,
+        compressor: &mut Compressor,
         codec: Compression,
         level: Option<i32>,
         wrap: impl FnOnce(Vec<u8>) -> Bytes,
@@ -305,7 +307,7 @@ impl SealedRecords {
             return Ok(());
         }
         let pieces: Vec<&[u8]> = self.segments.iter().map(AsRef::as_ref).collect();
-        let packed = compression::compress(codec, level, &pieces)?;
+        let packed = compressor.compress(codec, level, &pieces)?;
         if packed.len() < self.bytes {
             self.crc = crc32c::crc32c(&packed);
             self.bytes = packed.len();
