@@ -1,14 +1,12 @@
 //! The consumer against the embedded cluster, in memory and under a paused clock.
 
-use ottla::consumer::{
-    Assignor, Builder, Committed, Config, Consumer, ConsumerRecord, OffsetReset, Rebalance, Start,
-};
+mod groups;
+
+use ottla::consumer::{Builder, Committed, Consumer, ConsumerRecord, OffsetReset, Start};
 use ottla::{Client, Compression, ErrorKind, Producer, Record, TopicPartition};
 use ottla_broker::{ApiKey, Cluster as Broker, Code};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -178,198 +176,6 @@ async fn commits_by_hand_are_found_again() {
     let error = consumer.commit_offsets(not_mine).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::State);
     assert_eq!(error.place().partition, Some(tp(9)));
-}
-
-/// A member that reads on its own task until it is told to close.
-struct Member {
-    stop: mpsc::Sender<()>,
-    task: JoinHandle<()>,
-}
-
-/// What members say: who, and the record or the change.
-#[derive(Debug)]
-enum Said {
-    Read(usize, TopicPartition, i64),
-    Change(usize, Rebalance),
-    Leaves(usize),
-}
-
-impl Member {
-    async fn join(builder: Builder, who: usize, says: mpsc::UnboundedSender<Said>) -> Self {
-        let tells = says.clone();
-        let mut consumer = builder
-            .on_rebalance(move |change| {
-                tells.send(Said::Change(who, change.clone())).unwrap();
-            })
-            .build()
-            .await
-            .unwrap();
-        let (stop, mut stopped) = mpsc::channel(1);
-        let task = tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    biased;
-                    _ = stopped.recv() => break,
-                    record = consumer.next() => {
-                        let record = record.unwrap().unwrap();
-                        let place = record.topic_partition().clone();
-                        says.send(Said::Read(who, place, record.offset)).unwrap();
-                    }
-                }
-            }
-            says.send(Said::Leaves(who)).unwrap();
-            consumer.close().await.unwrap();
-        });
-        Self { stop, task }
-    }
-
-    async fn leave(self) {
-        self.stop.send(()).await.unwrap();
-        self.task.await.unwrap();
-    }
-}
-
-/// Three members come and go while records are written; every record is read exactly once, and no
-/// member reads a partition that another one holds.
-async fn members_come_and_go(assignors: &[Assignor]) {
-    const PARTITIONS: i32 = 6;
-    let broker = broker(PARTITIONS).await;
-    let client = client(&broker).await;
-    let producer = client.producer().build().unwrap();
-    let (says, mut said) = mpsc::unbounded_channel();
-    let builder = || {
-        let config = Config {
-            assignors: assignors.to_vec(),
-            group: Some("g".into()),
-            auto_offset_reset: OffsetReset::Earliest,
-            ..Config::default()
-        };
-        client.consumer().unwrap().config(config).topics(["t"])
-    };
-    let mut members = Vec::new();
-    for who in 0..3 {
-        members.push(Member::join(builder(), who, says.clone()).await);
-        for round in 0..20 {
-            for partition in 0..PARTITIONS {
-                write(&producer, partition, [round]).await;
-            }
-            tokio::time::sleep(SECOND).await;
-        }
-    }
-    members.remove(0).leave().await;
-    for partition in 0..PARTITIONS {
-        write(&producer, partition, 0..20).await;
-    }
-    tokio::time::sleep(60 * SECOND).await;
-    for member in members {
-        member.leave().await;
-    }
-    drop(says);
-    let mut holders: BTreeMap<TopicPartition, usize> = BTreeMap::new();
-    let mut offsets: BTreeMap<TopicPartition, Vec<i64>> = BTreeMap::new();
-    let mut moved = 0;
-    while let Some(said) = said.recv().await {
-        match said {
-            Said::Read(who, partition, offset) => {
-                assert_eq!(
-                    holders.get(&partition),
-                    Some(&who),
-                    "{partition} is not {who}'s"
-                );
-                offsets.entry(partition).or_default().push(offset);
-            }
-            Said::Change(who, Rebalance::Assigned(partitions)) => {
-                for partition in partitions {
-                    let before = holders.insert(partition.clone(), who);
-                    assert_eq!(before, None, "{partition} has two holders");
-                }
-            }
-            Said::Change(who, Rebalance::Revoked(partitions)) => {
-                for partition in partitions {
-                    moved += 1;
-                    assert_eq!(holders.remove(&partition), Some(who));
-                }
-            }
-            Said::Change(who, lost) => panic!("{who} said {lost:?}"),
-            Said::Leaves(who) => holders.retain(|_, holder| *holder != who),
-        }
-    }
-    assert!(moved > 0);
-    for partition in 0..PARTITIONS {
-        assert_eq!(
-            offsets[&tp(partition)],
-            (0..80).collect::<Vec<_>>(),
-            "{partition}"
-        );
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn cooperative_members_share_out_without_reading_anything_twice() {
-    members_come_and_go(&[Assignor::CooperativeSticky]).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn eager_members_share_out_without_reading_anything_twice() {
-    members_come_and_go(&[Assignor::Range, Assignor::RoundRobin]).await;
-}
-
-/// Two consumers of one client must not wait for each other on one connection.
-#[tokio::test(start_paused = true)]
-async fn a_rebalance_of_two_consumers_of_one_client_takes_seconds_not_minutes() {
-    let broker = broker(2).await;
-    let client = client(&broker).await;
-    let builder = || earliest(&client).group("g").topics(["t"]);
-    let mut first = builder().build().await.unwrap();
-    while first.assignment().len() < 2 {
-        first.poll(1, SECOND).await.unwrap();
-    }
-    let began = Instant::now();
-    let mut second = builder().build().await.unwrap();
-    while first.assignment().len() != 1 || second.assignment().len() != 1 {
-        first.poll(1, SECOND).await.unwrap();
-        second.poll(1, SECOND).await.unwrap();
-        assert!(
-            began.elapsed() < 30 * SECOND,
-            "the members wait for each other"
-        );
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_user_who_does_not_come_back_loses_the_partitions_to_another() {
-    let broker = broker(1).await;
-    let client = client(&broker).await;
-    let producer = client.producer().build().unwrap();
-    write(&producer, 0, 0..10).await;
-    let (says, mut said) = mpsc::unbounded_channel();
-    let builder = || {
-        let config = Config {
-            max_poll_interval: 20 * SECOND,
-            ..Config::default()
-        };
-        let builder = client.consumer().unwrap().config(config);
-        builder
-            .group("g")
-            .topics(["t"])
-            .auto_offset_reset(OffsetReset::Earliest)
-    };
-    let slow = builder().on_rebalance(move |change| says.send(change.clone()).unwrap());
-    let mut slow = slow.build().await.unwrap();
-    assert_eq!(take(&mut slow, 2).await, [0, 1]);
-    let mut quick = builder().build().await.unwrap();
-    let taken_over = take(&mut quick, 9).await;
-    assert_eq!(
-        taken_over,
-        (1..10).collect::<Vec<_>>(),
-        "record 0 was done with, 1 was not"
-    );
-    assert_eq!(said.recv().await, Some(Rebalance::Assigned(vec![tp(0)])));
-    quick.close().await.unwrap();
-    write(&producer, 0, [10]).await;
-    assert_eq!(take(&mut slow, 1).await, [10], "the slow one comes back");
-    assert_eq!(said.recv().await, Some(Rebalance::Lost(vec![tp(0)])));
-    assert_eq!(said.recv().await, Some(Rebalance::Assigned(vec![tp(0)])));
 }
 
 #[tokio::test(start_paused = true)]
@@ -615,4 +421,19 @@ async fn a_partition_that_is_added_is_shared_out_and_read() {
     write(&producer, 2, [5]).await;
     assert_eq!(take(&mut consumer, 1).await, [5]);
     assert_eq!(consumer.assignment().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_closed_ends_its_consumers() {
+    let broker = broker(1).await;
+    let client = client(&broker).await;
+    let starts = [(tp(0), Start::Policy)];
+    let mut consumer = earliest(&client).assign(starts).build().await.unwrap();
+    assert!(consumer.poll(1, SECOND).await.unwrap().is_empty());
+    client.cluster().close().await;
+    let told = timeout(PATIENCE, consumer.next()).await.unwrap();
+    assert_eq!(told.unwrap().unwrap_err().kind(), &ErrorKind::Closed);
+    assert!(consumer.next().await.is_none());
+    let error = consumer.poll(1, SECOND).await.unwrap_err();
+    assert!(error.is_fatal(), "{error}");
 }

@@ -1,7 +1,7 @@
 //! Talking to the group's coordinator about offsets.
 
 use ottla_proto::group::{CommitVerdict, Committed, Identity, commit_verdict};
-use ottla_proto::{BrokerId, Code, Error, ErrorKind, Result, TopicPartition};
+use ottla_proto::{BrokerId, Code, Error, Result, TopicPartition};
 use ottla_wire::retry::Backoff;
 use ottla_wire::{Class, Cluster, Connection, CoordinatorKind, api};
 use parking_lot::Mutex;
@@ -185,7 +185,7 @@ impl Office {
                     _ => ControlFlow::Break(Err(error)),
                 }
             }
-            Err(error) if matches!(error.kind(), ErrorKind::Connection | ErrorKind::Timeout) => {
+            Err(error) if error.is_retriable() => {
                 self.forget();
                 ControlFlow::Continue(error)
             }

@@ -26,6 +26,9 @@ pub(crate) const COMMANDS_MAX: usize = 16;
 /// Commits that wait their turn; beyond it no command is taken.
 const COMMITS_MAX: usize = 16;
 
+/// Requests under way. Filled by look-ups whose asker went away; beyond it no command is taken.
+const WORK_MAX: usize = 64;
+
 /// What the user asks for.
 pub(crate) enum Command {
     Commit {
@@ -144,7 +147,8 @@ impl Driver {
                 return self.end();
             }
             let wake_at = self.wake_at();
-            let takes_commands = self.commits.len() < COMMITS_MAX && self.is_open();
+            let takes_commands =
+                self.is_open() && self.commits.len() < COMMITS_MAX && self.work.len() < WORK_MAX;
             tokio::select! {
                 biased;
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.take_in(done),

@@ -7,7 +7,7 @@ use ottla_proto::fetch::{
     Aborted, Event, FetchRequest, FetchedPartition, Found, Isolation, OffsetsRequest, Point,
     Ticket, Transmit,
 };
-use ottla_proto::{BrokerId, Error, Result, TopicPartition};
+use ottla_proto::{BrokerId, Error, ErrorKind, Result, TopicPartition};
 use ottla_wire::{Class, api};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -103,11 +103,11 @@ fn take_in(shared: &Shared, done: Done) {
     let mut fetcher = shared.fetcher.lock();
     match done.answer {
         Answer::Fetched(answer) => {
-            note(done.broker, "Fetch", answer.as_ref().err());
+            note(shared, done.broker, "Fetch", answer.as_ref().err());
             fetcher.handle_fetch(now, done.broker, done.ticket, answer);
         }
         Answer::Found(answer) => {
-            note(done.broker, "ListOffsets", answer.as_ref().err());
+            note(shared, done.broker, "ListOffsets", answer.as_ref().err());
             fetcher.handle_offsets(now, done.broker, done.ticket, answer);
         }
     }
@@ -121,9 +121,20 @@ fn take_in(shared: &Shared, done: Done) {
     }
 }
 
-fn note(broker: BrokerId, api: &str, error: Option<&Error>) {
-    if let Some(error) = error {
-        tracing::debug!(%broker, api, %error, "a request failed and is tried again");
+/// A failed request is tried again. The user hears of it only where that alone will hardly help.
+fn note(shared: &Shared, broker: BrokerId, api: &str, error: Option<&Error>) {
+    let Some(error) = error else { return };
+    tracing::debug!(%broker, api, %error, "a request failed and is tried again");
+    match error.kind() {
+        ErrorKind::Closed => shared.tell(|desk| {
+            if !std::mem::replace(&mut desk.ended, true) {
+                desk.errors.push_back(error.clone());
+            }
+        }),
+        ErrorKind::Protocol | ErrorKind::UnsupportedVersion | ErrorKind::Config => {
+            shared.tell_error(error.clone());
+        }
+        _ => {}
     }
 }
 

@@ -135,7 +135,7 @@ impl PartitionState {
             },
         };
         match self.phase {
-            Phase::AwaitingRecords(offset) => self.progress.place(offset),
+            Phase::AwaitingRecords(offset) => self.progress.place(offset, self.last_fetched_epoch),
             _ => self.progress.unplace(),
         }
     }

@@ -66,8 +66,11 @@ impl Progress {
         self.handled.store(position, Ordering::Release);
     }
 
-    /// Moves both to `offset`: nothing below it was, or will be, handed out.
-    pub(super) fn place(&self, offset: i64) {
+    /// Moves both to `offset`: nothing below it was, or will be, handed out. The epoch goes with it:
+    /// one that is older than the offset's would make the next reader of a commit believe that the
+    /// log was truncated.
+    pub(super) fn place(&self, offset: i64, leader_epoch: Option<i32>) {
+        self.enter_batch(leader_epoch.unwrap_or(-1));
         self.position.store(offset, Ordering::Release);
         self.handled.store(offset, Ordering::Release);
     }
@@ -79,11 +82,10 @@ impl Progress {
     }
 
     pub(super) fn unplace(&self) {
-        self.place(UNKNOWN);
+        self.place(UNKNOWN, None);
     }
 
-    /// Called before positions within the batch are: an epoch older than the position's would make
-    /// the next reader believe that the log was truncated.
+    /// Called before the positions within the batch are set, so that the epoch is never the older.
     pub(super) fn enter_batch(&self, leader_epoch: i32) {
         self.leader_epoch.store(leader_epoch, Ordering::Release);
     }

@@ -31,7 +31,7 @@ fn cursor(records: Vec<u8>, from: i64) -> Cursor {
 
 fn cursor_with(records: Vec<u8>, from: i64, aborted: Vec<Aborted>, config: &FetchConfig) -> Cursor {
     let progress = Arc::new(Progress::new(TopicPartition::new("t", 0)));
-    progress.place(from);
+    progress.place(from, None);
     let end = scan(&records, from).next_offset;
     Cursor::new(progress, 0, records.into(), (from, end), aborted, config)
 }

@@ -265,7 +265,7 @@ impl Fetcher {
             (FetchVerdict::Take, Some(offset)) => {
                 state.recovered();
                 state.phase = Phase::AwaitingRecords(offset);
-                state.progress.place(offset);
+                state.progress.place(offset, answer.leader_epoch);
             }
             // No record is that young: whatever comes next is.
             (FetchVerdict::Take, None) if matches!(point, super::Point::At(_)) => {

@@ -306,6 +306,12 @@ fn a_seek_forgets_what_was_asked_and_fetched_before() {
     assert!(!run.fetcher.has_ready(), "an answer to an older question");
     assert_eq!(run.asks(), Some(vec![(0, 50)]));
     assert!(!run.fetcher.seek(&tp(9), Start::Offset(0, None)));
+    let progress = run.fetcher.progress(&tp(0)).unwrap();
+    assert_eq!(
+        progress.leader_epoch(),
+        None,
+        "the epoch of what was read before the seek"
+    );
 }
 
 /// Bug class 18: a paused partition's records, fetched before or after, wait.

@@ -43,6 +43,12 @@ fn refusal(code: Code) -> Refusal {
     }
 }
 
+/// Whether asking again is of no use. An answer that made no sense may be an accident; a refusal
+/// can also come from looking for the coordinator.
+fn is_final(error: &Error) -> bool {
+    !error.is_retriable() && error.kind() != &ErrorKind::Protocol
+}
+
 impl Membership {
     /// Takes in the answer to a [`Transmit::Join`].
     pub fn handle_join(&mut self, now: Instant, ticket: Ticket, outcome: Outcome<JoinAnswer>) {
@@ -195,7 +201,7 @@ impl Membership {
             }
             Outcome::Refused { code, .. } => self.heart_refused(now, code),
             Outcome::Failed(error) => {
-                if error.kind() == &ErrorKind::UnsupportedVersion {
+                if is_final(&error) {
                     self.fail(error);
                 } else {
                     self.beat_again_soon(now);
@@ -284,12 +290,7 @@ impl Membership {
     }
 
     fn unanswered(&mut self, now: Instant, error: Error) {
-        let final_kinds = [
-            ErrorKind::UnsupportedVersion,
-            ErrorKind::Config,
-            ErrorKind::Closed,
-        ];
-        if final_kinds.contains(error.kind()) {
+        if is_final(&error) {
             self.fail(error);
             return;
         }

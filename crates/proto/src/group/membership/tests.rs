@@ -433,3 +433,24 @@ fn a_silent_coordinator_is_given_up_after_the_session() {
     let _again = life.heartbeat();
     assert_eq!(life.member.owned().count(), 1);
 }
+
+#[test]
+fn a_group_that_may_not_be_joined_fails_and_a_lost_connection_does_not() {
+    let refused = Error::broker(
+        Code::GROUP_AUTHORIZATION_FAILED,
+        "FindCoordinator of group g",
+    );
+    let lost = Error::new(ErrorKind::Connection, "gone");
+    for (error, fails) in [(refused, true), (lost, false)] {
+        let mut life = Life::subscribed(config(EAGER));
+        let (ticket, _) = life.join_request();
+        life.member
+            .handle_join(life.now, ticket, Outcome::Failed(error));
+        let failed = life
+            .events()
+            .iter()
+            .any(|event| event.starts_with("failed"));
+        assert_eq!(failed, fails);
+        assert_eq!(life.member.poll_timeout().is_none(), fails);
+    }
+}
