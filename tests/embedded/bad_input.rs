@@ -8,7 +8,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 async fn cluster() -> Cluster {
-    Cluster::builder().in_memory().topic("orders", 1).start().await.unwrap()
+    Cluster::builder()
+        .in_memory()
+        .topic("orders", 1)
+        .start()
+        .await
+        .unwrap()
 }
 
 fn short(bootstrap: &str) -> ottla::ClientBuilder {
@@ -21,13 +26,20 @@ fn short(bootstrap: &str) -> ottla::ClientBuilder {
 #[tokio::test]
 async fn unreachable_brokers_are_each_named() {
     // Bound and dropped: nobody listens there.
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let addresses = format!("{free},127.0.0.1:1");
     let begin = tokio::time::Instant::now();
     let error = short(&addresses).connect().await.unwrap_err();
     assert!(begin.elapsed() < Duration::from_secs(3));
     let text = error.to_string();
-    assert!(text.contains(&free.to_string()) && text.contains("127.0.0.1:1"), "{text}");
+    assert!(
+        text.contains(&free.to_string()) && text.contains("127.0.0.1:1"),
+        "{text}"
+    );
     assert_eq!(error.kind(), &ErrorKind::Connection, "{text}");
 }
 
@@ -47,7 +59,10 @@ async fn a_port_that_is_not_kafka_is_said_to_be_none() {
     let begin = tokio::time::Instant::now();
     let text = short(&address).connect().await.unwrap_err().to_string();
     assert!(begin.elapsed() < Duration::from_secs(3));
-    assert!(text.contains("does not speak Kafka") && text.contains(&address), "{text}");
+    assert!(
+        text.contains("does not speak Kafka") && text.contains(&address),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -64,9 +79,17 @@ async fn a_port_that_never_answers_times_out() {
 async fn an_unknown_topic_is_named_after_max_block() {
     let cluster = cluster().await;
     let client = client(&cluster).connect().await.unwrap();
-    let producer = client.producer().property("max.block.ms", "2000").unwrap().build().unwrap();
+    let producer = client
+        .producer()
+        .property("max.block.ms", "2000")
+        .unwrap()
+        .build()
+        .unwrap();
     let begin = tokio::time::Instant::now();
-    let error = producer.send(Record::to("no-such-topic").value("v")).await.unwrap_err();
+    let error = producer
+        .send(Record::to("no-such-topic").value("v"))
+        .await
+        .unwrap_err();
     assert!(begin.elapsed() < Duration::from_secs(3));
     assert_eq!(error.kind(), &ErrorKind::UnknownTopicOrPartition);
     assert!(error.to_string().contains("no-such-topic"), "{error}");
@@ -78,7 +101,10 @@ async fn an_oversize_record_is_refused_with_the_limit_it_broke() {
     let client = client(&cluster).connect().await.unwrap();
     let producer = client.producer().build().unwrap();
     let value = vec![0u8; (1 << 20) + 1];
-    let error = producer.send(Record::to("orders").value(&value)).await.unwrap_err();
+    let error = producer
+        .send(Record::to("orders").value(&value))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::RecordTooLarge);
     assert_eq!(error.write_outcome(), Some(WriteOutcome::NotWritten));
     assert!(error.to_string().contains("max.request.size"), "{error}");
@@ -87,10 +113,17 @@ async fn an_oversize_record_is_refused_with_the_limit_it_broke() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_over_the_topics_limit_says_so_and_is_not_written() {
     let builder = Cluster::builder().in_memory().topic("orders", 1);
-    let cluster = builder.topic_setting("max.message.bytes", "1000").start().await.unwrap();
+    let cluster = builder
+        .topic_setting("max.message.bytes", "1000")
+        .start()
+        .await
+        .unwrap();
     let client = client(&cluster).connect().await.unwrap();
     let producer = client.producer().build().unwrap();
-    let error = producer.send(Record::to("orders").value(&[0u8; 2_000])).await.unwrap_err();
+    let error = producer
+        .send(Record::to("orders").value(&[0u8; 2_000]))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::RecordTooLarge);
     assert_eq!(error.write_outcome(), Some(WriteOutcome::NotWritten));
     assert!(error.to_string().contains("orders-0"), "{error}");
@@ -101,9 +134,17 @@ async fn a_full_buffer_waits_then_fails_and_gives_a_record_back_that_would_not_w
     let cluster = cluster().await;
     let client = client(&cluster).connect().await.unwrap();
     let builder = client.producer().buffer_bytes(65_536);
-    let producer = builder.property("max.block.ms", "1000").unwrap().build().unwrap();
+    let producer = builder
+        .property("max.block.ms", "1000")
+        .unwrap()
+        .build()
+        .unwrap();
     producer.prepare("orders").await.unwrap();
-    cluster.faults().on(ApiKey::Produce).always().delay(Duration::from_secs(20));
+    cluster
+        .faults()
+        .on(ApiKey::Produce)
+        .always()
+        .delay(Duration::from_secs(20));
     let value = vec![7u8; 10_000];
     let full = loop {
         match producer.try_enqueue(Record::to("orders").value(&value)) {
@@ -117,12 +158,18 @@ async fn a_full_buffer_waits_then_fails_and_gives_a_record_back_that_would_not_w
     assert_eq!(full.kind(), &ErrorKind::BufferFull);
     assert!(full.to_string().contains("buffer.memory"), "{full}");
     let begin = tokio::time::Instant::now();
-    let error = producer.enqueue(Record::to("orders").value(&value)).await.unwrap_err();
+    let error = producer
+        .enqueue(Record::to("orders").value(&value))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::BufferFull);
     assert_eq!(begin.elapsed().as_secs(), 1, "it waits max.block.ms");
     cluster.faults().clear();
     producer.flush().await.unwrap();
-    producer.send(Record::to("orders").value(&value)).await.unwrap();
+    producer
+        .send(Record::to("orders").value(&value))
+        .await
+        .unwrap();
     assert_eq!(producer.metrics().records_not_written, 0);
 }
 
@@ -131,10 +178,16 @@ async fn a_disconnect_in_the_middle_of_an_answer_repeats_nothing() {
     let cluster = cluster().await;
     let client = client(&cluster).connect().await.unwrap();
     let producer = client.producer().build().unwrap();
-    producer.send(Record::to("orders").value("first")).await.unwrap();
+    producer
+        .send(Record::to("orders").value("first"))
+        .await
+        .unwrap();
     for cut in [0, 3, 4, 9, 20] {
         let fault = cluster.faults().on(ApiKey::Produce).cut_answer(cut);
-        producer.send(Record::to("orders").value("again")).await.unwrap();
+        producer
+            .send(Record::to("orders").value("again"))
+            .await
+            .unwrap();
         assert_eq!(fault.fired(), 1);
     }
     assert_eq!(cluster.log("orders", 0).len(), 6);
@@ -144,12 +197,26 @@ async fn a_disconnect_in_the_middle_of_an_answer_repeats_nothing() {
 async fn a_cluster_that_stays_away_ends_records_with_a_timeout_that_names_the_partition() {
     let cluster = cluster().await;
     let client = client(&cluster).connect().await.unwrap();
-    let producer = client.producer().delivery_timeout(Duration::from_secs(5)).build().unwrap();
-    producer.send(Record::to("orders").value("v")).await.unwrap();
+    let producer = client
+        .producer()
+        .delivery_timeout(Duration::from_secs(5))
+        .build()
+        .unwrap();
+    producer
+        .send(Record::to("orders").value("v"))
+        .await
+        .unwrap();
     cluster.stop_node(0).await.unwrap();
     let begin = tokio::time::Instant::now();
-    let error = producer.send(Record::to("orders").value("v")).await.unwrap_err();
+    let error = producer
+        .send(Record::to("orders").value("v"))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Timeout);
-    assert!((5..7).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    assert!(
+        (5..7).contains(&begin.elapsed().as_secs()),
+        "{:?}",
+        begin.elapsed()
+    );
     assert!(error.to_string().contains("orders-0"), "{error}");
 }

@@ -17,21 +17,40 @@ async fn a_record_arrives_with_every_byte_and_every_header() {
     let client = client(&cluster).connect().await.unwrap();
     let producer = client.producer().build().unwrap();
     let headers = [
-        Header { key: "trace", value: Some(b"\x00\xff") },
-        Header { key: "trace", value: None },
-        Header { key: "", value: Some(b"") },
+        Header {
+            key: "trace",
+            value: Some(b"\x00\xff"),
+        },
+        Header {
+            key: "trace",
+            value: None,
+        },
+        Header {
+            key: "",
+            value: Some(b""),
+        },
     ];
-    let record = Record::to("orders").key("k\u{e9}").value(b"\x00\x01").headers(&headers);
+    let record = Record::to("orders")
+        .key("k\u{e9}")
+        .value(b"\x00\x01")
+        .headers(&headers);
     let metadata = producer.send(record.timestamp(1_234)).await.unwrap();
     assert_eq!((metadata.offset, metadata.timestamp), (Some(0), 1_234));
     let log = cluster.log("orders", metadata.partition);
     assert_eq!(log[0].key.as_deref(), Some("k\u{e9}".as_bytes()));
     assert_eq!(log[0].value.as_deref(), Some(&b"\x00\x01"[..]));
     assert_eq!(log[0].timestamp, 1_234);
-    let read: Vec<_> = log[0].headers.iter().map(|(k, v)| (k.as_str(), v.as_deref())).collect();
+    let read: Vec<_> = log[0]
+        .headers
+        .iter()
+        .map(|(k, v)| (k.as_str(), v.as_deref()))
+        .collect();
     let sent: Vec<_> = headers.iter().map(|h| (h.key, h.value)).collect();
     assert_eq!(read, sent);
-    let tombstone = producer.send(Record::to("orders").key("gone").partition(1)).await.unwrap();
+    let tombstone = producer
+        .send(Record::to("orders").key("gone").partition(1))
+        .await
+        .unwrap();
     let last = cluster.log("orders", 1).pop().unwrap();
     assert_eq!((last.value, Some(last.offset)), (None, tombstone.offset));
     producer.close().await.unwrap();
@@ -45,7 +64,12 @@ async fn a_key_goes_where_the_java_client_sends_it_and_keeps_its_order() {
     for number in 0..500u32 {
         let key = format!("key-{}", number % 11);
         let record = Record::to("orders").key(&key);
-        drop(producer.enqueue(record.value(&number.to_be_bytes())).await.unwrap());
+        drop(
+            producer
+                .enqueue(record.value(&number.to_be_bytes()))
+                .await
+                .unwrap(),
+        );
     }
     producer.flush().await.unwrap();
     let mut seen = 0;
@@ -55,7 +79,10 @@ async fn a_key_goes_where_the_java_client_sends_it_and_keeps_its_order() {
             let key = record.key.unwrap();
             assert_eq!(java_partition(&key, 7), partition);
             let number = u32::from_be_bytes(record.value.unwrap().try_into().unwrap());
-            assert!(last.insert(key, number).is_none_or(|before| before < number));
+            assert!(
+                last.insert(key, number)
+                    .is_none_or(|before| before < number)
+            );
             seen += 1;
         }
     }
@@ -79,7 +106,12 @@ async fn every_compression_is_read_back_by_the_broker() {
         let deliveries: Vec<_> = {
             let mut all = Vec::new();
             for _ in 0..50 {
-                all.push(producer.enqueue(Record::to("orders").value(&value)).await.unwrap());
+                all.push(
+                    producer
+                        .enqueue(Record::to("orders").value(&value))
+                        .await
+                        .unwrap(),
+                );
             }
             all
         };
@@ -87,12 +119,19 @@ async fn every_compression_is_read_back_by_the_broker() {
             delivery.await.unwrap();
         }
         let sent = producer.metrics().bytes_sent;
-        assert_eq!(sent < 20_000, codec != Compression::None, "{codec:?} sent {sent} bytes");
+        assert_eq!(
+            sent < 20_000,
+            codec != Compression::None,
+            "{codec:?} sent {sent} bytes"
+        );
         producer.close().await.unwrap();
     }
     let log = cluster.log("orders", 0);
     assert_eq!(log.len(), 250);
-    assert!(log.iter().all(|record| record.value.as_deref() == Some(value.as_bytes())));
+    assert!(
+        log.iter()
+            .all(|record| record.value.as_deref() == Some(value.as_bytes()))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,8 +139,16 @@ async fn acks_one_and_none_deliver_too() {
     let cluster = cluster("orders", 1).await;
     let client = client(&cluster).connect().await.unwrap();
     for (acks, offset) in [(Acks::Leader, Some(0)), (Acks::None, None)] {
-        let producer = client.producer().acks(acks).idempotence(false).build().unwrap();
-        let metadata = producer.send(Record::to("orders").value("v")).await.unwrap();
+        let producer = client
+            .producer()
+            .acks(acks)
+            .idempotence(false)
+            .build()
+            .unwrap();
+        let metadata = producer
+            .send(Record::to("orders").value("v"))
+            .await
+            .unwrap();
         assert_eq!(metadata.offset, offset, "{acks:?}");
         producer.close().await.unwrap();
     }
@@ -114,7 +161,11 @@ async fn acks_one_and_none_deliver_too() {
 async fn a_flush_ends_after_every_record_before_it() {
     let cluster = cluster("orders", 12).await;
     let client = client(&cluster).connect().await.unwrap();
-    let producer = client.producer().linger(Duration::from_secs(60)).build().unwrap();
+    let producer = client
+        .producer()
+        .linger(Duration::from_secs(60))
+        .build()
+        .unwrap();
     let mut deliveries = Vec::new();
     for number in 0..100 {
         let record = Record::to("orders").partition(number % 12).value("v");
@@ -122,8 +173,15 @@ async fn a_flush_ends_after_every_record_before_it() {
     }
     let begin = tokio::time::Instant::now();
     producer.flush().await.unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(1), "a flush does not linger");
-    assert!(deliveries.iter().all(|delivery| matches!(delivery.outcome(), Some(Ok(_)))));
+    assert!(
+        begin.elapsed() < Duration::from_secs(1),
+        "a flush does not linger"
+    );
+    assert!(
+        deliveries
+            .iter()
+            .all(|delivery| matches!(delivery.outcome(), Some(Ok(_))))
+    );
     producer.close().await.unwrap();
 }
 
@@ -133,10 +191,19 @@ async fn a_closed_producer_takes_nothing_and_its_clones_neither() {
     let client = client(&cluster).connect().await.unwrap();
     let producer = client.producer().build().unwrap();
     let other = producer.clone();
-    let delivery = producer.enqueue(Record::to("orders").value("v")).await.unwrap();
+    let delivery = producer
+        .enqueue(Record::to("orders").value("v"))
+        .await
+        .unwrap();
     producer.close().await.unwrap();
-    assert!(matches!(delivery.outcome(), Some(Ok(_))), "close sends what is buffered");
-    let error = other.send(Record::to("orders").value("v")).await.unwrap_err();
+    assert!(
+        matches!(delivery.outcome(), Some(Ok(_))),
+        "close sends what is buffered"
+    );
+    let error = other
+        .send(Record::to("orders").value("v"))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Closed);
     assert_eq!(other.flush().await.unwrap_err().kind(), &ErrorKind::Closed);
 }
@@ -158,15 +225,26 @@ async fn leaders_that_move_and_nodes_that_stop_lose_and_repeat_nothing() {
         }
         let partition = i32::try_from(number % 6).unwrap();
         let record = Record::to("orders").partition(partition);
-        deliveries.push(producer.enqueue(record.value(&number.to_be_bytes())).await.unwrap());
+        deliveries.push(
+            producer
+                .enqueue(record.value(&number.to_be_bytes()))
+                .await
+                .unwrap(),
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     for delivery in deliveries {
         delivery.await.unwrap();
     }
     for partition in 0..6 {
-        let numbers: Vec<_> = cluster.log("orders", partition).into_iter().map(number).collect();
-        let sent: Vec<_> = (0..600).filter(|n| n % 6 == partition.unsigned_abs()).collect();
+        let numbers: Vec<_> = cluster
+            .log("orders", partition)
+            .into_iter()
+            .map(number)
+            .collect();
+        let sent: Vec<_> = (0..600)
+            .filter(|n| n % 6 == partition.unsigned_abs())
+            .collect();
         assert_eq!(numbers, sent, "partition {partition}");
     }
 }
@@ -185,12 +263,21 @@ async fn partitions_added_while_running_are_found_and_used() {
         .await
         .unwrap();
     let producer = client.producer().build().unwrap();
-    producer.send(Record::to("orders").value("v")).await.unwrap();
-    let absent = producer.send(Record::to("orders").partition(1).value("v")).await.unwrap_err();
+    producer
+        .send(Record::to("orders").value("v"))
+        .await
+        .unwrap();
+    let absent = producer
+        .send(Record::to("orders").partition(1).value("v"))
+        .await
+        .unwrap_err();
     assert_eq!(absent.kind(), &ErrorKind::UnknownTopicOrPartition);
     cluster.add_partitions("orders", 3).unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    producer.send(Record::to("orders").partition(2).value("v")).await.unwrap();
+    producer
+        .send(Record::to("orders").partition(2).value("v"))
+        .await
+        .unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,7 +285,10 @@ async fn a_producer_without_its_close_still_sends_what_it_holds() {
     let cluster = cluster("orders", 1).await;
     let client = client(&cluster).connect().await.unwrap();
     let producer = client.producer().build().unwrap();
-    let delivery = producer.enqueue(Record::to("orders").value("v")).await.unwrap();
+    let delivery = producer
+        .enqueue(Record::to("orders").value("v"))
+        .await
+        .unwrap();
     drop(producer);
     delivery.await.unwrap();
     assert_eq!(cluster.log("orders", 0).len(), 1);
@@ -209,16 +299,31 @@ async fn while_a_window_is_full_a_small_batch_grows_instead_of_queueing() {
     let cluster = cluster("orders", 1).await;
     let client = client(&cluster).connect().await.unwrap();
     let producer = client.producer().batch_bytes(1_000).build().unwrap();
-    producer.send(Record::to("orders").value("first")).await.unwrap();
-    cluster.faults().on(ApiKey::Produce).always().delay(Duration::from_millis(50));
+    producer
+        .send(Record::to("orders").value("first"))
+        .await
+        .unwrap();
+    cluster
+        .faults()
+        .on(ApiKey::Produce)
+        .always()
+        .delay(Duration::from_millis(50));
     let before = producer.metrics().batches_sent;
     for _ in 0..10_000 {
-        drop(producer.enqueue(Record::to("orders").value(&[b'v'; 100])).await.unwrap());
+        drop(
+            producer
+                .enqueue(Record::to("orders").value(&[b'v'; 100]))
+                .await
+                .unwrap(),
+        );
         tokio::task::yield_now().await;
     }
     producer.flush().await.unwrap();
     let batches = producer.metrics().batches_sent - before;
-    assert!(batches < 100, "{batches} batches for what 1,000 of the small size would hold");
+    assert!(
+        batches < 100,
+        "{batches} batches for what 1,000 of the small size would hold"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,11 +331,23 @@ async fn a_broker_that_refuses_for_good_is_heard() {
     let cluster = cluster("orders", 1).await;
     let client = client(&cluster).connect().await.unwrap();
     let producer = client.producer().build().unwrap();
-    cluster.faults().on(ApiKey::Produce).error(Code::TOPIC_AUTHORIZATION_FAILED);
-    let error = producer.send(Record::to("orders").value("v")).await.unwrap_err();
+    cluster
+        .faults()
+        .on(ApiKey::Produce)
+        .error(Code::TOPIC_AUTHORIZATION_FAILED);
+    let error = producer
+        .send(Record::to("orders").value("v"))
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), Some(Code::TOPIC_AUTHORIZATION_FAILED));
     let text = error.to_string();
-    assert!(text.contains("orders-0") && text.contains("not written"), "{text}");
+    assert!(
+        text.contains("orders-0") && text.contains("not written"),
+        "{text}"
+    );
     assert_eq!(producer.metrics().records_not_written, 1);
-    producer.send(Record::to("orders").value("v")).await.unwrap();
+    producer
+        .send(Record::to("orders").value("v"))
+        .await
+        .unwrap();
 }

@@ -39,13 +39,28 @@ async fn fault(dice: &mut fastrand::Rng, cluster: &Cluster) {
 
 async fn run(seed: u64) {
     let mut dice = fastrand::Rng::with_seed(seed);
-    let builder = Cluster::builder().nodes(3).replication(3).in_memory().seed(seed);
-    let cluster = builder.topic("t", PARTITIONS).start_millis(0).start().await.unwrap();
+    let builder = Cluster::builder()
+        .nodes(3)
+        .replication(3)
+        .in_memory()
+        .seed(seed);
+    let cluster = builder
+        .topic("t", PARTITIONS)
+        .start_millis(0)
+        .start()
+        .await
+        .unwrap();
     let client = client(&cluster).connect().await.unwrap();
     // A distance, so that several batches are in flight when something happens.
     let distance = Duration::from_millis(dice.u64(0..60));
-    let _ = cluster.faults().on(ApiKey::Produce).always().delay(distance);
-    let builder = client.producer().linger(Duration::from_millis(dice.u64(0..20)));
+    let _ = cluster
+        .faults()
+        .on(ApiKey::Produce)
+        .always()
+        .delay(distance);
+    let builder = client
+        .producer()
+        .linger(Duration::from_millis(dice.u64(0..20)));
     let patience = Duration::from_secs([1, 10, 60][dice.usize(0..3)]);
     let producer = builder.delivery_timeout(patience).build().unwrap();
     let mut deliveries = Vec::new();
@@ -55,7 +70,10 @@ async fn run(seed: u64) {
         }
         let partition = dice.i32(0..PARTITIONS);
         let record = Record::to("t").partition(partition);
-        let delivery = producer.enqueue(record.value(&number.to_be_bytes())).await.unwrap();
+        let delivery = producer
+            .enqueue(record.value(&number.to_be_bytes()))
+            .await
+            .unwrap();
         deliveries.push((number, delivery));
         if dice.u8(0..3) > 0 {
             tokio::time::sleep(Duration::from_millis(dice.u64(0..30))).await;
@@ -70,7 +88,11 @@ async fn run(seed: u64) {
     check(seed, &cluster, &told);
     // A batch that expired in flight is held until its request is answered or times out.
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(producer.metrics().buffer_used_bytes, 0, "seed {seed}: memory is not back");
+    assert_eq!(
+        producer.metrics().buffer_used_bytes,
+        0,
+        "seed {seed}: memory is not back"
+    );
     producer.close().await.unwrap();
     cluster.shutdown().await;
 }
@@ -82,22 +104,39 @@ fn check(seed: u64, cluster: &Cluster, told: &Told) {
         let log: Vec<(u32, i64)> = cluster
             .log("t", partition)
             .into_iter()
-            .map(|r| (u32::from_be_bytes(r.value.unwrap().try_into().unwrap()), r.offset))
+            .map(|r| {
+                (
+                    u32::from_be_bytes(r.value.unwrap().try_into().unwrap()),
+                    r.offset,
+                )
+            })
             .collect();
         let ascending = log.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        assert!(ascending, "seed {seed}: repeated or out of order in {partition}: {log:?}");
+        assert!(
+            ascending,
+            "seed {seed}: repeated or out of order in {partition}: {log:?}"
+        );
         let there: BTreeMap<u32, i64> = log.into_iter().collect();
         for (number, (_, outcome)) in told.iter().filter(|(_, (own, _))| *own == partition) {
             let offset = there.get(number);
             match outcome {
                 Ok(metadata) => {
-                    assert!(offset.is_some(), "seed {seed}: {number} is acknowledged and lost");
+                    assert!(
+                        offset.is_some(),
+                        "seed {seed}: {number} is acknowledged and lost"
+                    );
                     let right = metadata.offset.is_none_or(|told| Some(&told) == offset);
-                    assert!(right, "seed {seed}: {number} lies at {offset:?}, not {metadata:?}");
+                    assert!(
+                        right,
+                        "seed {seed}: {number} lies at {offset:?}, not {metadata:?}"
+                    );
                 }
                 Err(error) => {
                     let unwritten = error.write_outcome() == Some(WriteOutcome::NotWritten);
-                    assert!(!(unwritten && offset.is_some()), "seed {seed}: {number}: {error}");
+                    assert!(
+                        !(unwritten && offset.is_some()),
+                        "seed {seed}: {number}: {error}"
+                    );
                 }
             }
         }
