@@ -1,6 +1,7 @@
 //! The consumer against the embedded cluster, in memory and under a paused clock.
 
 mod groups;
+mod weather;
 
 use ottla::consumer::{Builder, Committed, Consumer, ConsumerRecord, OffsetReset, Start};
 use ottla::{Client, Compression, ErrorKind, Producer, Record, TopicPartition};

@@ -134,7 +134,6 @@ impl Builder {
     /// Cancel safety: dropping the future leaves nothing behind.
     pub async fn build(self) -> Result<Consumer> {
         self.check()?;
-        self.find_partitions().await?;
         let Self {
             cluster,
             config,
@@ -142,6 +141,7 @@ impl Builder {
             partitions,
             listener,
         } = self;
+        find_partitions(&cluster, &partitions).await?;
         cluster.watch_topics(topics.iter().cloned());
         let group = config.group.clone();
         let office = group.map(|group| Arc::new(Office::new(cluster.clone(), group)));
@@ -194,20 +194,22 @@ impl Builder {
             None => Ok(()),
         }
     }
+}
 
-    async fn find_partitions(&self) -> Result<()> {
-        let deadline = Instant::now() + self.cluster.settings().api_timeout;
-        for (partition, _) in &self.partitions {
-            let topic = self.cluster.topic(&partition.topic, deadline).await?;
-            if topic.partition(partition.partition).is_none() {
-                let count = topic.partitions.len();
-                let message = format!("there is no such partition, the topic has {count},");
-                let error = Error::new(ErrorKind::UnknownTopicOrPartition, message);
-                return Err(error.at_partition(partition.clone()));
-            }
+/// Waits until the partitions are known. It borrows no builder, whose listener could not be shared
+/// between threads while it waits.
+async fn find_partitions(cluster: &Cluster, partitions: &[(TopicPartition, Start)]) -> Result<()> {
+    let deadline = Instant::now() + cluster.settings().api_timeout;
+    for (partition, _) in partitions {
+        let topic = cluster.topic(&partition.topic, deadline).await?;
+        if topic.partition(partition.partition).is_none() {
+            let count = topic.partitions.len();
+            let message = format!("there is no such partition, the topic has {count},");
+            let error = Error::new(ErrorKind::UnknownTopicOrPartition, message);
+            return Err(error.at_partition(partition.clone()));
         }
-        Ok(())
     }
+    Ok(())
 }
 
 fn membership(shared: &Shared, topics: &[Arc<str>]) -> Membership {
