@@ -123,6 +123,15 @@ async fn a_closed_member_commits_what_it_read_and_the_next_one_goes_on_there() {
     );
     let mut second = group().build().await.unwrap();
     assert_eq!(take(&mut second, 6).await, [4, 5, 6, 7, 8, 9]);
+    // So does one that is no member, and it commits for the group all the same.
+    let starts = || [(tp(0), Start::Awaited)];
+    let alone = earliest(&client).group("g2").assign(starts());
+    let mut alone = alone.build().await.unwrap();
+    assert_eq!(take(&mut alone, 2).await, [0, 1]);
+    alone.close().await.unwrap();
+    assert_eq!(broker.committed("g2", "t", 0), Some(2));
+    let again = earliest(&client).group("g2").assign(starts());
+    assert_eq!(take(&mut again.build().await.unwrap(), 1).await, [2]);
 }
 
 #[tokio::test(start_paused = true)]

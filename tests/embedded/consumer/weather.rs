@@ -133,6 +133,7 @@ async fn run(seed: u64) {
     let (says, mut said) = mpsc::channel(100_000);
     let (stop, stopped) = watch::channel(false);
     let mut members = JoinSet::new();
+    let mut deliveries = Vec::new();
     for number in 0..RECORDS {
         if number % 50 == 0 {
             let builder = builder(&client, assignor, &mut dice);
@@ -149,14 +150,14 @@ async fn run(seed: u64) {
             fault(&mut dice, &broker).await;
         }
         let record = Record::to("t").partition(dice.i32(0..PARTITIONS));
-        let _ = producer
-            .enqueue(record.value(&number.to_be_bytes()))
-            .await
-            .unwrap();
+        let delivery = producer.enqueue(record.value(&number.to_be_bytes())).await;
+        deliveries.push(delivery.unwrap());
         tokio::time::sleep(Duration::from_millis(dice.u64(0..3_000))).await;
     }
-    producer.flush().await.unwrap();
     broker.faults().clear();
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
     tokio::time::sleep(400 * SECOND).await;
     stop.send_replace(true);
     while let Some(member) = members.join_next().await {
