@@ -82,7 +82,7 @@ print("kafka-python", kafka.__version__, "confluent-kafka", confluent_kafka.__ve
 # Three brokers of this version, named to the tests by the environment.
 start_kafka() { # VERSION
   export OTTLA_KAFKA_DIR=$work/kafka-$1 OTTLA_KAFKA_SCRIPT=$KAFKA_SCRIPT
-  "$KAFKA_SCRIPT" start --version "$1"
+  "$KAFKA_SCRIPT" start --version "$1" --port free
   OTTLA_KAFKA=$("$KAFKA_SCRIPT" bootstrap)
   export OTTLA_KAFKA
 }
