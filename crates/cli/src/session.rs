@@ -1,0 +1,108 @@
+//! From the command line to a client.
+
+use crate::arguments::Connect;
+use crate::failure::Result;
+use ottla::{Client, Properties};
+use tracing_subscriber::EnvFilter;
+
+/// Where a cluster is looked for when nobody says.
+const DEFAULT_BROKERS: &str = "localhost:9092";
+
+/// The properties as given: the environment's are outdone by the file's, those by `-X`, and those
+/// by `-b`.
+pub(crate) fn properties(
+    connect: &Connect,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Properties> {
+    let mut properties = Properties::new();
+    properties.set("bootstrap.servers", DEFAULT_BROKERS)?;
+    properties.merge(Properties::from_env("KAFKA_", environment)?);
+    if let Some(file) = &connect.properties_file {
+        properties.merge(Properties::load(file)?);
+    }
+    for (name, value) in &connect.properties {
+        properties.set(name, value)?;
+    }
+    if let Some(brokers) = &connect.brokers {
+        properties.set("bootstrap.servers", brokers)?;
+    }
+    Ok(properties)
+}
+
+/// Connects as the command line says, with `own` properties of the command on top.
+pub(crate) async fn connect(connect: &Connect, own: &[(&str, &str)]) -> Result<Client> {
+    log(connect);
+    let mut properties = properties(connect, environment())?;
+    for (name, value) in own {
+        properties.set(name, *value)?;
+    }
+    Ok(Client::from_properties(properties).connect().await?)
+}
+
+fn environment() -> impl Iterator<Item = (String, String)> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text)
+}
+
+/// Writes the log to standard error: warnings, or what `-v` or `OTTLA_LOG` asks for.
+pub(crate) fn log(connect: &Connect) {
+    log_level(match (connect.quiet, connect.verbose) {
+        (true, _) => "error",
+        (false, verbose) => level(verbose),
+    });
+}
+
+/// The level that so many `-v` ask for.
+pub(crate) fn level(verbose: u8) -> &'static str {
+    match verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    }
+}
+
+/// Writes the log to standard error, as `OTTLA_LOG` says, else as `default` does.
+pub(crate) fn log_level(default: &str) {
+    let filter = EnvFilter::try_from_env("OTTLA_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    // Only the first call in a process counts.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn brokers(connect: &Connect, environment: &[(&str, &str)]) -> String {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let properties = properties(connect, environment.iter().map(owned)).unwrap();
+        properties.get("bootstrap.servers").unwrap().to_owned()
+    }
+
+    #[test]
+    fn the_nearer_the_word_the_more_it_counts() {
+        let environment = [("KAFKA_BOOTSTRAP_SERVERS", "from-env:1")];
+        let mut connect = Connect::default();
+        assert_eq!(brokers(&connect, &[]), DEFAULT_BROKERS);
+        assert_eq!(brokers(&connect, &environment), "from-env:1");
+        connect.properties = vec![("bootstrap.servers".into(), "from-x:1".into())];
+        assert_eq!(brokers(&connect, &environment), "from-x:1");
+        connect.brokers = Some("from-b:1".into());
+        assert_eq!(brokers(&connect, &environment), "from-b:1");
+    }
+
+    #[test]
+    fn a_property_that_nobody_knows_is_a_mistake() {
+        let connect = Connect {
+            properties: vec![("linger.sm".into(), "5".into())],
+            ..Connect::default()
+        };
+        let failure = properties(&connect, []).unwrap_err();
+        assert!(matches!(failure, crate::failure::Failure::Usage(_)));
+    }
+}
