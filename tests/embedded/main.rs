@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
 
 mod bad_input;
+mod consumer;
 mod producer;
 mod weather;

@@ -4,13 +4,7 @@
 //! would wait for each other: the second one's JoinGroup, which the first one's is waiting for,
 //! would not even be read.
 
-use ottla_wire::Class;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-/// Far above the numbers that producers count up from 0.
-const FIRST: u32 = 1 << 31;
-
-static NEXT: AtomicU32 = AtomicU32::new(FIRST);
+use ottla_wire::{Class, Cluster};
 
 /// The connection classes of one consumer.
 #[derive(Debug, Clone, Copy)]
@@ -22,12 +16,12 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
-    /// Lanes that no other consumer of the process has.
-    pub(crate) fn new() -> Self {
-        let number = NEXT.fetch_add(2, Ordering::Relaxed);
+    /// Lanes that no other consumer of the cluster has.
+    pub(crate) fn new(cluster: &Cluster) -> Self {
+        let number = cluster.lane();
         Self {
-            fetch: Class::ProduceApart(number),
-            group: Class::ProduceApart(number | 1),
+            fetch: Class::Fetch(number),
+            group: Class::Group(number),
         }
     }
 }

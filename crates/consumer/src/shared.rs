@@ -57,6 +57,14 @@ pub(crate) struct Shared {
     pub(crate) group: Notify,
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Nobody else uses them: they would stay open until they are idle long enough.
+        self.cluster.release(self.lanes.fetch);
+        self.cluster.release(self.lanes.group);
+    }
+}
+
 /// What the driver and the user hand each other.
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
@@ -91,9 +99,9 @@ impl Shared {
             seed: settings.seed,
         });
         Self {
+            lanes: Lanes::new(&cluster),
             cluster,
             config,
-            lanes: Lanes::new(),
             fetcher: Mutex::new(fetcher),
             desk: Mutex::new(Desk::default()),
             attention: AtomicBool::new(false),

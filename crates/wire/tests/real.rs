@@ -129,7 +129,7 @@ async fn records_go_in_and_come_out_in_every_version() {
         );
     }
     let end = tried.len() as i64;
-    let connection = leader(&cluster, &topic, Class::Fetch).await;
+    let connection = leader(&cluster, &topic, Class::Fetch(0)).await;
     for version in versions(&connection, ApiKey::Fetch, 4, 17) {
         let request = fetch_request(&topic);
         let frame = fetch::frame(version, connection.client_id(), &request).unwrap();
@@ -233,7 +233,10 @@ async fn a_group_forms_commits_and_ends() {
     let group: Arc<str> = fresh_name();
     let kind = CoordinatorKind::Group;
     let coordinator = cluster.coordinator(kind, &group, deadline()).await.unwrap();
-    let connection = cluster.connection(coordinator, Class::Group).await.unwrap();
+    let connection = cluster
+        .connection(coordinator, Class::Group(0))
+        .await
+        .unwrap();
     let (member_id, generation) = join(&connection, &group).await;
     let beat = heartbeat::Request {
         group: Arc::clone(&group),

@@ -7,7 +7,7 @@ use crate::topic::{BrokerId, TopicPartition};
 use bytes::Bytes;
 use std::time::Duration;
 
-/// A partition's place in the sender, given by [`Sender::add_partition`].
+/// A partition's place in the sender, given by [`Sender::add_partition`](super::Sender::add_partition).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PartitionIndex(pub u32);
 

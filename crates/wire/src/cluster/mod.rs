@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use pool::Pool;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -36,10 +37,12 @@ pub enum Class {
     Produce,
     /// Produce requests of a partition whose followers lag, so that it holds up nobody else.
     ProduceApart(u32),
-    /// Fetch requests.
-    Fetch,
-    /// A group's membership: a JoinGroup can hold the connection for minutes.
-    Group,
+    /// Fetch requests of one consumer, which wait at the broker. Its number is from
+    /// [`Cluster::lane`]: a second consumer's requests would wait behind the first one's.
+    Fetch(u32),
+    /// The membership of one consumer: a JoinGroup can hold the connection for minutes, and wait for
+    /// just the other consumer whose JoinGroup stands behind it.
+    Group(u32),
     /// Everything else.
     Control,
 }
@@ -54,6 +57,7 @@ pub enum CoordinatorKind {
 }
 
 struct Inner {
+    lanes: AtomicU32,
     settings: Settings,
     dial: Arc<dyn Dial>,
     view: ArcSwap<ClusterView>,
@@ -103,6 +107,7 @@ impl Cluster {
             ..view
         };
         let inner = Arc::new(Inner {
+            lanes: AtomicU32::new(0),
             pool: Pool::new(random.fork()),
             settings,
             dial,
@@ -229,6 +234,16 @@ impl Cluster {
     /// Cancel safety: the attempt goes on for the next caller.
     pub async fn connection(&self, broker: BrokerId, class: Class) -> Result<Connection> {
         pool::connection(self.inner(), broker, class).await
+    }
+
+    /// A number for connections of one's own: see [`Class::Fetch`]. No two callers get the same.
+    pub fn lane(&self) -> u32 {
+        self.inner().lanes.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Gives up the connections of a class; each closes when its last holder lets go.
+    pub fn release(&self, class: Class) {
+        self.inner().pool.release_class(class);
     }
 
     /// A connection to any broker, rather one that is open already.

@@ -59,6 +59,22 @@ impl Pool {
         drop(slots);
     }
 
+    /// Gives up the connections of a class; those in use elsewhere live on.
+    pub(super) fn release_class(&self, class: Class) {
+        let mut mine = Vec::new();
+        let mut state = self.0.lock();
+        state.slots.retain(|(_, of), slot| {
+            let keep = *of != class || matches!(slot, Slot::Dialling(_));
+            if !keep && let Slot::Open { connection, .. } = slot {
+                mine.push(connection.clone());
+            }
+            keep
+        });
+        // Dropped outside the lock.
+        drop(state);
+        drop(mine);
+    }
+
     /// Closes every connection.
     pub(super) fn close(&self) -> Vec<Connection> {
         let slots = std::mem::take(&mut self.0.lock().slots);

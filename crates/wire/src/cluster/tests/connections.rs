@@ -12,7 +12,10 @@ async fn many_callers_share_one_dial() {
     let connections = futures_util::future::join_all(calls).await;
     assert!(connections.iter().all(Result::is_ok));
     assert_eq!(net.dials()[before..], ["b2:2"]);
-    cluster.connection(BrokerId(2), Class::Fetch).await.unwrap();
+    cluster
+        .connection(BrokerId(2), Class::Fetch(0))
+        .await
+        .unwrap();
     cluster
         .connection(BrokerId(2), Class::ProduceApart(1))
         .await
@@ -106,13 +109,13 @@ async fn any_connection_passes_over_dead_brokers() {
     net.remove("b1", 1);
     net.black_hole("b2", 2);
     let start = Instant::now();
-    let connection = cluster.any_connection(Class::Group).await.unwrap();
+    let connection = cluster.any_connection(Class::Group(0)).await.unwrap();
     assert_eq!(connection.broker(), BrokerId(3));
     assert!(
         start.elapsed() < 3 * SECOND,
         "a frozen broker holds nobody up"
     );
-    let again = cluster.any_connection(Class::Group).await.unwrap();
+    let again = cluster.any_connection(Class::Group(0)).await.unwrap();
     assert_eq!(again.broker(), BrokerId(3), "the open one");
 }
 
