@@ -1,0 +1,139 @@
+//! The cluster that `tests/kafka/kafka` started, and Kafka's own tools.
+
+use crate::process::{Output, PATIENCE, run, succeed};
+use ottla::{Client, ClientBuilder, NewTopic};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::process::Command;
+
+/// A real cluster of three brokers.
+#[derive(Debug, Clone)]
+pub(crate) struct Kafka {
+    pub(crate) bootstrap: String,
+    script: PathBuf,
+}
+
+/// A node that was killed. It is started again when this goes, so that a test that fails leaves the
+/// cluster whole.
+#[derive(Debug)]
+pub(crate) struct Killed {
+    kafka: Kafka,
+    node: Option<i32>,
+}
+
+impl Kafka {
+    /// The cluster named by `OTTLA_KAFKA`, or the one that the script has started.
+    pub(crate) fn here() -> Self {
+        let script = std::env::var_os("OTTLA_KAFKA_SCRIPT").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka/kafka"),
+            PathBuf::from,
+        );
+        let bootstrap = std::env::var("OTTLA_KAFKA").ok();
+        let bootstrap = bootstrap.filter(|list| !list.is_empty());
+        let bootstrap = bootstrap.unwrap_or_else(|| {
+            let asked = std::process::Command::new(&script)
+                .arg("bootstrap")
+                .output()
+                .unwrap();
+            assert!(
+                asked.status.success(),
+                "these tests need Kafka, see `tests/kafka/kafka start`: {}",
+                String::from_utf8_lossy(&asked.stderr)
+            );
+            String::from_utf8(asked.stdout).unwrap().trim().to_owned()
+        });
+        Self { bootstrap, script }
+    }
+
+    pub(crate) fn client_builder(&self) -> ClientBuilder {
+        Client::builder(&self.bootstrap)
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        self.client_builder().connect().await.unwrap()
+    }
+
+    /// Makes a topic that no other test has, with three copies a partition.
+    pub(crate) async fn topic(&self, client: &Client, what: &str, partitions: i32) -> String {
+        let name = unique(what);
+        let topic = NewTopic::new(name.as_str()).partitions(partitions);
+        client.topics().create(topic.replication(3)).await.unwrap();
+        name
+    }
+
+    /// A run of one of Kafka's Java tools, with `--bootstrap-server` given.
+    pub(crate) fn tool(&self, class: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.script);
+        command
+            .args(["tool", class, "--bootstrap-server", &self.bootstrap])
+            .args(arguments);
+        command
+    }
+
+    /// Runs one of Kafka's Java tools, which has to succeed.
+    pub(crate) async fn run_tool(&self, class: &str, arguments: &[&str], input: &[u8]) -> Output {
+        succeed(self.tool(class, arguments), input, PATIENCE).await
+    }
+
+    /// The major version of the brokers that the script runs.
+    pub(crate) async fn major_version(&self) -> u32 {
+        let mut command = Command::new(&self.script);
+        command.args(["tool", "org.apache.kafka.tools.TopicCommand", "--version"]);
+        let output = run(command, b"", PATIENCE).await;
+        let text = output.text().trim_start().to_owned();
+        let major = text.split('.').next().and_then(|word| word.parse().ok());
+        major.unwrap_or_else(|| panic!("no version: {output:?}"))
+    }
+
+    /// Kills a node with -9.
+    pub(crate) async fn kill(&self, node: i32) -> Killed {
+        self.script("kill", Some(node)).await;
+        Killed {
+            kafka: self.clone(),
+            node: Some(node),
+        }
+    }
+
+    /// Waits until every partition has a leader and all of its copies.
+    pub(crate) async fn settled(&self) {
+        self.script("wait", None).await;
+    }
+
+    async fn script(&self, word: &str, node: Option<i32>) {
+        let mut command = Command::new(&self.script);
+        command.arg(word).args(node.map(|node| node.to_string()));
+        succeed(command, b"", PATIENCE).await;
+    }
+}
+
+impl Killed {
+    /// Starts the node again on its old data.
+    pub(crate) async fn restart(mut self) {
+        if let Some(node) = self.node.take() {
+            self.kafka.script("restart", Some(node)).await;
+        }
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        if let Some(node) = self.node {
+            let mut command = std::process::Command::new(&self.kafka.script);
+            let restarted = command.args(["restart", &node.to_string()]).status();
+            eprintln!("node {node} was started again: {restarted:?}");
+        }
+    }
+}
+
+/// A name for a topic or a group that nobody had before.
+pub(crate) fn unique(what: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!(
+        "{what}-{:x}-{:x}-{count}",
+        now.as_millis(),
+        std::process::id()
+    )
+}

@@ -1,0 +1,220 @@
+//! Brokers are killed with -9 and come back while records are written: nothing is lost, nothing is
+//! there twice, nothing is out of order, as a foreign consumer reads it.
+
+use crate::foreign::{Seen, kcat_reads};
+use crate::kafka::Kafka;
+use ottla::consumer::Start;
+use ottla::{
+    Client, Delivery, Producer, Record, RecordMetadata, Result, TopicPartition, WriteOutcome,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep, timeout};
+
+const PARTITIONS: i32 = 6;
+const RATE: u32 = 20_000;
+const SECOND: Duration = Duration::from_secs(1);
+/// Longer than the controller takes to notice that a broker is dead, which is 6 s.
+const DOWN: Duration = Duration::from_secs(8);
+/// No consumer or producer of a cluster that is whole again waits for so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const PADDING: &str =
+    "a line of text of about the usual length, so that the records are of a hundred bytes ..";
+
+/// Half of the records have keys, so that both ways to a partition are taken.
+fn key(number: u32) -> Option<String> {
+    (number % 2 == 0).then(|| format!("key {}", number % 1000))
+}
+
+/// Enqueues records at the rate, numbered from 0, until it is told to stop.
+async fn load(producer: Producer, topic: String, stop: Arc<AtomicBool>) -> Vec<Delivery> {
+    let began = Instant::now();
+    let mut deliveries = Vec::new();
+    let mut number = 0;
+    while !stop.load(Ordering::Acquire) {
+        let due = began.elapsed().as_millis() * u128::from(RATE) / 1000;
+        while u128::from(number) < due {
+            let (key, value) = (key(number), format!("{number:010} {PADDING}"));
+            let mut record = Record::to(&topic).value(&value);
+            if let Some(key) = &key {
+                record = record.key(key.as_bytes());
+            }
+            deliveries.push(producer.enqueue(record).await.unwrap());
+            number += 1;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    producer.close().await.unwrap();
+    deliveries
+}
+
+/// The numbers of the records as somebody reads them, and where each lies.
+#[derive(Debug, Default)]
+struct Log {
+    places: Vec<Option<(i32, i64)>>,
+    count: usize,
+    last: HashMap<i32, u32>,
+}
+
+impl Log {
+    fn saw(&mut self, partition: i32, offset: i64, value: &[u8]) {
+        let text = std::str::from_utf8(value).unwrap();
+        let (number, padding) = text.split_once(' ').unwrap();
+        assert_eq!(padding, PADDING);
+        let number: u32 = number.parse().unwrap();
+        let index = number as usize;
+        if self.places.len() <= index {
+            self.places.resize(index + 1, None);
+        }
+        if let Some(before) = self.places[index].replace((partition, offset)) {
+            panic!("record {number} is there twice: {before:?}, {partition} {offset}");
+        }
+        self.count += 1;
+        let last = self.last.insert(partition, number);
+        assert!(
+            last.is_none_or(|last| last < number),
+            "record {number} comes after {last:?} in partition {partition}"
+        );
+    }
+
+    /// What was told of each record is true.
+    fn holds(&self, outcomes: &[Result<RecordMetadata>]) {
+        assert!(
+            self.places.len() <= outcomes.len(),
+            "records that nobody wrote"
+        );
+        for (number, outcome) in outcomes.iter().enumerate() {
+            let place = self.places.get(number).copied().flatten();
+            match outcome {
+                Ok(told) => {
+                    let Some((partition, offset)) = place else {
+                        panic!("record {number} was acknowledged and is lost: {told:?}");
+                    };
+                    assert_eq!(told.partition, partition, "record {number}");
+                    assert!(
+                        told.offset.is_none_or(|told| told == offset),
+                        "record {number} lies at {offset} and was told to be at {:?}",
+                        told.offset
+                    );
+                }
+                Err(error) if error.write_outcome() == Some(WriteOutcome::NotWritten) => {
+                    assert_eq!(place, None, "record {number} is there in spite of {error}");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Reads along with our consumer until it has as many records as were written.
+async fn follow(client: Client, topic: String, written: Arc<OnceCell<usize>>) -> Log {
+    let partition = |number| {
+        let partition = TopicPartition::new(topic.as_str(), number);
+        (partition, Start::Offset(0, None))
+    };
+    let consumer = client
+        .consumer()
+        .unwrap()
+        .assign((0..PARTITIONS).map(partition));
+    let mut consumer = consumer.build().await.unwrap();
+    let mut log = Log::default();
+    while written.get().is_none_or(|written| log.count < *written) {
+        match consumer.poll(10_000, SECOND).await {
+            Ok(records) => {
+                for record in records {
+                    let value = record.value.as_deref().unwrap();
+                    log.saw(record.partition(), record.offset, value);
+                }
+            }
+            Err(error) => assert!(!error.is_fatal(), "{error}"),
+        }
+    }
+    consumer.close().await.unwrap();
+    log
+}
+
+/// The longest time in which no record was acknowledged.
+async fn longest_silence(producer: Producer, stop: Arc<AtomicBool>) -> Duration {
+    let (mut known, mut since, mut longest) = (0, Instant::now(), Duration::ZERO);
+    while !stop.load(Ordering::Acquire) {
+        let acknowledged = producer.metrics().records_acknowledged;
+        if acknowledged > known {
+            longest = longest.max(since.elapsed());
+            (known, since) = (acknowledged, Instant::now());
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    longest.max(since.elapsed())
+}
+
+/// Kills the leader of the first partition, and waits until the cluster is whole again.
+async fn kill_and_restart(kafka: &Kafka, client: &Client, topic: &str) {
+    let described = client.topics().describe(topic).await.unwrap();
+    let leader = described.topic.partitions[0].leader.unwrap();
+    let killed = kafka.kill(leader.0).await;
+    sleep(DOWN).await;
+    killed.restart().await;
+    kafka.settled().await;
+}
+
+/// Writes under load while brokers are killed, and holds both readers to what was told.
+async fn records_survive(kills: usize, between: Duration) {
+    let kafka = Kafka::here();
+    let client = kafka.client().await;
+    let topic = kafka.topic(&client, "kills", PARTITIONS).await;
+    let producer = client.producer().build().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let written = Arc::new(OnceCell::new());
+    let began = Instant::now();
+    let reader = follow(kafka.client().await, topic.clone(), Arc::clone(&written));
+    let reader = tokio::spawn(reader);
+    let silence = tokio::spawn(longest_silence(producer.clone(), Arc::clone(&stop)));
+    let load = tokio::spawn(load(producer, topic.clone(), Arc::clone(&stop)));
+    sleep(between / 2).await;
+    for _ in 0..kills {
+        kill_and_restart(&kafka, &client, &topic).await;
+        sleep(between).await;
+    }
+    stop.store(true, Ordering::Release);
+    let deliveries = timeout(PATIENCE, load).await.unwrap().unwrap();
+    let mut outcomes = Vec::with_capacity(deliveries.len());
+    for delivery in deliveries {
+        // The producer is closed: there is nothing left to wait for.
+        outcomes.push(delivery.outcome().unwrap());
+    }
+    let took = began.elapsed();
+    written.set(outcomes.len()).unwrap();
+    let ours = timeout(PATIENCE, reader).await.unwrap().unwrap();
+    let mut foreign = Log::default();
+    let saw = |seen: Seen<'_>| foreign.saw(seen.partition, seen.offset, seen.value);
+    kcat_reads(&kafka.bootstrap, &topic, saw).await;
+
+    foreign.holds(&outcomes);
+    ours.holds(&outcomes);
+    let failed: Vec<_> = outcomes.iter().filter_map(|one| one.as_ref().err()).collect();
+    assert!(failed.is_empty(), "{} failed: {}", failed.len(), failed[0]);
+    let nowhere = |told: &&Result<RecordMetadata>| matches!(told, Ok(told) if told.offset.is_none());
+    println!(
+        "{} records in {took:?}, {} of them acknowledged without an offset, longest silence {:?}",
+        outcomes.len(),
+        outcomes.iter().filter(nowhere).count(),
+        silence.await.unwrap()
+    );
+    client.topics().delete(&topic).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs kafka and kcat"]
+async fn a_broker_killed_under_load_costs_and_repeats_nothing() {
+    records_survive(1, 2 * SECOND).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: needs kafka and kcat"]
+async fn soak_brokers_killed_twice_under_load_cost_and_repeat_nothing() {
+    records_survive(2, 20 * SECOND).await;
+}
