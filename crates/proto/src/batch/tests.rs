@@ -174,7 +174,9 @@ fn written(records: &[OwnedRecord], codec: Compression, chunk_bytes: usize) -> V
         }
     }
     let mut sealed = writer.seal(Bytes::from);
-    sealed.compress(&mut Compressor::new(), codec, None, Bytes::from).unwrap();
+    sealed
+        .compress(&mut Compressor::new(), codec, None, Bytes::from)
+        .unwrap();
     let mut bytes = sealed.header(None).to_vec();
     sealed
         .segments()
