@@ -8,10 +8,14 @@ use clap::Args;
 /// Two topics of 12 partitions get the same records at the same moments, one by the default
 /// partitioner and one by the lag-aware one. Each is read by a group of 12 consumers, of which one
 /// is five times slower than the others and one stalls for a while in mid-run; the groups are the
-/// same, and commit every 0.1 s. The load is 80 % of what the consumers can take. Everything from
-/// the first record to the last counts, the seconds before the lag was first seen too. At the end a
-/// table compares how long records took from the moment they were due to be sent until a consumer
-/// was done with them; records still unread count with their age, for both alike.
+/// same, and commit every 0.1 s. The load is 80 % of what the consumers can take. At the end a table
+/// compares how long records took from the moment they were due to be sent until a consumer was done
+/// with them; records still unread count with their age, for both alike.
+///
+/// A producer that has just started knows nothing of the consumers and chooses as the default one
+/// does, until it has seen for a few seconds how they read. The load therefore begins a few seconds
+/// before the records count, for both alike; what is unread then stays unread. With --warm-up 0
+/// every record counts.
 ///
 /// What lies in a partition when its consumer stalls waits for it under any partitioner, and so does
 /// what is sent until the lag shows, about a second later. The stall is a sixth of the run but at
@@ -19,10 +23,14 @@ use clap::Args;
 /// that p99 leaves out.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArguments {
-    /// How long to send
+    /// For how long records count
     #[arg(long, value_name = "N", default_value_t = 30,
           value_parser = clap::value_parser!(u32).range(3..=86_400))]
     pub(crate) seconds: u32,
+    /// Seconds of the same load before the records count
+    #[arg(long, value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u32).range(0..=3_600))]
+    pub(crate) warm_up: u32,
     /// Records a second to each topic; the consumers are made to take a quarter more
     #[arg(long, value_name = "N", default_value_t = 1000,
           value_parser = clap::value_parser!(u32).range(50..=50_000))]

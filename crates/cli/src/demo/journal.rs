@@ -10,9 +10,11 @@ use std::time::Duration;
 /// Shares are those of records that were due so lately.
 const SHARE_WINDOW: Duration = Duration::from_secs(2);
 
-/// Takes note of every record. Times are counted from the first second of the load.
-#[derive(Debug, Default)]
+/// Takes note of every record. Times are counted from the beginning of the load.
+#[derive(Debug)]
 pub(super) struct Journal {
+    /// Records that are due before do not count: they are load, and lag, and nothing else.
+    counts_from: Duration,
     state: Mutex<State>,
 }
 
@@ -22,6 +24,7 @@ struct State {
     /// End-to-end times of consumed records.
     times: Histogram,
     sent: u64,
+    sent_to_slow: u64,
     consumed: u64,
     biggest_lag: u64,
     /// Due time and partition of what was sent lately.
@@ -35,7 +38,6 @@ struct Partition {
     unread: VecDeque<(u64, Duration)>,
     /// The highest number consumed, plus one.
     consumed_below: u64,
-    sent: u64,
 }
 
 /// A side at one moment.
@@ -43,7 +45,8 @@ struct Partition {
 pub(super) struct Figures {
     pub(super) sent: u64,
     pub(super) consumed: u64,
-    /// Unread records by partition.
+    pub(super) unread: u64,
+    /// Unread records by partition, those that do not count too.
     pub(super) lags: [u64; PARTITIONS],
     /// The share of each partition in what was sent lately.
     pub(super) shares: [f64; PARTITIONS],
@@ -56,10 +59,6 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    pub(super) fn unread(&self) -> u64 {
-        self.lags.iter().sum()
-    }
-
     pub(super) fn p50(&self) -> Duration {
         self.times.quantile(0.5)
     }
@@ -70,6 +69,13 @@ impl Figures {
 }
 
 impl Journal {
+    pub(super) fn new(counts_from: Duration) -> Self {
+        Self {
+            counts_from,
+            state: Mutex::default(),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,7 +84,10 @@ impl Journal {
     pub(super) fn sent(&self, number: u64, due: Duration, partition: usize) {
         let mut state = self.state();
         let state = &mut *state;
-        state.sent += 1;
+        if due >= self.counts_from {
+            state.sent += 1;
+            state.sent_to_slow += u64::from(partition == SLOW);
+        }
         state.recent.push_back((due, partition));
         let oldest = due.saturating_sub(SHARE_WINDOW);
         while state.recent.front().is_some_and(|(due, _)| *due < oldest) {
@@ -87,7 +96,6 @@ impl Journal {
         let Some(partition) = state.partitions.get_mut(partition) else {
             return;
         };
-        partition.sent += 1;
         // A busy machine may have consumed it before we came to say that it was sent.
         if number >= partition.consumed_below {
             partition.unread.push_back((number, due));
@@ -111,8 +119,10 @@ impl Journal {
         while partition.unread.front().is_some_and(is_read) {
             partition.unread.pop_front();
         }
-        state.consumed += 1;
-        state.times.record(at.saturating_sub(due));
+        if due >= self.counts_from {
+            state.consumed += 1;
+            state.times.record(at.saturating_sub(due));
+        }
     }
 
     /// Something broke; the first thing counts.
@@ -129,7 +139,8 @@ impl Journal {
     pub(super) fn figures(&self, at: Duration) -> Figures {
         let state = self.state();
         let mut times = state.times.clone();
-        for (_, due) in state.partitions.iter().flat_map(|p| &p.unread) {
+        let unread = state.partitions.iter().flat_map(|p| &p.unread);
+        for (_, due) in unread.filter(|(_, due)| *due >= self.counts_from) {
             times.record(at.saturating_sub(*due));
         }
         let mut shares = [0.0; PARTITIONS];
@@ -139,13 +150,13 @@ impl Journal {
                 *share += each;
             }
         }
-        let slow_sent = state.partitions.get(SLOW).map_or(0, |p| p.sent);
         Figures {
             sent: state.sent,
             consumed: state.consumed,
+            unread: times.count().saturating_sub(state.consumed),
             lags: state.partitions.each_ref().map(|p| p.unread.len() as u64),
             shares,
-            slow_share: slow_sent as f64 / state.sent.max(1) as f64,
+            slow_share: state.sent_to_slow as f64 / state.sent.max(1) as f64,
             biggest_lag: state.biggest_lag,
             times,
         }
@@ -162,15 +173,12 @@ mod tests {
 
     #[test]
     fn unread_records_count_with_their_age() {
-        let journal = Journal::default();
+        let journal = Journal::new(Duration::ZERO);
         journal.sent(0, millis(0), 0);
         journal.sent(1, millis(10), 1);
         journal.consumed(0, millis(0), 0, millis(5));
         let figures = journal.figures(millis(1010));
-        assert_eq!(
-            (figures.sent, figures.consumed, figures.unread()),
-            (2, 1, 1)
-        );
+        assert_eq!((figures.sent, figures.consumed, figures.unread), (2, 1, 1));
         assert_eq!(figures.times.count(), 2);
         assert_eq!(figures.times.max(), millis(1000));
         assert_eq!(figures.lags[1], 1);
@@ -178,22 +186,33 @@ mod tests {
 
     #[test]
     fn a_record_counts_once_whoever_comes_first_and_however_often_it_is_read() {
-        let journal = Journal::default();
+        let journal = Journal::new(Duration::ZERO);
         journal.consumed(7, millis(1), 2, millis(3));
         journal.sent(7, millis(1), 2);
         journal.consumed(7, millis(1), 2, millis(9));
         let figures = journal.figures(millis(20));
-        assert_eq!(
-            (figures.sent, figures.consumed, figures.unread()),
-            (1, 1, 0)
-        );
+        assert_eq!((figures.sent, figures.consumed, figures.unread), (1, 1, 0));
         assert_eq!(figures.times.count(), 1);
         assert_eq!(figures.times.max(), millis(2));
     }
 
     #[test]
+    fn the_warm_up_is_lag_and_counts_for_nothing_else() {
+        let journal = Journal::new(millis(100));
+        journal.sent(0, millis(99), SLOW);
+        journal.sent(1, millis(99), SLOW);
+        journal.sent(2, millis(100), SLOW);
+        journal.consumed(0, millis(99), SLOW, millis(300));
+        let figures = journal.figures(millis(400));
+        assert_eq!((figures.sent, figures.consumed, figures.unread), (1, 0, 1));
+        assert_eq!(figures.times.max(), millis(300));
+        assert_eq!(figures.lags[SLOW], 2);
+        assert_eq!(figures.slow_share, 1.0);
+    }
+
+    #[test]
     fn shares_are_those_of_the_last_seconds() {
-        let journal = Journal::default();
+        let journal = Journal::new(Duration::ZERO);
         for number in 0..10 {
             journal.sent(number, millis(number), SLOW);
         }

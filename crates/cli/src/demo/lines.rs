@@ -14,27 +14,36 @@ pub(super) fn begin(scene: &Scene, to: &mut impl Write) -> io::Result<()> {
          second, but partition {SLOW}'s five times fewer, and partition {STALLING}'s stalls from \
          {:.1} s to {:.1} s",
         scene.rate,
-        scene.length.as_secs_f64(),
+        scene.length().as_secs_f64(),
         scene.service_rate,
-        scene.stall_from.as_secs_f64(),
-        scene.stall_until.as_secs_f64(),
+        counted(scene, scene.stall_from),
+        counted(scene, scene.stall_until),
     )
+}
+
+/// Seconds since records began to count; below 0 before.
+pub(super) fn counted(scene: &Scene, at: Duration) -> f64 {
+    at.as_secs_f64() - scene.warm_up.as_secs_f64()
 }
 
 /// How both sides are doing, in one line.
 pub(super) fn tell(look: &Look<'_>, to: &mut impl Write) -> io::Result<()> {
-    write!(to, "{:>4.0} s", look.at.as_secs_f64())?;
+    write!(to, "{:>4.0} s", counted(look.scene, look.at))?;
     for (side, figures) in look.sides() {
         let lags = figures.lags.iter().enumerate();
         let (worst, lag) = lags.max_by_key(|(_, lag)| **lag).unwrap_or((0, &0));
         write!(
             to,
-            "  |  {side}: {} unread, most in {worst} ({}), p50 {}, p99 {}",
-            thousands(figures.unread()),
+            "  |  {side}: {} unread, most in {worst} ({})",
+            thousands(figures.lags.iter().sum()),
             thousands(*lag),
-            seconds(figures.p50()),
-            seconds(figures.p99()),
         )?;
+        if figures.sent == 0 {
+            write!(to, ", not counted yet")?;
+            continue;
+        }
+        let (p50, p99) = (seconds(figures.p50()), seconds(figures.p99()));
+        write!(to, ", p50 {p50}, p99 {p99}")?;
     }
     writeln!(to)
 }

@@ -93,12 +93,12 @@ async fn watch_run(
     }
     let mut ticks = interval_at(began + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let end = began + scene.length;
+    let end = began + scene.end;
     loop {
         tokio::select! {
             biased;
             () = interrupt.wait() => return Ok(began.elapsed()),
-            () = tokio::time::sleep_until(end) => return Ok(scene.length),
+            () = tokio::time::sleep_until(end) => return Ok(scene.end),
             _ = ticks.tick() => {}
         }
         for side in sides {

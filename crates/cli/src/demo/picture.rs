@@ -2,7 +2,7 @@
 
 use super::Look;
 use super::journal::Figures;
-use super::lines::seconds;
+use super::lines::{counted, seconds};
 use super::scene::{SLOW, STALLING, Scene};
 use crate::output::thousands;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
@@ -81,11 +81,10 @@ fn draw(frame: &mut Frame<'_>, look: &Look<'_>) {
 
 fn headlines<'a>(look: &Look<'_>) -> Vec<Line<'a>> {
     let scene = look.scene;
-    let clock = format!(
-        " {:.0} of {:.0} s",
-        look.at.as_secs_f64(),
-        scene.length.as_secs_f64()
-    );
+    let clock = match counted(scene, look.at) {
+        at if at < 0.0 => format!(" warming up, counting in {:.0} s", -at),
+        at => format!(" {at:.0} of {:.0} s", scene.length().as_secs_f64()),
+    };
     let load = format!(
         " · {:.0} records a second to each topic · a consumer takes {:.0} a second",
         scene.rate, scene.service_rate
@@ -102,7 +101,7 @@ fn headlines<'a>(look: &Look<'_>) -> Vec<Line<'a>> {
 }
 
 fn stall(scene: &Scene, at: Duration) -> String {
-    let from = scene.stall_from.as_secs_f64();
+    let from = counted(scene, scene.stall_from);
     let length = (scene.stall_until - scene.stall_from).as_secs_f64();
     if at < scene.stall_from {
         format!("will stall at {from:.0} s for {length:.1} s")
@@ -132,14 +131,13 @@ fn side<'a>(look: &Look<'_>, figures: &Figures, full: u64, width: usize) -> Vec<
         .collect();
     let figure =
         |name: &str, value: String| Line::from(vec![format!(" {name:<18}").dim(), value.bold()]);
-    let longest = figures.times.max();
     lines.push(Line::from(""));
     lines.push(figure("end to end, p50", seconds(figures.p50())));
     lines.push(figure("end to end, p99", seconds(figures.p99())));
-    lines.push(figure("longest", seconds(longest)));
+    lines.push(figure("longest", seconds(figures.times.max())));
     let counts = format!(
         "{} of {}",
-        thousands(figures.unread()),
+        thousands(figures.unread),
         thousands(figures.sent)
     );
     lines.push(figure("unread", counts));
@@ -186,11 +184,14 @@ mod tests {
     }
 
     fn shown(at: Duration, (width, height): (u16, u16)) -> String {
-        let journal = Journal::default();
+        let journal = Journal::new(Duration::ZERO);
         for number in 0..1234 {
             journal.sent(number, Duration::ZERO, STALLING);
         }
-        let (left, right) = (journal.figures(at), Journal::default().figures(at));
+        let (left, right) = (
+            journal.figures(at),
+            Journal::new(Duration::ZERO).figures(at),
+        );
         let look = Look {
             scene: &scene_for_tests(),
             at,

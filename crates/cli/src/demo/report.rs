@@ -2,7 +2,7 @@
 
 use super::Look;
 use super::journal::Figures;
-use super::lines::seconds;
+use super::lines::{counted, seconds};
 use super::scene::{SLOW, STALLING};
 use crate::output::{Align, Table, thousands};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ pub(super) fn table(look: &Look<'_>, failed: [u64; 2], to: &mut impl Write) -> i
     };
     row("records sent", &|f| thousands(f.sent));
     row("records consumed", &|f| thousands(f.consumed));
-    row("records unread", &|f| thousands(f.unread()));
+    row("records unread", &|f| thousands(f.unread));
     row("end to end, p50", &|f| seconds(f.p50()));
     row("end to end, p99", &|f| seconds(f.p99()));
     row("end to end, longest", &|f| seconds(f.times.max()));
@@ -57,7 +57,7 @@ pub(super) fn json(look: &Look<'_>, failed: [u64; 2]) -> Value {
             "partitioner": title,
             "records_sent": figures.sent,
             "records_consumed": figures.consumed,
-            "records_unread": figures.unread(),
+            "records_unread": figures.unread,
             "records_failed": failed,
             "p50_ms": millis(figures.p50()),
             "p99_ms": millis(figures.p99()),
@@ -69,14 +69,15 @@ pub(super) fn json(look: &Look<'_>, failed: [u64; 2]) -> Value {
     });
     let [left, right] = look.figures;
     json!({
-        "seconds": look.at.as_secs_f64(),
+        "seconds": counted(scene, look.at),
+        "warm_up_seconds": scene.warm_up.as_secs_f64(),
         "rate": scene.rate,
         "record_bytes": scene.record_bytes,
         "seed": scene.seed,
         "consumer_rate": scene.service_rate,
         "slow_partition": SLOW,
         "stalling_partition": STALLING,
-        "stall_seconds": [scene.stall_from.as_secs_f64(), scene.stall_until.as_secs_f64()],
+        "stall_seconds": [counted(scene, scene.stall_from), counted(scene, scene.stall_until)],
         "sides": Value::from_iter(sides),
         "p99_ratio": ratio(right.p99(), left.p99()),
     })
@@ -93,7 +94,7 @@ mod tests {
     use crate::demo::scene::scene_for_tests;
 
     fn figures(times: &[u64]) -> Figures {
-        let journal = Journal::default();
+        let journal = Journal::new(Duration::ZERO);
         for (number, millis) in (0u64..).zip(times) {
             journal.sent(number, Duration::ZERO, SLOW);
             let at = Duration::from_millis(*millis);
@@ -107,7 +108,7 @@ mod tests {
         let (left, right, scene) = (figures(&[10, 2000]), figures(&[5]), scene_for_tests());
         let look = Look {
             scene: &scene,
-            at: scene.length,
+            at: scene.end,
             titles: ["default", "lag-aware"],
             figures: [&left, &right],
         };

@@ -14,16 +14,18 @@ const SLOWNESS: f64 = 5.0;
 pub(super) const STALLING: usize = 7;
 /// The load, as a share of what all consumers can take while none is stalled.
 const LOAD: f64 = 0.8;
-/// The stall as a share of the run, its longest, and when it begins.
+/// The stall as a share of the time that counts, its longest, and when it begins.
 const STALL_SHARE: f64 = 1.0 / 6.0;
 const STALL_MAX: Duration = Duration::from_secs(5);
 const STALL_FROM: f64 = 0.4;
 
-/// Who does what when. Times are counted from the first second of the load.
+/// Who does what when. Times are counted from the beginning of the load.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scene {
-    /// How long the load lasts.
-    pub(super) length: Duration,
+    /// Records that are due before do not count.
+    pub(super) warm_up: Duration,
+    /// When the load ends.
+    pub(super) end: Duration,
     /// Records a second to each topic.
     pub(super) rate: f64,
     /// Records a second that an ordinary consumer can take.
@@ -40,9 +42,11 @@ impl Scene {
         let rate = f64::from(arguments.rate);
         // All but one consumer count once, the slow one a fifth.
         let consumers = PARTITIONS as f64 - 1.0 + 1.0 / SLOWNESS;
-        let stall_from = length.mul_f64(STALL_FROM);
+        let warm_up = Duration::from_secs(arguments.warm_up.into());
+        let stall_from = warm_up + length.mul_f64(STALL_FROM);
         Self {
-            length,
+            warm_up,
+            end: warm_up + length,
             rate,
             service_rate: rate / (LOAD * consumers),
             stall_from,
@@ -58,7 +62,7 @@ impl Scene {
             rng: Rng::with_seed(self.seed),
             mean_seconds: 1.0 / self.rate,
             next_seconds: 0.0,
-            length: self.length,
+            end: self.end,
         }
     }
 
@@ -73,6 +77,11 @@ impl Scene {
             },
         };
         (0..PARTITIONS).map(service).collect()
+    }
+
+    /// How long records count.
+    pub(super) fn length(&self) -> Duration {
+        self.end.saturating_sub(self.warm_up)
     }
 
     /// When the consumer of `partition` can begin with a record at the earliest, if it is free and
@@ -93,7 +102,7 @@ pub(super) struct Arrivals {
     rng: Rng,
     mean_seconds: f64,
     next_seconds: f64,
-    length: Duration,
+    end: Duration,
 }
 
 impl Iterator for Arrivals {
@@ -102,7 +111,7 @@ impl Iterator for Arrivals {
     fn next(&mut self) -> Option<Duration> {
         self.next_seconds += exponential(&mut self.rng) * self.mean_seconds;
         let due = Duration::from_secs_f64(self.next_seconds);
-        (due < self.length).then_some(due)
+        (due < self.end).then_some(due)
     }
 }
 
@@ -129,7 +138,8 @@ fn exponential(rng: &mut Rng) -> f64 {
 #[cfg(test)]
 pub(super) fn scene_for_tests() -> Scene {
     Scene {
-        length: Duration::from_secs(30),
+        warm_up: Duration::ZERO,
+        end: Duration::from_secs(30),
         rate: 896.0,
         service_rate: 100.0,
         stall_from: Duration::from_secs(12),
@@ -155,7 +165,7 @@ mod tests {
 
     #[test]
     fn the_load_is_four_fifths_of_what_the_consumers_take() {
-        let mut scene = scene(&["--rate", "896"]);
+        let mut scene = scene(&["--rate", "896", "--warm-up", "0"]);
         assert!((scene.service_rate - 100.0).abs() < 1e-9);
         scene.service_rate = 100.0;
         assert_eq!(scene, scene_for_tests());
@@ -164,12 +174,12 @@ mod tests {
     #[test]
     fn the_stall_is_a_sixth_of_a_short_run_and_five_seconds_of_a_long_one() {
         let stall = |seconds| {
-            let scene = scene(&["--seconds", seconds]);
+            let scene = scene(&["--seconds", seconds, "--warm-up", "1"]);
             (scene.stall_from, scene.stall_until - scene.stall_from)
         };
         let whole = Duration::from_secs;
-        assert_eq!(stall("12"), (Duration::from_millis(4800), whole(2)));
-        assert_eq!(stall("600"), (whole(240), whole(5)));
+        assert_eq!(stall("12"), (Duration::from_millis(5800), whole(2)));
+        assert_eq!(stall("600"), (whole(241), whole(5)));
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Side {
             topic = topic.replication(copies);
         }
         client.topics().create(topic).await?;
-        let journal = Arc::new(Journal::default());
+        let journal = Arc::new(Journal::new(scene.warm_up));
         let (stop, stopped) = watch::channel(false);
         let roster = Arc::new(Roster::default());
         let mut members = JoinSet::new();
