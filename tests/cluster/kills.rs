@@ -195,9 +195,13 @@ async fn records_survive(kills: usize, between: Duration) {
 
     foreign.holds(&outcomes);
     ours.holds(&outcomes);
-    let failed: Vec<_> = outcomes.iter().filter_map(|one| one.as_ref().err()).collect();
+    let failed: Vec<_> = outcomes
+        .iter()
+        .filter_map(|one| one.as_ref().err())
+        .collect();
     assert!(failed.is_empty(), "{} failed: {}", failed.len(), failed[0]);
-    let nowhere = |told: &&Result<RecordMetadata>| matches!(told, Ok(told) if told.offset.is_none());
+    let nowhere =
+        |told: &&Result<RecordMetadata>| matches!(told, Ok(told) if told.offset.is_none());
     println!(
         "{} records in {took:?}, {} of them acknowledged without an offset, longest silence {:?}",
         outcomes.len(),
