@@ -1,7 +1,8 @@
 //! The command line, the same for the parent and for the processes it starts.
 
-use crate::job::{self, Codec, Job, Tuning};
+use crate::job::{Codec, Job, Tuning};
 use crate::peers::{self, PEERS, Peer};
+use crate::text;
 
 /// A cell moves about this much, so that every cell takes about as long.
 const CELL_BYTES: usize = 256 << 20;
@@ -104,7 +105,7 @@ impl Arguments {
         let size = *self.sizes.first().ok_or("no size")?;
         let codec = *self.codecs.first().ok_or("no codec")?;
         Ok(Job {
-            text: job::text(codec),
+            text: text::text(codec),
             bootstrap: self.bootstrap.clone(),
             size,
             records: self.records_of(size),

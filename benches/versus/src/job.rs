@@ -1,33 +1,9 @@
-//! What every client is asked to do, and the records it does it with.
+//! What every client is asked to do.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use crate::measure::{Cost, Meter};
-
-/// Text that people really send around: entries of Debian's package list.
-static CORPUS: &[u8] = include_bytes!("../corpus.txt");
-
-/// How often the corpus is repeated for a compressed run, each time with its alphabet turned by one letter. A
-/// client that fills a batch in several pieces would otherwise find the same text twice in it, and seem to
-/// compress better than one that fills it at once.
-const TURNS: u8 = 26;
-
-/// The text that values are cut from.
-pub fn text(codec: Codec) -> &'static [u8] {
-    if codec == Codec::None {
-        return CORPUS;
-    }
-    let turned = |byte: u8, turn: u8| match byte {
-        b'a'..=b'z' => b'a' + (byte - b'a' + turn) % TURNS,
-        b'A'..=b'Z' => b'A' + (byte - b'A' + turn) % TURNS,
-        _ => byte,
-    };
-    let text: Vec<u8> = (0..TURNS)
-        .flat_map(|turn| CORPUS.iter().map(move |&byte| turned(byte, turn)))
-        .collect();
-    text.leak()
-}
 
 /// What all clients are given to hold unsent records in; enough that none has to wait for the other core.
 pub const BUFFER_BYTES: usize = 64 << 20;
@@ -80,7 +56,7 @@ pub enum Tuning {
 
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// What `text` gave.
+    /// What values and keys are cut from.
     pub text: &'static [u8],
     pub bootstrap: String,
     /// Bytes of a value.
@@ -105,7 +81,7 @@ impl Job {
     /// Eight bytes that differ from their neighbours', when the run is keyed.
     pub fn key(&self, index: usize) -> Option<&'static [u8]> {
         let start = (index.wrapping_mul(0x9e37_79b9) >> 7) % KEYS * 16;
-        self.keyed.then(|| &CORPUS[start..start + 8])
+        self.keyed.then(|| &self.text[start..start + 8])
     }
 
     /// The part of `range` that caller number `caller` sends.

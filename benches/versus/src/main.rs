@@ -19,6 +19,7 @@ mod parent;
 mod peers;
 mod protocol;
 mod table;
+mod text;
 
 use std::error::Error;
 use std::process::ExitCode;
