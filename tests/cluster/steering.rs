@@ -1,1 +1,127 @@
-//! to come
+//! The lag-aware producer on a real cluster.
+
+use crate::kafka::{Kafka, unique};
+use ottla::consumer::{OffsetReset, Start};
+use ottla::{Client, LagAware, Producer, Record, TopicPartition};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+const PARTITIONS: i32 = 6;
+/// The partition that nobody reads any more after a while.
+const STALLED: i32 = 4;
+const SECOND: Duration = Duration::from_secs(1);
+const COMMIT: Duration = Duration::from_millis(200);
+
+/// Reads one partition for the group, until its time to stall comes.
+async fn read(client: Client, group: String, partition: TopicPartition, stalled: Arc<AtomicBool>) {
+    let consumer = client.consumer().unwrap().group(&group);
+    let consumer = consumer
+        .auto_offset_reset(OffsetReset::Earliest)
+        .auto_commit(Some(COMMIT))
+        .assign([(partition.clone(), Start::Awaited)]);
+    let mut consumer = consumer.build().await.unwrap();
+    while partition.partition != STALLED || !stalled.load(Ordering::Acquire) {
+        consumer.poll(1000, COMMIT / 2).await.unwrap();
+    }
+    consumer.close().await.unwrap();
+}
+
+/// Sends a thousand keyless records a second for a while; how many each partition got.
+async fn shares(producer: &Producer, topic: &str, time: Duration) -> Vec<u32> {
+    let mut shares = vec![0; PARTITIONS as usize];
+    let began = Instant::now();
+    let mut sent = 0;
+    while began.elapsed() < time {
+        while sent < began.elapsed().as_millis() {
+            let record = Record::to(topic).value("what is to be read soon");
+            let delivery = producer.enqueue(record).await.unwrap();
+            shares[delivery.partition() as usize] += 1;
+            sent += 1;
+        }
+        sleep(Duration::from_millis(2)).await;
+    }
+    shares
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs kafka"]
+async fn a_partition_whose_consumer_stalls_gets_next_to_nothing_and_its_share_when_it_is_back() {
+    let kafka = Kafka::here();
+    let client = kafka.client().await;
+    let topic = kafka.topic(&client, "steered", PARTITIONS).await;
+    let group = unique("steered");
+    let stalled = Arc::new(AtomicBool::new(false));
+    let reader = |partition, stalled: &Arc<AtomicBool>| {
+        let partition = TopicPartition::new(topic.as_str(), partition);
+        tokio::spawn(read(
+            client.clone(),
+            group.clone(),
+            partition,
+            Arc::clone(stalled),
+        ))
+    };
+    let readers: Vec<_> = (0..PARTITIONS)
+        .map(|partition| reader(partition, &stalled))
+        .collect();
+    let lag = client.lag(group.as_str()).topics([topic.as_str()]);
+    let lag = lag
+        .refresh(Duration::from_millis(250))
+        .start()
+        .await
+        .unwrap();
+    let builder = client.producer().partitioner(LagAware::new(lag.plan()));
+    let producer = builder.linger(Duration::from_millis(5)).build().unwrap();
+
+    shares(&producer, &topic, 3 * SECOND).await;
+    let healthy = shares(&producer, &topic, 4 * SECOND).await;
+    stalled.store(true, Ordering::Release);
+    shares(&producer, &topic, 2 * SECOND).await;
+    let steered = shares(&producer, &topic, 5 * SECOND).await;
+    let behind = lag.snapshot();
+    let behind = behind
+        .partition(&topic, STALLED)
+        .and_then(|partition| partition.lag);
+    println!("{healthy:?}, and {steered:?} while {STALLED} stalls, {behind:?} behind");
+    let back = Arc::new(AtomicBool::new(false));
+    let reader = reader(STALLED, &back);
+    shares(&producer, &topic, 4 * SECOND).await;
+    let recovered = shares(&producer, &topic, 4 * SECOND).await;
+    println!("{recovered:?} when it is back");
+
+    let share = |shares: &[u32]| {
+        f64::from(shares[STALLED as usize]) * f64::from(PARTITIONS)
+            / f64::from(shares.iter().sum::<u32>())
+    };
+    assert!(
+        share(&healthy) > 0.5,
+        "a healthy partition has its share: {healthy:?}"
+    );
+    assert!(
+        share(&steered) < 0.2,
+        "a stalled one is spared: {steered:?}"
+    );
+    assert!(
+        share(&recovered) > 0.5,
+        "one that is back has its share again: {recovered:?}"
+    );
+    let others = steered
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| *at != STALLED as usize);
+    let least = others.map(|(_, share)| *share).min().unwrap();
+    assert!(
+        least > steered.iter().sum::<u32>() / 12,
+        "the others share what it does not get: {steered:?}"
+    );
+    assert!(behind.is_some_and(|behind| behind > 0));
+    let counters = lag.counters();
+    println!("{counters:?}");
+
+    producer.close().await.unwrap();
+    for reader in readers.into_iter().chain([reader]) {
+        reader.abort();
+    }
+    client.topics().delete(&topic).await.unwrap();
+}
