@@ -46,3 +46,68 @@ while not ending:
         sys.stdout.write("%d\t%d\t\t%s\n" % (r.partition(), r.offset(), r.value().decode()))
 consumer.close()
 "#;
+
+/// Writes and reads a topic whole: brokers, topic, codec, how many. Exits with 0 when each record came
+/// back as it was, with its headers, in its partition's order.
+pub(crate) const KAFKA_PYTHON_ROUND: &str = r#"
+import sys
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+brokers, topic, codec, count = sys.argv[1:]
+brokers, count = brokers.split(","), int(count)
+producer = KafkaProducer(
+    bootstrap_servers=brokers, acks="all", enable_idempotence=True, linger_ms=20,
+    compression_type=None if codec == "none" else codec)
+headers = [("h", b"1"), ("h", b"2"), ("empty", b"")]
+sent = [producer.send(topic, key=b"k%d" % (i % 50), value=b"v%d" % i, headers=headers) for i in range(count)]
+producer.flush()
+places = {(s.get(30).partition, s.get(30).offset): i for i, s in enumerate(sent)}
+assert len(places) == count, len(places)
+producer.close()
+consumer = KafkaConsumer(bootstrap_servers=brokers, auto_offset_reset="earliest", consumer_timeout_ms=20000)
+partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]
+consumer.assign(partitions)
+ends = consumer.end_offsets(partitions)
+assert sum(ends.values()) == count, ends
+consumer.seek_to_beginning()
+for n, r in zip(range(count), consumer):
+    i = places.pop((r.partition, r.offset))
+    assert (r.key, r.value, list(r.headers)) == (b"k%d" % (i % 50), b"v%d" % i, headers), r
+assert not places, "%d were not read" % len(places)
+consumer.close()
+"#;
+
+/// The same with librdkafka.
+pub(crate) const CONFLUENT_ROUND: &str = r#"
+import sys
+from confluent_kafka import Consumer, Producer, TopicPartition
+brokers, topic, codec, count = sys.argv[1:]
+count, places = int(count), {}
+def delivered(i):
+    def tell(error, r):
+        assert error is None, error
+        places[(r.partition(), r.offset())] = i
+    return tell
+producer = Producer({
+    "bootstrap.servers": brokers, "enable.idempotence": True, "linger.ms": 20, "compression.type": codec})
+headers = [("h", b"1"), ("h", b"2"), ("null", None)]
+for i in range(count):
+    producer.produce(topic, b"v%d" % i, b"k%d" % (i % 50), headers=headers, on_delivery=delivered(i))
+    producer.poll(0)
+assert producer.flush(30) == 0
+assert len(places) == count, len(places)
+consumer = Consumer({
+    "bootstrap.servers": brokers, "group.id": "none", "auto.offset.reset": "earliest", "check.crcs": True,
+    "enable.auto.commit": False})
+known = consumer.list_topics(topic, 10).topics[topic].partitions
+ends = [consumer.get_watermark_offsets(TopicPartition(topic, p), 10)[1] for p in known]
+assert sum(ends) == count, ends
+consumer.assign([TopicPartition(topic, p, 0) for p in known])
+while places:
+    read = consumer.consume(1000, 20)
+    assert read, "%d were not read" % len(places)
+    for r in read:
+        assert r.error() is None, r.error()
+        i = places.pop((r.partition(), r.offset()))
+        assert (r.key(), r.value(), r.headers()) == (b"k%d" % (i % 50), b"v%d" % i, headers), i
+consumer.close()
+"#;
