@@ -54,8 +54,8 @@ fn print(lag: &GroupLag, arguments: &LagArguments, clears: bool) -> Result<()> {
     if clears {
         write!(out, "{CLEAR}")?;
     }
-    let idle = lag.rows.iter().all(|row| row.owner.is_none());
-    if idle && !arguments.connect.quiet {
+    let is_empty = lag.state.as_deref() == Some("Empty");
+    if is_empty && !arguments.connect.quiet {
         // As Kafka's tool does, beside the table and not in it.
         let _ = writeln!(
             io::stderr(),

@@ -3,6 +3,7 @@
 use crate::arguments::Connect;
 use crate::failure::Result;
 use ottla::{Client, Properties};
+use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// Where a cluster is looked for when nobody says.
@@ -71,6 +72,7 @@ pub(crate) fn log_level(default: &str) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .try_init();
 }
 
