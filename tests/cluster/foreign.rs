@@ -68,7 +68,8 @@ pub(crate) async fn java_reads(kafka: &Kafka, topic: &str, each: impl FnMut(Seen
     follow(command, each).await;
 }
 
-async fn follow(command: Command, mut each: impl FnMut(Seen<'_>)) {
+/// Runs a reader to its end, record by record.
+pub(crate) async fn follow(command: Command, mut each: impl FnMut(Seen<'_>)) {
     let mut running = Running::start(command);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(300);
     while let Some(line) = tokio::time::timeout_at(deadline, running.line())

@@ -25,6 +25,6 @@ mod lag;
 mod process;
 mod python;
 mod records;
-mod soak;
 mod steering;
+mod text;
 mod topics;
