@@ -52,25 +52,34 @@ enum Show {
 pub(crate) async fn run(arguments: DemoArguments) -> Result<()> {
     let interrupt = Interrupt::listen();
     let scene = Arc::new(Scene::new(&arguments));
-    let (begin, begun) = watch::channel(None);
     let stage = Stage::set(&arguments).await?;
-    let delete = stage.delete();
-    let opened = tokio::select! {
+    let played = play(&stage, &arguments, &scene, &interrupt).await;
+    let cleared = stage.clear(&arguments).await;
+    played?;
+    cleared
+}
+
+async fn play(
+    stage: &Stage,
+    arguments: &DemoArguments,
+    scene: &Arc<Scene>,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let (begin, begun) = watch::channel(None);
+    let mut sides = tokio::select! {
         biased;
         () = interrupt.wait() => return Ok(()),
-        opened = stage.sides(&arguments, &scene, &begun) => opened,
+        sides = stage.sides(arguments, scene, &begun) => sides?,
     };
-    let mut sides = opened?;
     let began = Instant::now();
     begin.send_replace(Some(began));
     for side in &mut sides {
-        side.start(&scene, began);
+        side.start(scene, began);
     }
-    let watched = watch_run(&arguments, &scene, &sides, began, &interrupt).await;
-    let told = watched.and_then(|at| conclude(&arguments, &scene, &sides, at));
+    let watched = watch_run(arguments, scene, &sides, began, interrupt).await;
+    let told = watched.and_then(|at| conclude(arguments, scene, &sides, at));
     let [left, right] = sides;
-    tokio::join!(left.close(delete), right.close(delete));
-    stage.clear().await;
+    tokio::join!(left.close(), right.close());
     told
 }
 

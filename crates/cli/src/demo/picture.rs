@@ -17,7 +17,7 @@ use std::time::Duration;
 /// A full bar stands for at least so many records, or a few would look like many.
 const FULL_BAR_MIN: u64 = 200;
 /// Columns of a side that are no bar: partition, lag, share.
-const LABELS_WIDTH: usize = 26;
+const LABELS_WIDTH: usize = 27;
 /// Blocks from one eighth of a column to all of it.
 const EIGHTHS: [&str; 8] = ["▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"];
 

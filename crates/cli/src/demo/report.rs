@@ -12,6 +12,9 @@ use std::time::Duration;
 /// The table at the end.
 pub(super) fn table(look: &Look<'_>, failed: [u64; 2], to: &mut impl Write) -> io::Result<()> {
     let [left, right] = look.figures;
+    if left.sent == 0 {
+        return writeln!(to, "The demo ended before records began to count.");
+    }
     let mut table = Table::new(["", look.titles[0], look.titles[1]]);
     let mut row = |name: &str, figure: &dyn Fn(&Figures) -> String| {
         table.push([name.to_owned(), figure(left), figure(right)]);

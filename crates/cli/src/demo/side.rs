@@ -45,7 +45,6 @@ pub(super) type Begun = watch::Receiver<Option<Instant>>;
 /// A side whose consumers are ready.
 pub(super) struct Side {
     pub(super) names: Names,
-    client: Client,
     journal: Arc<Journal>,
     producer: Producer,
     members: JoinSet<()>,
@@ -90,7 +89,6 @@ impl Side {
         let (producer, lag) = producer(&client, &names, way).await?;
         let side = Self {
             names,
-            client,
             journal,
             producer,
             members,
@@ -147,7 +145,7 @@ impl Side {
     }
 
     /// Stops sending and reading, and leaves the group.
-    pub(super) async fn close(mut self, delete: Delete) {
+    pub(super) async fn close(mut self) {
         if let Some(load) = self.load.take() {
             load.abort();
         }
@@ -156,23 +154,11 @@ impl Side {
             let closing = self.producer.close();
             while self.members.join_next().await.is_some() {}
             let _ = closing.await;
-            if delete == Delete::Topic
-                && let Err(error) = self.client.topics().delete(&self.names.topic).await
-            {
-                tracing::warn!(topic = &*self.names.topic, %error, "the topic was not deleted");
-            }
         };
         if timeout(CLEAN_WITHIN, clean).await.is_err() {
             tracing::warn!(topic = &*self.names.topic, "cleaning up took too long");
         }
     }
-}
-
-/// Whether a side's topic outlives it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Delete {
-    Topic,
-    Nothing,
 }
 
 async fn producer(client: &Client, names: &Names, way: &Way) -> Result<(Producer, Option<Lag>)> {

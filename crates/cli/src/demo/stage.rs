@@ -1,11 +1,11 @@
 //! Where the demo runs: on a cluster of its own, or on the user's.
 
 use super::scene::Scene;
-use super::side::{Begun, Delete, Names, Side, Way};
+use super::side::{Begun, Names, Side, Way};
 use crate::arguments::DemoArguments;
 use crate::failure::Result;
 use crate::session;
-use ottla::Client;
+use ottla::{Client, ErrorKind};
 use ottla_broker::Cluster;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,8 @@ use std::time::Duration;
 const NODES: u16 = 3;
 /// Members join at about the same time: waiting for them all spares rebalances.
 const REBALANCE_DELAY: Duration = Duration::from_millis(300);
+
+const LAG_AWARE: &str = "lag-aware";
 
 pub(super) enum Stage {
     Own(Cluster),
@@ -35,13 +37,6 @@ impl Stage {
         Ok(Self::Own(cluster.await?))
     }
 
-    pub(super) fn delete(&self) -> Delete {
-        match self {
-            Self::Own(_) => Delete::Nothing,
-            Self::Given(_) => Delete::Topic,
-        }
-    }
-
     /// Opens both sides, each with connections of its own.
     pub(super) async fn sides(
         &self,
@@ -49,13 +44,12 @@ impl Stage {
         scene: &Arc<Scene>,
         begun: &Begun,
     ) -> Result<[Side; 2]> {
-        let left = match arguments.against.as_str() {
-            "sticky" => ("default", "sticky"),
-            other => (other, other),
-        };
         let ways = [
-            (left.0, Way::Named(left.1.to_owned())),
-            ("lag-aware", Way::LagAware),
+            (
+                default_title(arguments),
+                Way::Named(arguments.against.clone()),
+            ),
+            (LAG_AWARE, Way::LagAware),
         ];
         let [left, right] = ways.map(|(title, way)| {
             let names = self.names(title);
@@ -83,15 +77,37 @@ impl Stage {
 
     async fn client(&self, arguments: &DemoArguments) -> Result<Client> {
         let mut connect = arguments.connect.clone();
+        // Warnings would be written across the picture.
+        connect.quiet = connect.verbose == 0;
         if let Self::Own(cluster) = self {
             connect.brokers = Some(cluster.bootstrap());
         }
         session::connect(&connect, &[]).await
     }
 
-    pub(super) async fn clear(self) {
+    /// Leaves nothing behind, however far the demo came.
+    pub(super) async fn clear(self, arguments: &DemoArguments) -> Result<()> {
         if let Self::Own(cluster) = self {
             cluster.shutdown().await;
+            return Ok(());
         }
+        let topics = self.client(arguments).await?.topics();
+        for title in [default_title(arguments), LAG_AWARE] {
+            match topics.delete(&self.names(title).topic).await {
+                Err(error) if *error.kind() != ErrorKind::UnknownTopicOrPartition => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the side that is not lag-aware is called.
+fn default_title(arguments: &DemoArguments) -> &str {
+    match arguments.against.as_str() {
+        "sticky" => "default",
+        other => other,
     }
 }
