@@ -14,11 +14,20 @@ pub(crate) struct Kafka {
     script: PathBuf,
 }
 
-/// A node that was killed. It is started again when this goes, so that a test that fails leaves the
-/// cluster whole.
+/// What is done to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Harm {
+    /// It is killed with -9, and later started again.
+    Kill,
+    /// It is stopped in mid-work with its connections open, and later goes on.
+    Freeze,
+}
+
+/// A node that is down. It comes back when this goes, so that a test that fails leaves the cluster whole.
 #[derive(Debug)]
-pub(crate) struct Killed {
+pub(crate) struct Down {
     kafka: Kafka,
+    harm: Harm,
     node: Option<i32>,
 }
 
@@ -86,11 +95,12 @@ impl Kafka {
         major.unwrap_or_else(|| panic!("no version: {output:?}"))
     }
 
-    /// Kills a node with -9.
-    pub(crate) async fn kill(&self, node: i32) -> Killed {
-        self.script("kill", Some(node)).await;
-        Killed {
+    /// Takes a node down.
+    pub(crate) async fn harm(&self, harm: Harm, node: i32) -> Down {
+        self.script(harm.words().0, Some(node)).await;
+        Down {
             kafka: self.clone(),
+            harm,
             node: Some(node),
         }
     }
@@ -107,21 +117,31 @@ impl Kafka {
     }
 }
 
-impl Killed {
-    /// Starts the node again on its old data.
-    pub(crate) async fn restart(mut self) {
-        if let Some(node) = self.node.take() {
-            self.kafka.script("restart", Some(node)).await;
+impl Harm {
+    /// The script's words for it and for its end.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Harm::Kill => ("kill", "restart"),
+            Harm::Freeze => ("freeze", "thaw"),
         }
     }
 }
 
-impl Drop for Killed {
+impl Down {
+    /// Brings the node back.
+    pub(crate) async fn end(mut self) {
+        if let Some(node) = self.node.take() {
+            self.kafka.script(self.harm.words().1, Some(node)).await;
+        }
+    }
+}
+
+impl Drop for Down {
     fn drop(&mut self) {
         if let Some(node) = self.node {
             let mut command = std::process::Command::new(&self.kafka.script);
-            let restarted = command.args(["restart", &node.to_string()]).status();
-            eprintln!("node {node} was started again: {restarted:?}");
+            command.args([self.harm.words().1, &node.to_string()]);
+            eprintln!("node {node} is brought back: {:?}", command.status());
         }
     }
 }
