@@ -139,12 +139,7 @@ async fn acks_one_and_none_deliver_too() {
     let cluster = cluster("orders", 1).await;
     let client = client(&cluster).connect().await.unwrap();
     for (acks, offset) in [(Acks::Leader, Some(0)), (Acks::None, None)] {
-        let producer = client
-            .producer()
-            .acks(acks)
-            .idempotence(false)
-            .build()
-            .unwrap();
+        let producer = client.producer().acks(acks).build().unwrap();
         let metadata = producer
             .send(Record::to("orders").value("v"))
             .await
@@ -350,4 +345,18 @@ async fn a_broker_that_refuses_for_good_is_heard() {
         .send(Record::to("orders").value("v"))
         .await
         .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn idempotence_that_was_asked_for_is_not_given_up_for_fewer_acks() {
+    let cluster = cluster("orders", 1).await;
+    let client = client(&cluster).connect().await.unwrap();
+    let error = client
+        .producer()
+        .acks(Acks::Leader)
+        .idempotence(true)
+        .build()
+        .unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Config);
+    assert!(error.to_string().contains("enable.idempotence"), "{error}");
 }

@@ -110,6 +110,9 @@ impl ProducerBuilder {
     /// [`ErrorKind::Config`] names the property at fault.
     pub fn build(self) -> Result<Producer> {
         let mut config = Config::default();
+        let typed = |change: &Change| matches!(change, Change::Idempotence(_));
+        let asked =
+            self.properties.get("enable.idempotence").is_some() || self.typed.iter().any(typed);
         self.properties
             .apply(SETTINGS, |name, value| config.set(name, value))?;
         for change in self.typed {
@@ -122,6 +125,11 @@ impl ProducerBuilder {
                 Change::Compression(codec) => config.compression = codec,
                 Change::DeliveryTimeout(timeout) => config.delivery_timeout = timeout,
             }
+        }
+        // Fewer copies than all cannot be idempotent. Who asks for them and does not speak of
+        // idempotence does without it, as with the Java client.
+        if config.acks != Acks::All && !asked {
+            config.idempotence = false;
         }
         let partitioner = match (self.partitioner, self.properties.get("partitioner")) {
             (Some(own), _) => own,

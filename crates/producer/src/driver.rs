@@ -384,7 +384,7 @@ impl Driver {
             Ok(identity) => self.core.set_identity(now, identity),
             Err(error) => {
                 // Batches wait for it within their delivery timeout.
-                tracing::warn!(%error, "no producer id yet");
+                tracing::info!(%error, "no producer id yet");
                 self.identify(self.shared.cluster.settings().retry_backoff);
             }
         }

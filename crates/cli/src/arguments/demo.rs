@@ -13,9 +13,9 @@ use clap::Args;
 /// with them; records still unread count with their age, for both alike.
 ///
 /// A producer that has just started knows nothing of the consumers and chooses as the default one
-/// does, until it has seen for a few seconds how they read. The load therefore begins a few seconds
-/// before the records count, for both alike; what is unread then stays unread. With --warm-up 0
-/// every record counts.
+/// does, until it has seen for a second or two how they read. With --warm-up the load begins before
+/// the records count, for both alike; what is unread then stays unread. Without it every record
+/// counts.
 ///
 /// What lies in a partition when its consumer stalls waits for it under any partitioner, and so does
 /// what is sent until the lag shows, about a second later. The stall is a sixth of the run but at
@@ -28,7 +28,7 @@ pub(crate) struct DemoArguments {
           value_parser = clap::value_parser!(u32).range(3..=86_400))]
     pub(crate) seconds: u32,
     /// Seconds of the same load before the records count
-    #[arg(long, value_name = "N", default_value_t = 5,
+    #[arg(long, value_name = "N", default_value_t = 0,
           value_parser = clap::value_parser!(u32).range(0..=3_600))]
     pub(crate) warm_up: u32,
     /// Records a second to each topic; the consumers are made to take a quarter more

@@ -12,6 +12,9 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+/// The groups commit every 0.1 s, so that looking four times a second tells something new each time.
+const REFRESH: Duration = Duration::from_millis(250);
+
 /// A batch is as large as Java's by default: the default partitioner then changes partitions as
 /// often as it does there.
 const BATCH_BYTES: usize = 16_384;
@@ -167,7 +170,11 @@ async fn producer(client: &Client, names: &Names, way: &Way) -> Result<(Producer
         Way::Named(name) => (builder.property("partitioner", name)?, None),
         Way::LagAware => {
             let lag = client.lag(Arc::clone(&names.group));
-            let lag = lag.topics([Arc::clone(&names.topic)]).start().await?;
+            let lag = lag
+                .topics([Arc::clone(&names.topic)])
+                .refresh(REFRESH)
+                .start()
+                .await?;
             (builder.partitioner(LagAware::new(lag.plan())), Some(lag))
         }
     };

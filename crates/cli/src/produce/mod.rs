@@ -10,7 +10,7 @@ use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
 use crate::session;
 use lines::Lines;
-use ottla::{Client, Error, ErrorKind, Header, LagAware, Producer, Properties};
+use ottla::{Client, Error, ErrorKind, Header, LagAware, Producer};
 use pace::Pace;
 use receipts::{Outcome, Receipts};
 use shape::Shape;
@@ -91,10 +91,7 @@ async fn open(client: &Client, arguments: &ProduceArguments) -> Result<Producer>
     let topic = arguments.topic.as_str();
     let deadline = Instant::now() + TOPIC_WITHIN;
     client.cluster().topic(topic, deadline).await?;
-    let mut builder = client.producer();
-    if gives_up_idempotence(client.properties()) {
-        builder = builder.idempotence(false);
-    }
+    let builder = client.producer();
     let builder = match (arguments.partitioner.as_deref(), &arguments.group) {
         (Some(LAG_AWARE), Some(group)) => {
             let lag = client.lag(group.as_str()).topics([topic]).start().await?;
@@ -106,13 +103,6 @@ async fn open(client: &Client, arguments: &ProduceArguments) -> Result<Producer>
     let producer = builder.build()?;
     producer.prepare(topic).await?;
     Ok(producer)
-}
-
-/// Fewer copies than all cannot be idempotent. Who asks for them and does not speak of idempotence
-/// does without it, as with the Java client.
-fn gives_up_idempotence(properties: &Properties) -> bool {
-    let acks = properties.get("acks");
-    matches!(acks, Some("0" | "1")) && properties.get("enable.idempotence").is_none()
 }
 
 struct Job {
@@ -192,25 +182,4 @@ fn conclude(outcome: &Outcome) -> Result<()> {
         "{} of {all} records failed, the first: {error}",
         outcome.failed
     )))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fewer_acks_give_up_idempotence_unless_it_was_asked_for() {
-        let properties = |pairs: &[(&str, &str)]| {
-            let mut properties = Properties::new();
-            for (name, value) in pairs {
-                properties.set(name, *value).unwrap();
-            }
-            properties
-        };
-        assert!(!gives_up_idempotence(&properties(&[])));
-        assert!(!gives_up_idempotence(&properties(&[("acks", "all")])));
-        assert!(gives_up_idempotence(&properties(&[("acks", "1")])));
-        let both = [("acks", "1"), ("enable.idempotence", "true")];
-        assert!(!gives_up_idempotence(&properties(&both)));
-    }
 }
