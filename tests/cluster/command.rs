@@ -20,11 +20,11 @@ async fn program() -> PathBuf {
         cargo.args(["build", "--release", "--locked", "-p", "ottla-cli"]);
         cargo.args(["--message-format", "json"]);
         let built = crate::process::succeed(cargo, b"", BUILD).await;
-        let executable = built.text().lines().filter_map(|line| {
+        let mut executable = built.text().lines().filter_map(|line| {
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
             line["executable"].as_str().map(PathBuf::from)
         });
-        executable.last().unwrap()
+        executable.next_back().unwrap()
     };
     PROGRAM.get_or_init(build).await.clone()
 }

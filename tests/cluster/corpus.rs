@@ -101,3 +101,68 @@ impl Reading {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads back the first ten lines, but for what is done to their list.
+    fn read(change: impl FnOnce(&mut Vec<Line>)) -> usize {
+        let mut reading = Reading::of(lines(10));
+        let mut read: Vec<_> = lines(10).collect();
+        change(&mut read);
+        for (offset, line) in (0..).zip(read) {
+            reading.saw(0, offset, line.key.as_bytes(), line.value.as_bytes());
+        }
+        reading.missing()
+    }
+
+    #[test]
+    fn what_was_written_is_what_is_read() {
+        assert_eq!(read(|_| {}), 0);
+        assert_eq!(read(|lines| lines.truncate(9)), 1);
+    }
+
+    #[test]
+    #[should_panic = "record 2 of 0ad should be"]
+    fn a_lost_line_is_noticed() {
+        read(|lines| {
+            lines.remove(2);
+        });
+    }
+
+    #[test]
+    #[should_panic = "record 2 of 0ad should be"]
+    fn swapped_lines_are_noticed() {
+        read(|lines| lines.swap(2, 3));
+    }
+
+    #[test]
+    #[should_panic = "has more than its"]
+    fn a_repeated_line_is_noticed() {
+        read(|lines| lines.push(lines[lines.len() - 1]));
+    }
+
+    #[test]
+    #[should_panic = "goes on at another offset"]
+    fn a_gap_in_the_offsets_is_noticed() {
+        let mut reading = Reading::of(lines(2));
+        reading.saw(0, 1, b"0ad", b"Package: 0ad");
+    }
+
+    #[test]
+    #[should_panic = "lie in two partitions"]
+    fn a_key_in_two_partitions_is_noticed() {
+        let mut reading = Reading::of(lines(2));
+        reading.saw(0, 0, b"0ad", b"Package: 0ad");
+        reading.saw(1, 0, b"0ad", b"Version: 0.0.26-3");
+    }
+
+    #[test]
+    fn the_text_goes_round_with_its_keys() {
+        let count = TEXT.lines().count();
+        let again: Vec<_> = lines(count + 3).skip(count).collect();
+        assert_eq!(again, lines(3).collect::<Vec<_>>());
+        assert!(lines(count).all(|line| !line.key.is_empty() && !line.key.contains('\t')));
+    }
+}

@@ -73,7 +73,7 @@ async fn write(
         for partition in 0..PARTITIONS {
             let value = number.to_string();
             let record = Record::to(&topic).partition(partition).value(&value);
-            let _ = producer.enqueue(record).await.unwrap();
+            drop(producer.enqueue(record).await.unwrap());
         }
         number += 1;
     }

@@ -1,11 +1,15 @@
 //! The cluster that `tests/kafka/kafka` started, and Kafka's own tools.
 
-use crate::process::{Output, PATIENCE, run, succeed};
+use crate::process::{Output, PATIENCE, succeed};
 use ottla::{Client, ClientBuilder, NewTopic};
+use ottla_wire::api::metadata;
+use ottla_wire::{Class, Connection};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::process::Command;
+use tokio::sync::OnceCell;
+use tokio::time::{sleep, timeout};
 
 /// A real cluster of three brokers.
 #[derive(Debug, Clone)]
@@ -67,8 +71,28 @@ impl Kafka {
     pub(crate) async fn topic(&self, client: &Client, what: &str, partitions: i32) -> String {
         let name = unique(what);
         let topic = NewTopic::new(name.as_str()).partitions(partitions);
-        client.topics().create(topic.replication(3)).await.unwrap();
+        self.create(client, &name, topic.replication(3)).await;
         name
+    }
+
+    /// Makes a topic and waits until every broker knows it with all leaders: a foreign client may ask
+    /// any of them.
+    pub(crate) async fn create(&self, client: &Client, topic: &str, new: NewTopic) {
+        client.topics().create(new).await.unwrap();
+        let request = metadata::Request {
+            topics: metadata::Topics::Named(vec![topic.into()]),
+            allow_auto_create: false,
+        };
+        for broker in client.cluster().view().brokers.keys() {
+            let connection = client.cluster().connection(*broker, Class::Control);
+            let connection = connection.await.unwrap();
+            let shown = async {
+                while !shows(&connection, &request).await {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            };
+            timeout(PATIENCE, shown).await.unwrap();
+        }
     }
 
     /// A run of one of Kafka's Java tools, with `--bootstrap-server` given.
@@ -87,12 +111,16 @@ impl Kafka {
 
     /// The major version of the brokers that the script runs.
     pub(crate) async fn major_version(&self) -> u32 {
-        let mut command = Command::new(&self.script);
-        command.args(["tool", "org.apache.kafka.tools.TopicCommand", "--version"]);
-        let output = run(command, b"", PATIENCE).await;
-        let text = output.text().trim_start().to_owned();
-        let major = text.split('.').next().and_then(|word| word.parse().ok());
-        major.unwrap_or_else(|| panic!("no version: {output:?}"))
+        static VERSION: OnceCell<u32> = OnceCell::const_new();
+        let ask = async || {
+            let mut command = Command::new(&self.script);
+            command.args(["tool", "TopicCommand", "--version"]);
+            let output = succeed(command, b"", PATIENCE).await;
+            let text = output.text().trim_start();
+            let major = text.split('.').next().and_then(|word| word.parse().ok());
+            major.unwrap_or_else(|| panic!("no version: {text}"))
+        };
+        *VERSION.get_or_init(ask).await
     }
 
     /// Takes a node down.
@@ -144,6 +172,14 @@ impl Drop for Down {
             eprintln!("node {node} is brought back: {:?}", command.status());
         }
     }
+}
+
+async fn shows(connection: &Connection, request: &metadata::Request) -> bool {
+    let answer = metadata::call(connection, request).await.unwrap();
+    answer.topics.iter().all(|topic| {
+        let mut leaders = topic.partitions.iter().map(|partition| partition.leader);
+        topic.code.is_none() && leaders.all(|leader| leader.is_some())
+    })
 }
 
 /// A name for a topic or a group that nobody had before.

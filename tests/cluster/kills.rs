@@ -29,7 +29,9 @@ const PADDING: &str =
 
 /// Half of the records have keys, so that both ways to a partition are taken.
 fn key(number: u32) -> Option<String> {
-    (number % 2 == 0).then(|| format!("key {}", number % 1000))
+    number
+        .is_multiple_of(2)
+        .then(|| format!("key {}", number % 1000))
 }
 
 /// Enqueues records at the rate, numbered from 0, until it is told to stop.
@@ -261,4 +263,74 @@ async fn a_broker_frozen_under_load_costs_and_repeats_nothing() {
 #[ignore = "soak: needs kafka and kcat"]
 async fn soak_brokers_killed_twice_under_load_cost_and_repeat_nothing() {
     records_survive(&[Harm::Kill, Harm::Kill], 20 * SECOND, "30000").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: needs kafka and kcat"]
+async fn soak_brokers_killed_and_frozen_with_late_answers_cost_and_repeat_nothing() {
+    let harms = [Harm::Freeze, Harm::Kill, Harm::Freeze, Harm::Kill];
+    records_survive(&harms, 6 * SECOND, "2000").await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(number: u32) -> Vec<u8> {
+        format!("{number:010} {PADDING}").into_bytes()
+    }
+
+    fn log(numbers: &[(i32, u32)]) -> Log {
+        let mut log = Log::default();
+        for (offset, (partition, number)) in (0..).zip(numbers) {
+            log.saw(*partition, offset, &value(*number));
+        }
+        log
+    }
+
+    fn told(partition: i32, offset: i64) -> Result<RecordMetadata> {
+        Ok(RecordMetadata {
+            topic: "t".into(),
+            partition,
+            offset: Some(offset),
+            timestamp: 0,
+        })
+    }
+
+    #[test]
+    fn what_was_told_and_is_there_is_right() {
+        log(&[(0, 0), (1, 1), (0, 2)]).holds(&[told(0, 0), told(1, 1), told(0, 2)]);
+    }
+
+    #[test]
+    #[should_panic = "record 1 is there twice"]
+    fn a_record_that_is_there_twice_is_noticed() {
+        log(&[(0, 1), (0, 1)]);
+    }
+
+    #[test]
+    #[should_panic = "record 1 comes after Some(2) in partition 0"]
+    fn records_in_the_wrong_order_are_noticed() {
+        log(&[(0, 2), (0, 1)]);
+    }
+
+    #[test]
+    #[should_panic = "record 1 was acknowledged and is lost"]
+    fn a_lost_record_is_noticed() {
+        log(&[(0, 0), (0, 2)]).holds(&[told(0, 0), told(0, 1), told(0, 1)]);
+    }
+
+    #[test]
+    #[should_panic = "record 1 lies at 1 and was told to be at Some(2)"]
+    fn a_wrong_offset_is_noticed() {
+        log(&[(0, 0), (0, 1)]).holds(&[told(0, 0), told(0, 2)]);
+    }
+
+    #[test]
+    #[should_panic = "record 0 is there in spite of refused"]
+    fn a_record_that_was_told_not_to_be_written_is_noticed() {
+        let refused = ottla::Error::new(ottla::ErrorKind::Timeout, "refused");
+        let refused = refused.with_outcome(WriteOutcome::NotWritten);
+        log(&[(0, 0)]).holds(&[Err(refused)]);
+    }
 }

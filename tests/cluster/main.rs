@@ -22,6 +22,7 @@ mod groups;
 mod kafka;
 mod kills;
 mod lag;
+mod parts;
 mod process;
 mod python;
 mod records;

@@ -111,3 +111,20 @@ while places:
         assert (r.key(), r.value(), r.headers()) == (b"k%d" % (i % 50), b"v%d" % i, headers), i
 consumer.close()
 "#;
+
+/// Four transactions of a hundred records, every other one aborted: brokers, topic.
+pub(crate) const TRANSACTIONS: &str = r#"
+import sys
+from confluent_kafka import Producer
+brokers, topic = sys.argv[1:]
+producer = Producer({"bootstrap.servers": brokers, "transactional.id": topic, "linger.ms": 1})
+producer.init_transactions(60)
+for round in range(4):
+    producer.begin_transaction()
+    for number in range(100):
+        producer.produce(topic, b"%d-%d" % (round, number), partition=0)
+        if number % 30 == 0:
+            producer.flush(30)
+    assert producer.flush(30) == 0
+    producer.abort_transaction(60) if round % 2 else producer.commit_transaction(60)
+"#;

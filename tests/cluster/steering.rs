@@ -45,6 +45,12 @@ async fn shares(producer: &Producer, topic: &str, time: Duration) -> Vec<u32> {
     shares
 }
 
+/// What the partition got, as a part of what it would get of even shares.
+fn share(shares: &[u32]) -> f64 {
+    let all: u32 = shares.iter().sum();
+    f64::from(shares[STALLED as usize]) * f64::from(PARTITIONS) / f64::from(all)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs kafka"]
 async fn a_partition_whose_consumer_stalls_gets_next_to_nothing_and_its_share_when_it_is_back() {
@@ -90,10 +96,6 @@ async fn a_partition_whose_consumer_stalls_gets_next_to_nothing_and_its_share_wh
     let recovered = shares(&producer, &topic, 4 * SECOND).await;
     println!("{recovered:?} when it is back");
 
-    let share = |shares: &[u32]| {
-        f64::from(shares[STALLED as usize]) * f64::from(PARTITIONS)
-            / f64::from(shares.iter().sum::<u32>())
-    };
     assert!(
         share(&healthy) > 0.5,
         "a healthy partition has its share: {healthy:?}"
@@ -116,8 +118,6 @@ async fn a_partition_whose_consumer_stalls_gets_next_to_nothing_and_its_share_wh
         "the others share what it does not get: {steered:?}"
     );
     assert!(behind.is_some_and(|behind| behind > 0));
-    let counters = lag.counters();
-    println!("{counters:?}");
 
     producer.close().await.unwrap();
     for reader in readers.into_iter().chain([reader]) {

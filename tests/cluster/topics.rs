@@ -66,6 +66,19 @@ async fn topics_are_made_shown_and_deleted_as_kafka_sees_them() {
         listed.iter().all(|topic| !topic.name.starts_with("__")),
         "Kafka's own are left out"
     );
+    topics.delete(&name).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs kafka"]
+async fn a_name_is_taken_until_its_topic_is_deleted() {
+    let kafka = Kafka::here();
+    let client = kafka.client().await;
+    let topics = client.topics();
+    let name = unique("taken");
+    let new = || NewTopic::new(name.as_str()).partitions(1).replication(3);
+    topics.create(new()).await.unwrap();
+    let id = topics.describe(&name).await.unwrap().topic.id;
     let error = topics.create(new()).await.unwrap_err();
     assert_eq!(error.code(), Some(Code::TOPIC_ALREADY_EXISTS), "{error}");
     topics.ensure(new()).await.unwrap();
@@ -80,7 +93,7 @@ async fn topics_are_made_shown_and_deleted_as_kafka_sees_them() {
     // A name may be taken again at once.
     topics.create(new()).await.unwrap();
     let again = topics.describe(&name).await.unwrap();
-    assert_ne!(again.topic.id, Some(id));
+    assert_ne!(again.topic.id, id);
     topics.delete(&name).await.unwrap();
 }
 
