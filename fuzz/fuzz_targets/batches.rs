@@ -23,6 +23,8 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(record.headers.count(), claimed);
         }
     }
-    let tail_bytes = batches.truncated_tail().map_or(0, |tail| tail.present_bytes);
+    let tail_bytes = batches
+        .truncated_tail()
+        .map_or(0, |tail| tail.present_bytes);
     assert!(walked_bytes + tail_bytes <= data.len());
 });
