@@ -29,11 +29,16 @@ async fn program() -> PathBuf {
     PROGRAM.get_or_init(build).await.clone()
 }
 
+/// A run of it.
+pub(crate) async fn command(arguments: &[&str], more: &[&str]) -> Command {
+    let mut command = Command::new(program().await);
+    command.args(arguments).args(more);
+    command
+}
+
 /// A run of one of its subcommands on these brokers.
 pub(crate) async fn ottla(bootstrap: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program().await);
-    command.args(arguments).args(["--brokers", bootstrap]);
-    command
+    command(arguments, &["--brokers", bootstrap]).await
 }
 
 /// Runs it; it has to succeed.

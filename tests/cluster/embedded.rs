@@ -1,11 +1,14 @@
 //! The embedded cluster as the broker of clients that know nothing of it.
 
+use crate::command::command;
 use crate::corpus::{Reading, as_file, lines};
 use crate::foreign::{CODECS, FORMAT, Seen, kcat, kcat_reads, kcat_writes, record};
 use crate::process::{PATIENCE, Running, succeed};
 use crate::python::{
     CONFLUENT_MEMBER, CONFLUENT_ROUND, KAFKA_PYTHON_MEMBER, KAFKA_PYTHON_ROUND, python,
 };
+use ottla::lag::{Topics, collect_once};
+use ottla::{Client, Code};
 use ottla_broker::{ApiKey, Cluster};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -66,8 +69,8 @@ async fn kcat_writes_and_reads_the_embedded_cluster_with_every_codec() {
 
 /// Two members of a group share the partitions of `orders`, one leaves, the other has them all, and a
 /// later one goes on where they have committed.
-async fn group_of(cluster: &Cluster, member: impl Fn() -> Command) {
-    let bootstrap = cluster.bootstrap();
+async fn group_of(bootstrap: &str, member: impl Fn() -> Command) {
+    let client = Client::builder(bootstrap).connect().await.unwrap();
     let mut sent = 0;
     let mut send = async || {
         let batch = (sent..sent + 40).map(|number| (format!("{number}"), format!("v{number}")));
@@ -75,14 +78,16 @@ async fn group_of(cluster: &Cluster, member: impl Fn() -> Command) {
         let file: String = batch
             .map(|(key, value)| format!("{key}\t{value}\n"))
             .collect();
-        kcat_writes(&bootstrap, "orders", "none", file.as_bytes()).await;
+        kcat_writes(bootstrap, "orders", "none", file.as_bytes()).await;
     };
     let joined = async |count: usize| {
-        while cluster.member_count("readers") != count {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let joined = async {
+            while looked(&client).await.members != count {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, joined).await.unwrap();
     };
-    let joined = async |count: usize| timeout(PATIENCE, joined(count)).await.unwrap();
     let mut seen = BTreeSet::new();
     let mut first = Running::start(member());
     send().await;
@@ -99,16 +104,38 @@ async fn group_of(cluster: &Cluster, member: impl Fn() -> Command) {
     take(&mut [&mut second], &mut seen, 200).await;
     second.end().await;
     joined(0).await;
-    let committed = (0..4).map(|partition| cluster.committed("readers", "orders", partition));
-    assert_eq!(
-        committed.map(|offset| offset.unwrap_or(0)).sum::<i64>(),
-        200
-    );
+    assert_eq!(looked(&client).await.committed, 200);
     send().await;
     let mut third = Running::start(member());
     take(&mut [&mut third], &mut seen, 240).await;
     third.end().await;
     assert_eq!(seen.len(), 240);
+}
+
+/// The group from outside.
+#[derive(Debug, Default)]
+struct Looked {
+    /// How many members have partitions.
+    members: usize,
+    /// The sum of the committed offsets.
+    committed: i64,
+}
+
+async fn looked(client: &Client) -> Looked {
+    match collect_once(client.cluster(), "readers", &Topics::Committed).await {
+        Ok(lag) => {
+            let owners = lag.rows.iter().filter_map(|row| row.owner.as_ref());
+            let members: BTreeSet<_> = owners.map(|owner| &owner.member_id).collect();
+            Looked {
+                members: members.len(),
+                committed: lag.rows.iter().filter_map(|row| row.lag.committed).sum(),
+            }
+        }
+        Err(error) => {
+            assert_eq!(error.code(), Some(Code::GROUP_ID_NOT_FOUND), "{error}");
+            Looked::default()
+        }
+    }
 }
 
 /// Reads from any of these until there are so many records, each once.
@@ -134,18 +161,44 @@ async fn take(members: &mut [&mut Running], seen: &mut BTreeSet<(i32, i64)>, unt
     }
 }
 
+fn kcat_member(bootstrap: &str) -> Command {
+    let mut command = kcat(bootstrap);
+    command.args(["-X", "auto.offset.reset=earliest", "-u", "-q", "-f", FORMAT]);
+    command.args(["-G", "readers", "orders"]);
+    command
+}
+
+/// The same as a process of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs kcat and python clients"]
+async fn the_broker_command_serves_kcat_and_python_clients() {
+    let topics = ["--topic", "orders:4", "--topic", "python:4"];
+    let mut broker =
+        Running::start(command(&["broker", "--port", "0", "--nodes", "3"], &topics).await);
+    let bootstrap = broker.line().await.unwrap().to_vec();
+    let bootstrap = String::from_utf8(bootstrap).unwrap();
+    let mut list = kcat(&bootstrap);
+    list.arg("-L");
+    let listed = succeed(list, b"", PATIENCE).await;
+    for wanted in [
+        " 3 brokers:",
+        " 2 topics:",
+        "topic \"orders\" with 4 partitions:",
+    ] {
+        assert!(listed.text().contains(wanted), "{}", listed.text());
+    }
+    group_of(&bootstrap, || kcat_member(&bootstrap)).await;
+    let program = python(CONFLUENT_ROUND, &[&bootstrap, "python", "lz4", "5000"]);
+    succeed(program, b"", PATIENCE).await;
+    assert_eq!(broker.end().await, b"", "it prints its address alone");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs kcat"]
 async fn kcats_share_a_group_of_the_embedded_cluster() {
     let cluster = cluster(&["orders"]).await;
     let bootstrap = cluster.bootstrap();
-    let member = || {
-        let mut command = kcat(&bootstrap);
-        command.args(["-X", "auto.offset.reset=earliest", "-u", "-q", "-f", FORMAT]);
-        command.args(["-G", "readers", "orders"]);
-        command
-    };
-    group_of(&cluster, member).await;
+    group_of(&bootstrap, || kcat_member(&bootstrap)).await;
     cluster.shutdown().await;
 }
 
@@ -156,7 +209,7 @@ async fn python_clients_share_a_group_of_the_embedded_cluster() {
         let cluster = cluster(&["orders"]).await;
         let bootstrap = cluster.bootstrap();
         let member = || python(program, &[&bootstrap, "orders", "readers"]);
-        group_of(&cluster, member).await;
+        group_of(&bootstrap, member).await;
         cluster.shutdown().await;
     }
 }

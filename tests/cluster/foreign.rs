@@ -95,9 +95,5 @@ pub(crate) async fn java_writes(kafka: &Kafka, topic: &str, codec: &str, file: &
     let config = scratch.file("reader", b"parse.key=true\nkey.separator=\\t\n");
     let arguments = ["--topic", topic, "--compression-codec", codec];
     let arguments = [&arguments[..], &["--reader-config", &config]].concat();
-    let class = match kafka.major_version().await {
-        ..4 => "kafka.tools.ConsoleProducer",
-        _ => "org.apache.kafka.tools.ConsoleProducer",
-    };
-    kafka.run_tool(class, &arguments, file).await;
+    kafka.run_tool("ConsoleProducer", &arguments, file).await;
 }
