@@ -1,7 +1,7 @@
 //! Bad input gets a clear error that names the thing, within its timeout.
 
 use ottla::{Client, ErrorKind, Record, WriteOutcome};
-use ottla_broker::{ApiKey, Cluster};
+use ottla_broker::{ApiKey, Cluster, Code};
 use ottla_tests::client;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -219,4 +219,43 @@ async fn a_cluster_that_stays_away_ends_records_with_a_timeout_that_names_the_pa
         begin.elapsed()
     );
     assert!(error.to_string().contains("orders-0"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_producer_id_that_is_refused_for_good_fails_the_record_at_once() {
+    let cluster = cluster().await;
+    let client = client(&cluster).connect().await.unwrap();
+    let producer = client.producer().build().unwrap();
+    let refused = Code::CLUSTER_AUTHORIZATION_FAILED;
+    cluster.faults().on(ApiKey::InitProducerId).error(refused);
+    let begin = tokio::time::Instant::now();
+    let error = producer
+        .send(Record::to("orders").value("v"))
+        .await
+        .unwrap_err();
+    assert!(begin.elapsed() < Duration::from_secs(1));
+    assert_eq!(error.code(), Some(refused), "{error}");
+    assert_eq!(error.write_outcome(), Some(WriteOutcome::NotWritten));
+    // The permission is given: the next record asks again.
+    producer
+        .send(Record::to("orders").value("v"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_producer_id_that_is_not_there_yet_is_waited_for() {
+    let cluster = cluster().await;
+    let client = client(&cluster).connect().await.unwrap();
+    let producer = client.producer().build().unwrap();
+    let loading = Code::COORDINATOR_LOAD_IN_PROGRESS;
+    cluster
+        .faults()
+        .on(ApiKey::InitProducerId)
+        .times(5)
+        .error(loading);
+    producer
+        .send(Record::to("orders").value("v"))
+        .await
+        .unwrap();
 }

@@ -382,10 +382,14 @@ impl Driver {
     fn identified(&mut self, now: Instant, identity: Result<ottla_proto::producer::Identity>) {
         match identity {
             Ok(identity) => self.core.set_identity(now, identity),
-            Err(error) => {
+            Err(error) if error.is_retriable() => {
                 // Batches wait for it within their delivery timeout.
                 tracing::info!(%error, "no producer id yet");
                 self.identify(self.shared.cluster.settings().retry_backoff);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no producer id");
+                self.core.refuse_identity(&error);
             }
         }
     }

@@ -100,7 +100,8 @@ impl<T> Batch<T> {
             .with_outcome(self.outcome())
     }
 
-    fn outcome(&self) -> WriteOutcome {
+    /// Whether the records may be in the log, over all attempts.
+    pub(super) fn outcome(&self) -> WriteOutcome {
         if self.unknown {
             WriteOutcome::Unknown
         } else {

@@ -11,6 +11,7 @@ use super::partition::Partition;
 use super::types::{Config, Event, PartitionIndex, RequestId, Transmit, TransmitBatch};
 use super::verdict::Attempt;
 use crate::batch::{BatchStamp, SealedRecords};
+use crate::error::Error;
 use crate::topic::{BrokerId, TopicId, TopicPartition};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
@@ -110,6 +111,28 @@ impl<T> Sender<T> {
                 now,
                 PartitionIndex(u32::try_from(index).unwrap_or(u32::MAX)),
             );
+        }
+    }
+
+    /// Takes in that no producer id is to be had, for a reason that waiting does not mend: what
+    /// waits for one fails. The next batch asks again.
+    pub fn refuse_identity(&mut self, error: &Error) {
+        self.identity_asked = false;
+        for index in 0..self.partitions.len() {
+            let index = PartitionIndex(u32::try_from(index).unwrap_or(u32::MAX));
+            let waits = |p: &Partition<T>| p.identity.is_none() && p.in_flight.is_empty();
+            while let Some(partition) = self.at(index).filter(|p| waits(p))
+                && let Some(mut batch) = partition.queue.pop_front()
+            {
+                let error = error
+                    .clone()
+                    .at_partition(partition.name.clone())
+                    .with_outcome(batch.outcome());
+                if let Some(token) = batch.token.take() {
+                    self.events.push_back(Event::Failed { token, error });
+                }
+            }
+            self.retime(index);
         }
     }
 
