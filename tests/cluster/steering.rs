@@ -1,5 +1,6 @@
 //! The lag-aware producer on a real cluster.
 
+use crate::command::run_ottla;
 use crate::kafka::{Kafka, unique};
 use ottla::consumer::{OffsetReset, Start};
 use ottla::{Client, LagAware, Producer, Record, TopicPartition};
@@ -124,4 +125,28 @@ async fn a_partition_whose_consumer_stalls_gets_next_to_nothing_and_its_share_wh
         reader.abort();
     }
     client.topics().delete(&topic).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs kafka"]
+async fn the_demo_shows_it_on_a_real_cluster_and_leaves_nothing_behind() {
+    let kafka = Kafka::here();
+    let arguments = ["demo", "--seconds", "20", "--warm-up", "3", "--json"];
+    let demo = run_ottla(&kafka.bootstrap, &arguments).await;
+    let told: serde_json::Value = serde_json::from_str(demo.text()).unwrap();
+    for side in told["sides"].as_array().unwrap() {
+        let count = |name: &str| side[name].as_u64().unwrap();
+        assert_eq!(
+            count("records_sent"),
+            count("records_consumed") + count("records_unread")
+        );
+        assert_eq!(count("records_failed"), 0);
+        assert!(count("records_sent") > 15_000, "{told}");
+    }
+    println!("p99 {} of the default's", told["p99_ratio"]);
+    assert!(told["p99_ratio"].as_f64().unwrap() < 0.2, "{told}");
+    let client = kafka.client().await;
+    let topics = client.topics().list().await.unwrap();
+    let left = topics.iter().find(|topic| topic.name.starts_with("demo-"));
+    assert_eq!(left, None);
 }
