@@ -34,6 +34,11 @@ fn key(number: u32) -> Option<String> {
         .then(|| format!("key {}", number % 1000))
 }
 
+/// A record's value, which says its number.
+pub(crate) fn value(number: u32) -> String {
+    format!("{number:010} {PADDING}")
+}
+
 /// Enqueues records at the rate, numbered from 0, until it is told to stop.
 async fn load(producer: Producer, topic: String, stop: Arc<AtomicBool>) -> Vec<Delivery> {
     let began = Instant::now();
@@ -42,7 +47,7 @@ async fn load(producer: Producer, topic: String, stop: Arc<AtomicBool>) -> Vec<D
     while !stop.load(Ordering::Acquire) {
         let due = began.elapsed().as_millis() * u128::from(RATE) / 1000;
         while u128::from(number) < due {
-            let (key, value) = (key(number), format!("{number:010} {PADDING}"));
+            let (key, value) = (key(number), value(number));
             let mut record = Record::to(&topic).value(&value);
             if let Some(key) = &key {
                 record = record.key(key.as_bytes());
@@ -58,14 +63,14 @@ async fn load(producer: Producer, topic: String, stop: Arc<AtomicBool>) -> Vec<D
 
 /// The numbers of the records as somebody reads them, and where each lies.
 #[derive(Debug, Default)]
-struct Log {
+pub(crate) struct Log {
     places: Vec<Option<(i32, i64)>>,
     count: usize,
     last: HashMap<i32, u32>,
 }
 
 impl Log {
-    fn saw(&mut self, partition: i32, offset: i64, value: &[u8]) {
+    pub(crate) fn saw(&mut self, partition: i32, offset: i64, value: &[u8]) {
         let text = std::str::from_utf8(value).unwrap();
         let (number, padding) = text.split_once(' ').unwrap();
         assert_eq!(padding, PADDING);
@@ -86,7 +91,7 @@ impl Log {
     }
 
     /// What was told of each record is true.
-    fn holds(&self, outcomes: &[Result<RecordMetadata>]) {
+    pub(crate) fn holds(&self, outcomes: &[Result<RecordMetadata>]) {
         assert!(
             self.places.len() <= outcomes.len(),
             "records that nobody wrote"
@@ -276,14 +281,10 @@ async fn soak_brokers_killed_and_frozen_with_late_answers_cost_and_repeat_nothin
 mod tests {
     use super::*;
 
-    fn value(number: u32) -> Vec<u8> {
-        format!("{number:010} {PADDING}").into_bytes()
-    }
-
     fn log(numbers: &[(i32, u32)]) -> Log {
         let mut log = Log::default();
         for (offset, (partition, number)) in (0..).zip(numbers) {
-            log.saw(*partition, offset, &value(*number));
+            log.saw(*partition, offset, value(*number).as_bytes());
         }
         log
     }

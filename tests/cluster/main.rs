@@ -18,6 +18,7 @@ mod command;
 mod corpus;
 mod embedded;
 mod foreign;
+mod fresh;
 mod groups;
 mod kafka;
 mod kills;
