@@ -183,7 +183,6 @@ impl Topics {
         for (_, answer) in response.topics {
             answer.map_err(|error| error.into_error(ApiKey::DeleteTopics, name))?;
         }
-        self.cluster.unwatch_topic(name);
         self.until(name, |topic| {
             topic.is_none_or(|topic| id.is_some() && topic.id != id)
         })

@@ -113,15 +113,13 @@ impl Driver {
                 () = self.shared.shop.inbox.arrived() => {}
                 changed = self.views.changed() => {
                     if changed.is_err() {
-                        self.fail_everything();
-                        break;
+                        break; // the cluster is closed
                     }
                 }
                 _ = self.tasks.join_next(), if !self.tasks.is_empty() => {}
                 () = sleep => {}
             }
         }
-        self.finish();
     }
 
     /// One turn: takes in what happened, does what is due, sends what can go.
@@ -140,6 +138,10 @@ impl Driver {
         if self.core.poll_timeout().is_some_and(|at| at <= now) {
             self.core.handle_timeout(now);
         }
+        if self.shared.shop.pool.waiting() > 0 {
+            // Someone waits for the memory that open batches hold.
+            self.seal_all(now);
+        }
         self.seal_lingered(now);
         self.settle(now);
         while let Some(transmit) = self.core.poll_transmit(now) {
@@ -151,7 +153,8 @@ impl Driver {
 
     fn next_wake(&self, now: Instant) -> Option<Instant> {
         let linger = self.lingering.front().map(|(at, ..)| *at);
-        let tick = linger.map(|_| now + CLOCK_TICK.max(self.shared.config.linger));
+        let busy = !self.unsettled.is_empty();
+        let tick = busy.then(|| now + CLOCK_TICK.max(self.shared.config.linger));
         [self.core.poll_timeout(), linger, tick]
             .into_iter()
             .flatten()
@@ -198,7 +201,10 @@ impl Driver {
                 // A caller that has left does not mind.
                 let _ = known.send(());
             }
-            Message::Pressed => self.seal_all(now),
+            Message::Pressed => {
+                self.shared.shop.pressed.store(false, Ordering::Release);
+                self.seal_all(now);
+            }
             Message::Flush(told) => {
                 self.seal_all(now);
                 let before = self.shared.shop.serials.load(Ordering::Acquire);
@@ -402,31 +408,37 @@ impl Driver {
             let _ = told.send(());
         }
     }
+}
 
-    fn fail_everything(&mut self) {
-        self.shared.closed.store(true, Ordering::Release);
-        self.core.fail_all();
-        let now = self.shared.now();
-        self.settle(now);
-    }
-
-    fn finish(mut self) {
+impl Drop for Driver {
+    /// However the task ends, also with its runtime: nobody is left waiting.
+    fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::Release);
         self.shared.shop.pool.close();
-        self.end_flushes();
-        if let Some(told) = self.closing.take() {
-            let _ = told.send(());
-        }
-        // What came in between the last turn and now gets its answer.
-        for message in self.shared.shop.inbox.drain(Vec::new()) {
-            if let Message::Sealed { parcel, .. } = message {
-                parcel.completion.complete(Err(closed()));
-            }
-        }
         for lane in &self.lanes {
             if let Some(parcel) = lane.slot.close(&self.shared.shop) {
                 parcel.completion.complete(Err(closed()));
             }
+        }
+        // The slots are closed: what is in the inbox now is the last of it.
+        for message in self.shared.shop.inbox.close() {
+            if let Message::Sealed { parcel, .. } = message {
+                parcel.completion.complete(Err(closed()));
+            }
+        }
+        self.core.fail_all();
+        while let Some(event) = self.core.poll_event() {
+            match event {
+                Event::Acknowledged { token, ack } => self.ended(&token, Ok(ack)),
+                Event::Failed { token, error } => self.ended(&token, Err(error)),
+                _ => {}
+            }
+        }
+        self.unsettled.clear();
+        self.end_flushes();
+        if let Some(told) = self.closing.take() {
+            // A caller that has left does not mind.
+            let _ = told.send(());
         }
     }
 }

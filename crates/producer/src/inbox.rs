@@ -72,25 +72,44 @@ pub(crate) enum Message {
 /// bounded by the pool), one a request in flight, and one a waiting caller.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    messages: Mutex<Vec<Message>>,
+    letters: Mutex<Letters>,
     wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Letters {
+    messages: Vec<Message>,
+    /// The driver is gone: what comes is dropped, and those who wait for an answer hear of it.
+    closed: bool,
 }
 
 impl Inbox {
     pub(crate) fn push(&self, message: Message) {
-        let first = {
-            let mut messages = self.messages.lock();
-            messages.push(message);
-            messages.len() == 1
-        };
+        let mut letters = self.letters.lock();
+        if letters.closed {
+            // Dropped outside the lock: it may wake someone.
+            drop(letters);
+            drop(message);
+            return;
+        }
+        letters.messages.push(message);
+        let first = letters.messages.len() == 1;
+        drop(letters);
         if first {
             self.wake.notify_one();
         }
     }
 
+    /// Takes nothing any more, and gives what is left.
+    pub(crate) fn close(&self) -> Vec<Message> {
+        let mut letters = self.letters.lock();
+        letters.closed = true;
+        std::mem::take(&mut letters.messages)
+    }
+
     /// Takes everything; `empty` is kept for the next messages.
     pub(crate) fn drain(&self, empty: Vec<Message>) -> Vec<Message> {
-        std::mem::replace(&mut *self.messages.lock(), empty)
+        std::mem::replace(&mut self.letters.lock().messages, empty)
     }
 
     /// Waits for a message.

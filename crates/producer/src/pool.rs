@@ -73,6 +73,11 @@ impl Pool {
         self.limit
     }
 
+    /// The largest record that fits into the empty pool, whatever chunks it takes.
+    pub(crate) fn largest_record(&self) -> usize {
+        self.limit - self.limit % CHUNK_BYTES_MAX
+    }
+
     /// Callers that wait for memory.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)

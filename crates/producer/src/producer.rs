@@ -80,7 +80,11 @@ impl Shared {
         reservation: Option<&mut Reservation>,
     ) -> Result<Delivery, Refusal> {
         let bytes = BatchWriter::upper_bound(record);
-        if bytes + HEADER_BYTES > self.shop.batch_bytes_max {
+        let limit = self
+            .shop
+            .batch_bytes_max
+            .min(self.shop.pool.largest_record());
+        if bytes + HEADER_BYTES > limit {
             return Err(Refusal::Final(self.too_large(record, bytes)));
         }
         if self.closed.load(Ordering::Relaxed) {
@@ -90,11 +94,15 @@ impl Shared {
         let topic = table.get(record.topic).ok_or(Refusal::Topic)?;
         let partition = self.choose(topic, record, bytes);
         let Some(slot) = topic.slot(partition) else {
+            // It may be new: the next record may find it.
+            self.cluster
+                .mark_stale(self.cluster.view_guard().generation);
             return Err(Refusal::Final(no_such_partition(topic, partition)));
         };
-        let timestamp = record
-            .timestamp
-            .unwrap_or_else(|| self.now_millis.load(Ordering::Relaxed));
+        let timestamp = || match record.timestamp {
+            Some(own) => own,
+            None => self.now_millis.load(Ordering::Relaxed),
+        };
         let contended = || topic.runs.spread();
         let delivery = slot
             .append(
@@ -131,13 +139,22 @@ impl Shared {
 
     #[cold]
     fn too_large(&self, record: &Record<'_>, bytes: usize) -> Error {
-        let message = format!(
-            "a record of {bytes} bytes for topic {} is over max.request.size ({} bytes)",
-            record.topic, self.shop.batch_bytes_max
-        );
+        let (name, limit) = match self.shop.pool.largest_record() {
+            small if small < self.shop.batch_bytes_max => ("buffer.memory", small),
+            _ => ("max.request.size", self.shop.batch_bytes_max),
+        };
+        let topic = record.topic;
+        let message =
+            format!("a record of {bytes} bytes for topic {topic} is over {name} ({limit} bytes)");
         Error::new(ErrorKind::RecordTooLarge, message)
             .with_outcome(ottla_proto::WriteOutcome::NotWritten)
     }
+}
+
+#[cold]
+fn not_loaded(topic: &str) -> Error {
+    let message = format!("the metadata of topic {topic} did not come within max.block.ms");
+    Error::new(ErrorKind::Timeout, message).with_outcome(ottla_proto::WriteOutcome::NotWritten)
 }
 
 #[cold]
@@ -199,10 +216,12 @@ impl Producer {
     /// runtime.
     pub fn new(
         cluster: Cluster,
-        config: Config,
+        mut config: Config,
         partitioner: Arc<dyn Partitioner>,
     ) -> Result<Self> {
         config.check()?;
+        // A batch is never larger than the largest one.
+        config.batch_bytes = config.batch_bytes.min(config.batch_bytes_max);
         let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
             Error::new(
                 ErrorKind::State,
@@ -217,6 +236,7 @@ impl Producer {
             serials: AtomicU64::new(0),
             delivery_timeout: config.delivery_timeout,
             batch_bytes_max: config.batch_bytes_max,
+            pressed: AtomicBool::new(false),
         };
         let shared = Arc::new(Shared {
             config,
@@ -280,7 +300,7 @@ impl Producer {
             Ok(delivery) => Ok(delivery),
             Err(Refusal::Final(error)) => Err((error, record)),
             Err(Refusal::Full(_)) => {
-                self.shared.shop.inbox.push(Message::Pressed);
+                self.shared.shop.press();
                 Err((buffer_full(&self.shared), record))
             }
             Err(Refusal::Topic) => {
@@ -312,7 +332,8 @@ impl Producer {
             .shop
             .inbox
             .push(Message::Topic { name, known: tell });
-        told.await.map_err(|_| closed())
+        let told = tokio::time::timeout_at(deadline, told).await;
+        told.map_err(|_| not_loaded(topic))?.map_err(|_| closed())
     }
 
     #[cold]
@@ -326,7 +347,7 @@ impl Producer {
                 Refusal::Topic => self.load(record.topic, deadline).await?,
                 Refusal::Full(bytes) => {
                     drop(reservation.take());
-                    self.shared.shop.inbox.push(Message::Pressed);
+                    self.shared.shop.press();
                     let wait = self.shared.shop.pool.reserve(bytes);
                     let granted = tokio::time::timeout_at(deadline, wait);
                     reservation = Some(granted.await.map_err(|_| self.no_room())??);

@@ -8,8 +8,11 @@ use ottla_proto::batch::{BatchWriter, HEADER_BYTES};
 use ottla_proto::producer::PartitionIndex;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+/// A delivery timeout that no clock can count to is as good as this.
+const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Why a slot did not take a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,17 @@ pub(crate) struct Shop {
     pub(crate) delivery_timeout: Duration,
     /// The largest batch.
     pub(crate) batch_bytes_max: usize,
+    /// Someone wants memory, and the driver has not heard of it yet.
+    pub(crate) pressed: AtomicBool,
+}
+
+impl Shop {
+    /// Asks the driver to send what it can, since memory is wanted; once until it has heard.
+    pub(crate) fn press(&self) {
+        if !self.pressed.swap(true, Ordering::AcqRel) {
+            self.inbox.push(Message::Pressed);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -94,14 +108,14 @@ impl Slot {
         self.limit.store(bytes, Ordering::Relaxed);
     }
 
-    /// Appends a record to the open batch. `clock` is read only when a batch is begun; `contended`
-    /// is told when another caller held the lock.
+    /// Appends a record to the open batch. `clock` is read only when a batch is begun, before the
+    /// first `timestamp`; `contended` is told when another caller held the lock.
     #[inline]
     pub(crate) fn append(
         &self,
         shop: &Shop,
         record: &Record<'_>,
-        timestamp: i64,
+        timestamp: impl Fn() -> i64,
         mut reservation: Option<&mut Reservation>,
         clock: impl Fn() -> Instant,
         contended: impl FnOnce(),
@@ -119,9 +133,9 @@ impl Slot {
                 if *closed {
                     return Err(Refused::Closed);
                 }
-                let chunk =
-                    self.first_chunk(shop, *last_bytes, bound, reservation.as_deref_mut())?;
-                self.begin(shop, &mut open, chunk, clock());
+                let chunks =
+                    self.first_chunks(shop, *last_bytes, bound, reservation.as_deref_mut())?;
+                self.begin(shop, &mut open, chunks, clock());
                 continue;
             };
             if batch.writer.size_bytes() + bound > limit.max(HEADER_BYTES + bound)
@@ -130,6 +144,7 @@ impl Slot {
                 self.seal_locked(shop, &mut open);
                 continue;
             }
+            let timestamp = timestamp();
             match batch.writer.append(record, timestamp) {
                 Ok(index) => {
                     let completion = Arc::clone(&batch.completion);
@@ -154,25 +169,41 @@ impl Slot {
         })
     }
 
-    fn first_chunk(
+    /// Chunks for the whole first record: a batch is never open without one.
+    fn first_chunks(
         &self,
         shop: &Shop,
         last_bytes: usize,
         bound: usize,
-        reservation: Option<&mut Reservation>,
-    ) -> Result<Vec<u8>, Refused> {
-        shop.pool
-            .take(last_bytes.max(bound), reservation)
-            .ok_or(Refused::Full(bound))
+        mut reservation: Option<&mut Reservation>,
+    ) -> Result<Vec<Vec<u8>>, Refused> {
+        let mut chunks = Vec::with_capacity(1);
+        let mut room = 0;
+        while room < bound {
+            let wanted = (bound - room).max(last_bytes);
+            let Some(chunk) = shop.pool.take(wanted, reservation.as_deref_mut()) else {
+                for chunk in chunks {
+                    drop(shop.pool.share(chunk));
+                }
+                return Err(Refused::Full(bound));
+            };
+            room += chunk.capacity();
+            chunks.push(chunk);
+        }
+        Ok(chunks)
     }
 
     #[cold]
-    fn begin(&self, shop: &Shop, open: &mut Open, chunk: Vec<u8>, now: Instant) {
+    fn begin(&self, shop: &Shop, open: &mut Open, chunks: Vec<Vec<u8>>, now: Instant) {
         let mut writer = BatchWriter::new();
-        writer.add_chunk(chunk);
+        for chunk in chunks {
+            writer.add_chunk(chunk);
+        }
         let serial = shop.serials.fetch_add(1, Ordering::Relaxed);
         let completion = Arc::new(Completion::new(Arc::clone(&self.topic), self.partition));
-        let deadline = now + shop.delivery_timeout;
+        let deadline = now
+            .checked_add(shop.delivery_timeout)
+            .unwrap_or_else(|| now + FAR);
         open.batch = Some(OpenBatch {
             writer,
             completion,

@@ -20,6 +20,8 @@ pub struct Batch<T> {
     /// When the caller stops waiting (`delivery.timeout.ms` after the first record).
     pub deadline: Instant,
     pub(super) ordinal: u64,
+    /// Its place among the stamped batches of its partition.
+    pub(super) number: u64,
     pub(super) stamp: Option<Stamp>,
     pub(super) attempts: u32,
     /// An attempt ended without proof, and no later answer brought one.
@@ -45,6 +47,7 @@ impl<T> Batch<T> {
             count,
             deadline,
             ordinal: 0,
+            number: 0,
             stamp: None,
             attempts: 0,
             maybe_written: false,

@@ -30,7 +30,10 @@ pub(super) struct Partition<T> {
     /// A batch was acknowledged under the present identity.
     proven: bool,
     /// A stamped batch ended without being written, so its sequences are missing.
-    pub(super) hole: bool,
+    /// By the ordinal of the first such batch: it explains a refused sequence only behind it.
+    pub(super) hole: Option<u64>,
+    /// Counts the batches that were stamped.
+    stamped: u64,
     /// A batch waits for its retry: nothing is sent until all that is in flight is answered, so
     /// that the order stays.
     pub(super) draining: bool,
@@ -55,7 +58,8 @@ impl<T> Partition<T> {
             identity: None,
             next_sequence: Sequence::default(),
             proven: false,
-            hole: false,
+            hole: None,
+            stamped: 0,
             draining: false,
             blocked_until: None,
             failures: 0,
@@ -82,12 +86,31 @@ impl<T> Partition<T> {
                 .queue
                 .front()
                 .is_some_and(|batch| batch.records.is_some())
-            && !(self.hole && self.front_is_unstamped())
+            && (!self.front_is_unstamped() || (self.hole.is_none() && self.is_remembered()))
+    }
+
+    /// Whether the broker will still remember our oldest unacknowledged batch when one more is
+    /// appended. Acknowledged ones behind it count too: they push it out of the last five.
+    fn is_remembered(&self) -> bool {
+        let flying = self.in_flight.iter().map(|flight| &flight.batch);
+        let stamped = flying
+            .chain(self.queue.front())
+            .filter(|b| b.stamp.is_some());
+        let oldest = stamped.map(|batch| batch.number).min();
+        oldest.is_none_or(|oldest| self.stamped - oldest < WINDOW as u64)
+    }
+
+    /// A batch ended although its sequences were not used.
+    pub(super) fn open_hole(&mut self, ordinal: u64) {
+        self.hole = Some(self.hole.map_or(ordinal, |first| first.min(ordinal)));
     }
 
     /// Whether a batch sealed now would not wait behind another.
     pub(super) fn has_room(&self, idempotent: bool) -> bool {
-        self.queue.is_empty() && !self.draining && self.in_flight.len() < self.window(idempotent)
+        self.queue.is_empty()
+            && !self.draining
+            && self.in_flight.len() < self.window(idempotent)
+            && self.is_remembered()
     }
 
     fn front_is_unstamped(&self) -> bool {
@@ -106,15 +129,18 @@ impl<T> Partition<T> {
         }
         let mut batch = self.queue.pop_front()?;
         batch.attempts += 1;
+        // The partition's own identity first: the producer's may be gone while a new one is asked for.
         if batch.stamp.is_none()
-            && let Some(ours) = ours
+            && let Some(identity) = self.identity.or(ours)
         {
-            let identity = *self.identity.get_or_insert(ours);
+            self.identity = Some(identity);
             batch.stamp = Some(Stamp {
                 identity,
                 base_sequence: self.next_sequence,
             });
             self.next_sequence = self.next_sequence.advance(batch.count);
+            batch.number = self.stamped;
+            self.stamped += 1;
         }
         Some(batch)
     }
@@ -149,9 +175,7 @@ impl<T> Partition<T> {
     /// the answer tells. Returns the identity whose epochs this used up, if it did.
     pub(super) fn settle(&mut self) -> Option<Identity> {
         self.draining = false;
-        if !self.hole {
-            return None;
-        }
+        self.hole?;
         let stamped = self.queue.iter().take_while(|batch| batch.stamp.is_some());
         if stamped.into_iter().any(|batch| batch.maybe_written) {
             return None;
@@ -162,7 +186,7 @@ impl<T> Partition<T> {
     /// A new epoch: sequences start again at 0 and the first batch goes alone. When the epochs are
     /// used up the identity is dropped, and the producer's next one is taken.
     fn renew(&mut self) -> Option<Identity> {
-        self.hole = false;
+        self.hole = None;
         self.proven = false;
         self.next_sequence = Sequence::default();
         for batch in &mut self.queue {

@@ -151,7 +151,7 @@ impl<T> Sender<T> {
         let remade = partition.topic_id.is_some() && topic_id != partition.topic_id;
         if remade && topic_id.is_some() && partition.identity.is_some() {
             // Another log: its sequences start again.
-            partition.hole = true;
+            partition.open_hole(0);
             if partition.in_flight.is_empty() {
                 self.settle(index);
             }
@@ -320,6 +320,10 @@ impl<T> Sender<T> {
             if !partition.sendable(now, self.config.idempotent) {
                 continue;
             }
+            if self.config.idempotent && partition.identity.or(self.identity).is_none() {
+                self.list(now, index); // which asks for an identity
+                continue;
+            }
             let ours = self.identity.filter(|_| self.config.idempotent);
             let Some(batch) = partition.take(now, ours) else {
                 continue;
@@ -352,6 +356,9 @@ impl<T> Sender<T> {
         for &index in &indices {
             // Its next batch goes into another request.
             self.list(now, index);
+            if self.has_room(index) {
+                self.events.push_back(Event::Room(index));
+            }
         }
         self.next_request += 1;
         self.brokers.entry(broker).or_default().in_flight += 1;

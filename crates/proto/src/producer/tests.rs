@@ -476,3 +476,27 @@ fn a_throttled_broker_is_left_alone_for_as_long_as_it_asked() {
     bench.pass(Duration::from_millis(100));
     assert!(bench.sent().is_some());
 }
+
+#[test]
+fn a_batch_in_doubt_is_never_pushed_out_of_the_five_that_the_broker_remembers() {
+    let mut bench = bench().proven();
+    for _ in 0..8 {
+        bench.push();
+    }
+    let first = bench.all_sent();
+    assert_eq!(first.len(), 5);
+    bench.answer(first[0], Code::REQUEST_TIMED_OUT);
+    for &sent in &first[1..] {
+        bench.answer(sent, Code::NONE);
+    }
+    bench.pass(SECOND);
+    let again = bench.all_sent();
+    let sequences: Vec<_> = again.iter().map(|sent| sent.sequence).collect();
+    assert_eq!(
+        sequences,
+        [first[0].sequence],
+        "nothing new before its fate is known"
+    );
+    bench.answer(again[0], Code::DUPLICATE_SEQUENCE_NUMBER);
+    assert_eq!(bench.all_sent().len(), 3);
+}

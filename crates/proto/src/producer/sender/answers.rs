@@ -106,7 +106,9 @@ impl<T> Sender<T> {
             idempotent: self.config.idempotent,
             head_of_line,
             maybe_written: flight.batch.maybe_written,
-            hole: partition.hole,
+            hole: partition
+                .hole
+                .is_some_and(|first| first <= flight.batch.ordinal),
         };
         flight.batch.last_failure = Some(Failure::Code(answer.code));
         match verdict(answer.code, facts) {
@@ -119,7 +121,10 @@ impl<T> Sender<T> {
             }
             Verdict::Retry { attempt, refresh } => {
                 flight.batch.note(attempt);
-                let hinted = answer.leader_hint.is_some();
+                // Only a newer leader is worth no wait: an old hint would be followed in circles.
+                let hinted = answer
+                    .leader_hint
+                    .is_some_and(|hint| Some(hint.leader_epoch) > partition.leader_epoch);
                 if let Some(hint) = answer.leader_hint {
                     self.events
                         .push_back(Event::Moved(partition.name.clone(), hint));
@@ -132,7 +137,7 @@ impl<T> Sender<T> {
                 self.retry(now, index, flight, wait);
             }
             Verdict::Restamp => {
-                partition.hole = true;
+                partition.open_hole(flight.batch.ordinal);
                 flight.batch.maybe_written = false;
                 self.retry(now, index, flight, true);
             }
@@ -192,8 +197,9 @@ impl<T> Sender<T> {
             return;
         };
         partition.put_back(flight.batch);
-        partition.draining = true;
-        if let Some(wait) = wait {
+        // One lost connection fails every batch in flight, but it is one failure.
+        let first = !std::mem::replace(&mut partition.draining, true);
+        if let Some(wait) = wait.filter(|_| first) {
             partition.failures += 1;
             partition.blocked_until = Some(now + wait);
         }
@@ -220,7 +226,7 @@ impl<T> Sender<T> {
         if batch.stamp.is_some() {
             // A failed stamped batch spends its range: with the same sequences, new records could
             // be taken for the old ones (KIP-360).
-            partition.hole = true;
+            partition.open_hole(batch.ordinal);
         }
         if let Some(token) = batch.token.take() {
             let error = batch.failure(&partition.name, why);
