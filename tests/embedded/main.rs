@@ -4,5 +4,6 @@
 
 mod bad_input;
 mod consumer;
+mod edges;
 mod producer;
 mod weather;
