@@ -1,7 +1,8 @@
 //! The producer at its edges: silence, closing, full memory, topics that come and go.
 
-use ottla::{ErrorKind, Partitioner, Record};
+use ottla::{Client, ErrorKind, Partitioner, Producer, Record};
 use ottla_broker::{ApiKey, Cluster};
+use ottla_producer::{Clock, Config};
 use ottla_tests::client;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +12,21 @@ async fn cluster(topic: &str, partitions: i32) -> Cluster {
     builder.topic(topic, partitions).start().await.unwrap()
 }
 
-fn sticky() -> Arc<dyn Partitioner> {
-    Arc::new(ottla_partitioner::Sticky::default())
+/// A producer whose records take their time from the paused clock.
+fn on_the_runtimes_clock(client: &Client) -> Producer {
+    let config = Config {
+        clock: Clock::Runtime { start: 0 },
+        ..Config::default()
+    };
+    let sticky: Arc<dyn Partitioner> = Arc::new(ottla_partitioner::Sticky::default());
+    Producer::new(client.cluster().clone(), config, sticky).unwrap()
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_first_record_after_a_silence_carries_its_own_time() {
     let cluster = cluster("orders", 1).await;
     let client = client(&cluster).connect().await.unwrap();
-    let config = ottla_producer::Config {
-        clock: ottla_producer::Clock::Runtime { start: 0 },
-        ..Default::default()
-    };
-    let producer =
-        ottla_producer::Producer::new(client.cluster().clone(), config, sticky()).unwrap();
+    let producer = on_the_runtimes_clock(&client);
     let born = tokio::time::Instant::now();
     let now = || i64::try_from(born.elapsed().as_millis()).unwrap();
     producer
@@ -48,12 +50,7 @@ async fn the_first_record_after_a_silence_carries_its_own_time() {
 async fn a_record_in_an_overdue_batch_carries_its_own_time() {
     let cluster = cluster("orders", 1).await;
     let client = client(&cluster).connect().await.unwrap();
-    let config = ottla_producer::Config {
-        clock: ottla_producer::Clock::Runtime { start: 0 },
-        ..Default::default()
-    };
-    let producer =
-        ottla_producer::Producer::new(client.cluster().clone(), config, sticky()).unwrap();
+    let producer = on_the_runtimes_clock(&client);
     let born = tokio::time::Instant::now();
     let now = || i64::try_from(born.elapsed().as_millis()).unwrap();
     producer.prepare("orders").await.unwrap();

@@ -321,8 +321,10 @@ fn later() -> u64 { fastrand::u64(..) }
 
     #[test]
     fn paths_of_one_machine_are_caught_and_others_are_not() {
-        let bad = "cd /work/main\nlet p = \"/tmp/x\";\nsee (/root)\n";
-        assert_eq!(lines(&machine_paths("p", bad)), [1, 2, 3]);
+        // Put together here, so that this file names none itself.
+        let bad = ["cd |work/main", "let p = \"|tmp/x\";", "see (|root)"].join("\n");
+        let bad = bad.replace('|', "/");
+        assert_eq!(lines(&machine_paths("p", &bad)), [1, 2, 3]);
         let good =
             "$dir/tmp ./work/ https://host/work /workspace framework/ crates/work target/tmp\n";
         assert_eq!(machine_paths("p", good), []);
