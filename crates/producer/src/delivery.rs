@@ -1,9 +1,11 @@
 //! How a caller learns what became of a record.
 
+use ottla_proto::Result;
 use ottla_proto::producer::Ack;
-use ottla_proto::{Error, Result};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
@@ -22,13 +24,40 @@ pub struct RecordMetadata {
     pub timestamp: i64,
 }
 
-/// What all records of a batch wait for.
+/// What all records of a batch wait for. It outlives its batch: when the batch is split, or when a
+/// broker refuses some of its records by name, its records end in parts.
 #[derive(Debug)]
 pub(crate) struct Completion {
     topic: Arc<str>,
     partition: i32,
+    /// How many records wait, once the batch is sealed.
+    count: AtomicU32,
+    /// The usual case: one outcome for all.
     outcome: OnceLock<Result<Ack>>,
-    wakers: Mutex<Vec<Waker>>,
+    /// The records end in parts: said after the first part is in `waiting`.
+    in_parts: AtomicBool,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    waiters: Vec<Waiter>,
+    /// Ranges of records that have ended, by the first record of each; they never overlap.
+    parts: BTreeMap<u32, Part>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    index: u32,
+    waker: Option<Waker>,
+}
+
+#[derive(Debug)]
+struct Part {
+    end: u32,
+    /// The record that the outcome's base offset belongs to.
+    origin: u32,
+    outcome: Result<Ack>,
 }
 
 impl Completion {
@@ -36,18 +65,91 @@ impl Completion {
         Self {
             topic,
             partition,
+            count: AtomicU32::new(0),
             outcome: OnceLock::new(),
-            wakers: Mutex::default(),
+            in_parts: AtomicBool::new(false),
+            waiting: Mutex::default(),
         }
     }
 
-    /// Ends the wait of every record of the batch. Only the first call counts.
+    /// The batch takes no more records than these.
+    pub(crate) fn sealed(&self, count: u32) {
+        self.count.store(count, Ordering::Relaxed);
+    }
+
+    /// Ends the wait of every record that has no outcome yet.
     pub(crate) fn complete(&self, outcome: Result<Ack>) {
-        if self.outcome.set(outcome).is_ok() {
-            let wakers = std::mem::take(&mut *self.wakers.lock());
-            wakers.into_iter().for_each(Waker::wake);
+        if self.in_parts.load(Ordering::Acquire) {
+            self.complete_range(0, u32::MAX, &outcome);
+        } else if self.outcome.set(outcome).is_ok() {
+            let waiters = std::mem::take(&mut self.waiting.lock().waiters);
+            wake(waiters.into_iter().filter_map(|waiter| waiter.waker));
         }
     }
+
+    /// Ends the wait of `count` records from number `first` on, except those that have an outcome
+    /// already. The outcome's base offset is that of record `first`. Called by the driver alone.
+    #[cfg_attr(not(test), expect(dead_code, reason = "batches are not split yet"))]
+    pub(crate) fn complete_part(&self, first: u32, count: u32, outcome: Result<Ack>) {
+        let all = self.count.load(Ordering::Relaxed);
+        if first == 0 && count >= all {
+            self.complete(outcome);
+        } else if self.outcome.get().is_none() {
+            self.complete_range(first, first.saturating_add(count), &outcome);
+        }
+    }
+
+    fn complete_range(&self, first: u32, end: u32, outcome: &Result<Ack>) {
+        let mut waiting = self.waiting.lock();
+        let Waiting { waiters, parts } = &mut *waiting;
+        fill(parts, first, end, outcome);
+        self.in_parts.store(true, Ordering::Release);
+        let ended = waiters
+            .iter_mut()
+            .filter(|waiter| (first..end).contains(&waiter.index))
+            .filter_map(|waiter| waiter.waker.take());
+        let ended: Vec<_> = ended.collect();
+        drop(waiting);
+        wake(ended);
+    }
+
+    /// The outcome of a record, with the record that its base offset belongs to.
+    fn outcome(&self, index: u32) -> Option<(u32, Result<Ack>)> {
+        if let Some(outcome) = self.outcome.get() {
+            return Some((0, outcome.clone()));
+        }
+        if !self.in_parts.load(Ordering::Acquire) {
+            return None;
+        }
+        let waiting = self.waiting.lock();
+        let (_, part) = waiting.parts.range(..=index).next_back()?;
+        (index < part.end).then(|| (part.origin, part.outcome.clone()))
+    }
+}
+
+/// Gives an outcome to what no part covers of a range.
+fn fill(parts: &mut BTreeMap<u32, Part>, first: u32, end: u32, outcome: &Result<Ack>) {
+    let mut at = first;
+    while at < end {
+        let before = parts.range(..=at).next_back().map(|(_, part)| part.end);
+        if let Some(covered) = before.filter(|&covered| covered > at) {
+            at = covered;
+            continue;
+        }
+        let gap_end = parts.range(at..end).next().map_or(end, |(&next, _)| next);
+        let part = Part {
+            end: gap_end,
+            origin: first,
+            outcome: outcome.clone(),
+        };
+        parts.insert(at, part);
+        at = gap_end;
+    }
+}
+
+/// Outside the lock: a waker may run what it wakes.
+fn wake(wakers: impl IntoIterator<Item = Waker>) {
+    wakers.into_iter().for_each(Waker::wake);
 }
 
 /// A record on its way. Await it for the acknowledgement; dropping it changes nothing about the
@@ -61,19 +163,23 @@ impl Completion {
 #[must_use = "await it for the acknowledgement, or drop it on purpose"]
 pub struct Delivery {
     completion: Arc<Completion>,
-    index: u32,
     timestamp: i64,
-    /// Our place among the completion's wakers.
-    place: Option<usize>,
+    index: u32,
+    /// Our place among the completion's waiters.
+    place: u32,
 }
 
+/// A delivery that has no place yet. A batch has fewer records than this.
+const NO_PLACE: u32 = u32::MAX;
+
 impl Delivery {
+    #[inline]
     pub(crate) fn new(completion: Arc<Completion>, index: u32, timestamp: i64) -> Self {
         Self {
             completion,
-            index,
             timestamp,
-            place: None,
+            index,
+            place: NO_PLACE,
         }
     }
 
@@ -84,23 +190,34 @@ impl Delivery {
 
     /// The outcome, if it is known already.
     pub fn outcome(&self) -> Option<Result<RecordMetadata>> {
-        let outcome = self.completion.outcome.get()?;
-        Some(
-            outcome
-                .as_ref()
-                .map(|ack| self.metadata(*ack))
-                .map_err(Error::clone),
-        )
+        let (origin, outcome) = self.completion.outcome(self.index)?;
+        Some(outcome.map(|ack| self.metadata(origin, ack)))
     }
 
-    fn metadata(&self, ack: Ack) -> RecordMetadata {
+    fn metadata(&self, origin: u32, ack: Ack) -> RecordMetadata {
+        let distance = i64::from(self.index) - i64::from(origin);
         RecordMetadata {
             topic: Arc::clone(&self.completion.topic),
             partition: self.completion.partition,
-            offset: ack
-                .base_offset
-                .and_then(|base| base.checked_add(i64::from(self.index))),
+            offset: ack.base_offset.and_then(|base| base.checked_add(distance)),
             timestamp: ack.log_append_time.unwrap_or(self.timestamp),
+        }
+    }
+
+    /// Leaves word where to wake us.
+    fn register(&mut self, waker: &Waker) {
+        let mut waiting = self.completion.waiting.lock();
+        let waiters = &mut waiting.waiters;
+        match waiters.get_mut(self.place as usize) {
+            Some(waiter) => match &mut waiter.waker {
+                Some(known) => known.clone_from(waker),
+                none => *none = Some(waker.clone()),
+            },
+            None => {
+                self.place = u32::try_from(waiters.len()).unwrap_or(NO_PLACE);
+                let (index, waker) = (self.index, Some(waker.clone()));
+                waiters.push(Waiter { index, waker });
+            }
         }
     }
 }
@@ -112,17 +229,7 @@ impl Future for Delivery {
         if let Some(outcome) = self.outcome() {
             return Poll::Ready(outcome);
         }
-        let this = &mut *self;
-        {
-            let mut wakers = this.completion.wakers.lock();
-            match this.place.and_then(|place| wakers.get_mut(place)) {
-                Some(waker) => waker.clone_from(cx.waker()),
-                None => {
-                    this.place = Some(wakers.len());
-                    wakers.push(cx.waker().clone());
-                }
-            }
-        }
+        self.register(cx.waker());
         // It may have ended between the look and the registration.
         self.outcome().map_or(Poll::Pending, Poll::Ready)
     }
@@ -131,7 +238,7 @@ impl Future for Delivery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ottla_proto::ErrorKind;
+    use ottla_proto::{Error, ErrorKind};
 
     #[tokio::test]
     async fn each_record_of_a_batch_gets_its_own_offset() {
@@ -158,7 +265,7 @@ mod tests {
         assert!(Pin::new(&mut delivery).poll(&mut cx).is_pending());
         assert!(Pin::new(&mut delivery).poll(&mut cx).is_pending());
         assert_eq!(
-            completion.wakers.lock().len(),
+            completion.waiting.lock().waiters.len(),
             1,
             "polling again takes no second place"
         );
@@ -168,5 +275,102 @@ mod tests {
             log_append_time: None,
         }));
         assert_eq!(delivery.await.unwrap_err().kind(), &ErrorKind::Timeout);
+    }
+
+    fn ack(base_offset: i64) -> Result<Ack> {
+        Ok(Ack {
+            base_offset: Some(base_offset),
+            log_append_time: None,
+        })
+    }
+
+    fn batch(count: u32) -> (Arc<Completion>, Vec<Delivery>) {
+        let completion = Arc::new(Completion::new("orders".into(), 0));
+        completion.sealed(count);
+        let deliveries = (0..count)
+            .map(|index| Delivery::new(Arc::clone(&completion), index, 0))
+            .collect();
+        (completion, deliveries)
+    }
+
+    fn offset(delivery: &Delivery) -> Option<i64> {
+        delivery.outcome()?.unwrap().offset
+    }
+
+    #[test]
+    fn the_parts_of_a_split_batch_have_offsets_of_their_own() {
+        let (completion, deliveries) = batch(5);
+        completion.complete_part(3, 2, ack(900));
+        let offsets: Vec<_> = deliveries.iter().map(offset).collect();
+        assert_eq!(offsets, [None, None, None, Some(900), Some(901)]);
+        completion.complete_part(0, 3, ack(100));
+        let offsets: Vec<_> = deliveries.iter().filter_map(offset).collect();
+        assert_eq!(offsets, [100, 101, 102, 900, 901]);
+    }
+
+    #[test]
+    fn records_refused_by_name_keep_their_error_and_the_others_get_theirs() {
+        let (completion, deliveries) = batch(4);
+        let named = || Err(Error::new(ErrorKind::Corrupt, "named"));
+        completion.complete_part(1, 1, named());
+        completion.complete_part(3, 1, named());
+        completion.complete_part(0, 4, Err(Error::new(ErrorKind::State, "others")));
+        let kinds: Vec<_> = deliveries
+            .iter()
+            .map(|delivery| delivery.outcome().unwrap().unwrap_err().kind().clone())
+            .collect();
+        let (named, others) = (ErrorKind::Corrupt, ErrorKind::State);
+        assert_eq!(kinds, [others.clone(), named.clone(), others, named]);
+    }
+
+    #[test]
+    fn a_part_around_ended_records_counts_offsets_from_its_own_first() {
+        let (completion, deliveries) = batch(6);
+        completion.complete_part(2, 1, ack(7));
+        completion.complete_part(1, 4, ack(50));
+        let offsets: Vec<_> = deliveries.iter().map(offset).collect();
+        let expected = [None, Some(50), Some(7), Some(52), Some(53), None];
+        assert_eq!(offsets, expected);
+        completion.complete(ack(10));
+        assert_eq!(offset(&deliveries[5]), Some(15));
+        assert_eq!(offset(&deliveries[1]), Some(50), "the first outcome counts");
+    }
+
+    #[test]
+    fn a_part_after_the_whole_changes_nothing() {
+        let (completion, deliveries) = batch(2);
+        completion.complete_part(0, 2, ack(5));
+        completion.complete_part(1, 1, ack(99));
+        assert_eq!(offset(&deliveries[1]), Some(6));
+    }
+
+    #[test]
+    fn a_part_wakes_its_own_records_and_leaves_the_others_their_place() {
+        struct Count(AtomicU32);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let counts: Vec<_> = (0..3).map(|_| Arc::new(Count(AtomicU32::new(0)))).collect();
+        let woken = || {
+            let load = |count: &Arc<Count>| count.0.load(Ordering::Relaxed);
+            counts.iter().map(load).collect::<Vec<_>>()
+        };
+        let (completion, mut deliveries) = batch(3);
+        let mut poll = |at: usize| {
+            let waker = Waker::from(Arc::clone(&counts[at]));
+            Pin::new(&mut deliveries[at]).poll(&mut Context::from_waker(&waker))
+        };
+        assert!((0..3).all(|at| poll(at).is_pending()));
+        completion.complete_part(1, 1, ack(1));
+        assert_eq!(woken(), [0, 1, 0]);
+        assert!(poll(1).is_ready());
+        // Polled again it must not take the waker of another.
+        assert!(poll(2).is_pending());
+        completion.complete_part(0, 1, ack(2));
+        assert_eq!(woken(), [1, 1, 0]);
+        completion.complete_part(2, 1, ack(3));
+        assert_eq!(woken(), [1, 1, 1]);
     }
 }

@@ -237,6 +237,7 @@ impl Slot {
             deadline,
             ..
         } = batch;
+        completion.sealed(records.count());
         Some(Parcel {
             serial,
             completion,
