@@ -24,10 +24,9 @@ const UNSURE_RUN_RECORDS: u32 = 16;
 /// of them would make every producer choose the same one.
 const CANDIDATES: usize = 3;
 
-/// A candidate with more batches waiting than this and twice the shortest candidate's is passed
-/// over: its broker is in trouble, whatever its consumer does. Five batches may be unacknowledged
-/// in a partition when all is well.
-const QUEUE_SLACK: u32 = 5;
+/// A candidate with more waiting for its broker than twice what waits for the shortest one, and so
+/// many runs more, is passed over: its broker is in trouble, whatever its consumer does.
+const QUEUE_SLACK_RUNS: u64 = 8;
 
 /// Whether steering acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +124,7 @@ impl LagAware {
                 )
             }
             Choice::Drain(lanes) => {
-                let partition = soonest(lanes, view, micros, age, random);
+                let partition = soonest(lanes, view, micros, age, random, self.sticky.bytes(view));
                 let span = RUN_SPAN.as_secs_f32();
                 let records = lanes.run_records(partition, self.run_drain_seconds, span);
                 self.run(view, partition, records)
@@ -175,16 +174,21 @@ fn places(count: usize, random: u64) -> ([usize; CANDIDATES], usize) {
 }
 
 /// Of a few random partitions with a leader, the one that will read a new record first.
-fn soonest(lanes: &Lanes, view: &TopicView<'_>, micros: u32, age: Age, random: u64) -> i32 {
+fn soonest(
+    lanes: &Lanes,
+    view: &TopicView<'_>,
+    micros: u32,
+    age: Age,
+    random: u64,
+    run_bytes: u32,
+) -> i32 {
     let (places, count) = places(view.available.len(), random);
     let candidates = places.iter().take(count);
     let candidates = candidates.filter_map(|at| view.available.get(*at).copied());
-    let queued = |partition: i32| {
-        let at = usize::try_from(partition).ok();
-        at.and_then(|at| view.queued.get(at)).copied().unwrap_or(0)
-    };
+    let queued = |partition: i32| view.queued.waiting_bytes(partition);
     let shortest = candidates.clone().map(queued).min().unwrap_or(0);
-    let queue_max = shortest.saturating_mul(2).saturating_add(QUEUE_SLACK);
+    let slack = QUEUE_SLACK_RUNS * u64::from(run_bytes);
+    let queue_max = shortest.saturating_mul(2).saturating_add(slack);
     let mut best: Option<(f32, i32)> = None;
     for partition in candidates.filter(|p| queued(*p) <= queue_max) {
         let mut wait = lanes.wait(partition, micros, age);
@@ -250,7 +254,7 @@ impl Partitioner for LagAware {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Bits, view};
+    use crate::testing::{Bits, Waiting, view};
     use crate::{Drain, DrainPartition, PlanPublisher, TopicPlan, plan_channel};
     use std::sync::Arc;
 
@@ -414,7 +418,7 @@ mod tests {
         let now = Instant::now();
         let (_publisher, steer) = steered_by(now, &[(100.0, 0.0), (100.0, 500.0), (100.0, 500.0)]);
         let view = TopicView {
-            queued: &[40, 2, 3],
+            queued: &Waiting(vec![1_000_000, 20_000, 30_000]),
             ..view(3, &[0, 1, 2])
         };
         let shares = shares(&steer, &view, now);

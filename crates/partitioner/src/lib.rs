@@ -14,6 +14,7 @@ mod hashed;
 mod hashes;
 mod lag_aware;
 mod plan;
+mod queues;
 mod round_robin;
 mod sticky;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use hashed::{Hashed, KeyHash, Keyless, NAMES, Random, by_name};
 pub use hashes::{crc32, fnv1a, java_partition, murmur2};
 pub use lag_aware::{LagAware, RUN_DRAIN, Steering};
 pub use plan::{PlanPublisher, PlanReader, TopicPlan, plan_channel};
+pub use queues::{NoQueues, Queues};
 pub use round_robin::RoundRobin;
 pub use sticky::{RUN_BYTES, Sticky};
 
@@ -40,11 +42,13 @@ pub struct TopicView<'a> {
     pub partition_count: i32,
     /// The partitions that have a leader, ascending.
     pub available: &'a [i32],
-    /// Batches waiting in the producer for each partition; may be shorter than the partition count
-    /// (what is missing counts as none).
-    pub queued: &'a [u32],
+    /// What waits in the producer for each partition.
+    pub queued: &'a dyn Queues,
     /// The configured size of a batch, in bytes.
     pub batch_bytes: u32,
+    /// Which of the producer's stripes asks. It spreads counters, so that threads do not write the
+    /// same memory, and has no part in the choice.
+    pub stripe: usize,
 }
 
 /// A choice that serves several keyless records.

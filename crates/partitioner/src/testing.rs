@@ -1,6 +1,6 @@
 //! What the tests of this crate share.
 
-use crate::TopicView;
+use crate::{NoQueues, Queues, TopicView};
 
 /// Pseudo-random bits (splitmix64): the same for the same seed, everywhere.
 pub(crate) struct Bits(pub(crate) u64);
@@ -21,7 +21,19 @@ pub(crate) fn view(partition_count: i32, available: &[i32]) -> TopicView<'_> {
         topic: "orders",
         partition_count,
         available,
-        queued: &[],
+        queued: &NoQueues,
         batch_bytes: 1_000_000,
+        stripe: 0,
+    }
+}
+
+/// So many bytes wait, by partition.
+#[derive(Debug)]
+pub(crate) struct Waiting(pub(crate) Vec<u64>);
+
+impl Queues for Waiting {
+    fn waiting_bytes(&self, partition: i32) -> u64 {
+        let at = usize::try_from(partition).ok();
+        at.and_then(|at| self.0.get(at)).copied().unwrap_or(0)
     }
 }

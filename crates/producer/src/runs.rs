@@ -89,14 +89,15 @@ fn thread_number() -> usize {
 }
 
 impl Runs {
-    fn stripe(&self) -> Option<&Stripe> {
+    fn stripe(&self) -> Option<(usize, &Stripe)> {
         let spread = self.spread.load(Ordering::Relaxed);
         let index = if spread == 0 {
             0
         } else {
             thread_number() & ((1 << spread) - 1)
         };
-        self.stripes.get(index % STRIPES)
+        let index = index % STRIPES;
+        Some((index, self.stripes.get(index)?))
     }
 
     /// Two callers met: spread them.
@@ -127,13 +128,17 @@ impl Runs {
         clock: impl Fn() -> Instant,
         random: impl Fn() -> u64,
     ) -> i32 {
-        let Some(stripe) = self.stripe() else {
+        let Some((index, stripe)) = self.stripe() else {
             return 0;
         };
         let mut state = Packed(stripe.state.load(Ordering::Relaxed));
         loop {
             if state.is_over() {
-                state = stripe.renew(partitioner, view, clock(), random());
+                let view = TopicView {
+                    stripe: index,
+                    ..*view
+                };
+                state = stripe.renew(partitioner, &view, clock(), random());
             }
             let (old, new) = (state.0, state.after(bytes).0);
             let order = Ordering::Relaxed;
@@ -174,7 +179,7 @@ impl Stripe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ottla_partitioner::KeyChoice;
+    use ottla_partitioner::{KeyChoice, NoQueues};
     use std::sync::atomic::AtomicI32;
 
     /// Runs of a given size over partitions 0, 1, 2, ...
@@ -219,8 +224,9 @@ mod tests {
             topic: "t",
             partition_count: 9,
             available: &[],
-            queued: &[],
+            queued: &NoQueues,
             batch_bytes: 0,
+            stripe: 0,
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::runs::Runs;
 use crate::slot::Slot;
 use foldhash::fast::FixedState;
-use ottla_partitioner::TopicView;
+use ottla_partitioner::{NoQueues, TopicView};
 use ottla_proto::topic::TopicId;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,8 +25,9 @@ impl Topic {
             topic: &self.name,
             partition_count: i32::try_from(self.slots.len()).unwrap_or(i32::MAX),
             available: &self.available,
-            queued: &[],
+            queued: &NoQueues,
             batch_bytes: self.batch_bytes,
+            stripe: 0,
         }
     }
 

@@ -4,7 +4,7 @@
 use super::{Observed, Observer};
 use fastrand::Rng;
 use ottla_partitioner::{
-    LagAware, Partitioner, PlanPublisher, Run, Sticky, TopicView, plan_channel,
+    LagAware, NoQueues, Partitioner, PlanPublisher, Run, Sticky, TopicView, plan_channel,
 };
 use std::time::{Duration, Instant};
 
@@ -168,8 +168,9 @@ fn simulate(setup: &Setup, choice: Choice) -> Vec<f64> {
         topic: "orders",
         partition_count: PARTITIONS as i32,
         available: &ALL,
-        queued: &[],
+        queued: &NoQueues,
         batch_bytes: 1_000_000,
+        stripe: 0,
     };
     let refresh = Duration::from_secs_f64(setup.refresh);
     let arrivals = LOAD * SPEED * PARTITIONS as f64;
