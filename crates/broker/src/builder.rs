@@ -218,6 +218,7 @@ impl Builder {
             port,
             up: watch::Sender::new(true),
             open: watch::Sender::new(0),
+            frozen: watch::Sender::new(false),
         };
         Ok((node, listener))
     }

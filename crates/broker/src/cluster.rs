@@ -261,6 +261,39 @@ impl Cluster {
         Ok(())
     }
 
+    /// Freezes a node: it goes on to take connections and requests, and answers none, as a process
+    /// does that was stopped by a signal. It keeps what it leads; see [`Cluster::move_leader`].
+    ///
+    /// # Errors
+    /// `Config` if there is no such node.
+    pub fn freeze_node(&self, id: i32) -> Result<()> {
+        let node = self.shared().node(id).ok_or_else(|| unknown_node(id))?;
+        node.frozen.send_replace(true);
+        Ok(())
+    }
+
+    /// Lets a frozen node go on with what it has received.
+    ///
+    /// # Errors
+    /// `Config` if there is no such node.
+    pub fn thaw_node(&self, id: i32) -> Result<()> {
+        let node = self.shared().node(id).ok_or_else(|| unknown_node(id))?;
+        node.frozen.send_replace(false);
+        Ok(())
+    }
+
+    /// Has Metadata go on to name the leaders and epochs of now, whatever happens, until
+    /// [`Cluster::thaw_metadata`]. Partitions made later are shown as they are.
+    pub fn freeze_metadata(&self) {
+        let leaders = self.shared().leaders();
+        *self.shared().frozen_leaders.lock() = Some(leaders);
+    }
+
+    /// Has Metadata name the leaders as they are.
+    pub fn thaw_metadata(&self) {
+        *self.shared().frozen_leaders.lock() = None;
+    }
+
     /// Every record of a partition up to its log end, replicated or not, oldest first.
     pub fn log(&self, topic: &str, partition: i32) -> Vec<StoredRecord> {
         let Some(partition) = self.partition(topic, partition) else {

@@ -27,12 +27,15 @@ pub(crate) enum Action {
     CutAnswer(usize),
     /// A fetched batch comes with one byte changed.
     CorruptRecords,
+    /// It is done, and the answer asks the client to stay away for so long, as the broker does too.
+    Throttle(Duration),
 }
 
 #[derive(Debug)]
 struct Rule {
     api: i16,
     node: Option<i32>,
+    partition: Option<i32>,
     after: u64,
     times: u64,
     action: Action,
@@ -50,6 +53,8 @@ pub(crate) struct FaultTable {
 pub(crate) struct Due {
     pub(crate) delay: Duration,
     pub(crate) action: Option<Action>,
+    /// The only partition that the action concerns; `None` for all of the request.
+    pub(crate) partition: Option<i32>,
 }
 
 impl FaultTable {
@@ -72,7 +77,10 @@ impl FaultTable {
             rule.fired.fetch_add(1, Ordering::Relaxed);
             match rule.action {
                 Action::Delay(delay) => due.delay += delay,
-                action => due.action = Some(action),
+                action => {
+                    due.action = Some(action);
+                    due.partition = rule.partition;
+                }
             }
         }
         rules.retain(|rule| rule.times > 0);
@@ -94,6 +102,7 @@ impl Faults {
             shared: self.shared.clone(),
             api: api as i16,
             node: None,
+            partition: None,
             after: 0,
             times: 1,
         }
@@ -112,6 +121,7 @@ pub struct FaultRule {
     shared: Arc<Shared>,
     api: i16,
     node: Option<i32>,
+    partition: Option<i32>,
     after: u64,
     times: u64,
 }
@@ -140,11 +150,19 @@ impl FaultRule {
         self
     }
 
+    /// Produce only: of the codes answered and the batches lost it concerns this partition's alone,
+    /// of whatever topic; the rest of the request goes well. A request without it counts as struck.
+    pub fn partition(mut self, index: i32) -> Self {
+        self.partition = Some(index);
+        self
+    }
+
     fn order(self, action: Action) -> Fault {
         let fired = Arc::new(AtomicU64::new(0));
         self.shared.faults.rules.lock().push(Rule {
             api: self.api,
             node: self.node,
+            partition: self.partition,
             after: self.after,
             times: self.times,
             action,
@@ -196,6 +214,12 @@ impl FaultRule {
     pub fn corrupt_records(self) -> Fault {
         self.order(Action::CorruptRecords)
     }
+
+    /// Produce, InitProducerId and Metadata: the request is done, its answer carries this throttle
+    /// time, and the broker reads nothing further from the connection meanwhile (KIP-219).
+    pub fn throttle(self, time: Duration) -> Fault {
+        self.order(Action::Throttle(time))
+    }
 }
 
 /// A fault that was ordered.
@@ -221,6 +245,7 @@ mod tests {
             table.rules.lock().push(Rule {
                 api: *api,
                 node: *node,
+                partition: None,
                 after: *after,
                 times: *times,
                 action: *action,

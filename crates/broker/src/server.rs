@@ -2,7 +2,7 @@
 //! is being handled, as Kafka does.
 
 use crate::api::{self, Context, Outcome};
-use crate::faults::Action;
+use crate::faults::{Action, Due};
 use crate::frame::{Input, Malformed, Reply, RequestHead, read_frame};
 use crate::state::Shared;
 use bytes::BytesMut;
@@ -63,19 +63,28 @@ impl Connection {
     {
         let mut stream = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
         let frame_max = self.shared.settings.request_bytes_max;
+        let mut frozen = self
+            .shared
+            .node(self.node)
+            .map(|node| node.frozen.subscribe());
         while let Some(frame) = read_frame(&mut stream, frame_max).await? {
+            if let Some(frozen) = &mut frozen {
+                // The sender lives as long as the node, so this cannot fail.
+                let _ = frozen.wait_for(|frozen| !frozen).await;
+            }
             let Some(outcome) = self.request(frame).await else {
                 return Ok(());
             };
-            let (mut reply, last) = match outcome {
+            let (mut reply, then) = match outcome {
                 Sent::Nothing => continue,
-                Sent::Whole(reply) => (reply, false),
-                Sent::Cut(reply) => (reply, true),
+                Sent::Whole(reply, then) => (reply, then),
             };
             stream.write_all_buf(&mut reply).await?;
             stream.flush().await?;
-            if last {
-                return Ok(());
+            match then {
+                Then::GoOn => {}
+                Then::End => return Ok(()),
+                Then::Rest(time) => tokio::time::sleep(time).await,
             }
         }
         Ok(())
@@ -94,7 +103,7 @@ impl Connection {
         if due.action == Some(Action::Disconnect) {
             return None;
         }
-        let outcome = self.handle(&head, input, due.action).await;
+        let outcome = self.handle(&head, input, &due).await;
         match (outcome, due.action) {
             (Err(Malformed) | Ok(Outcome::Close), _) => {
                 tracing::debug!(node = self.node, ?head, "a request cannot be served");
@@ -104,9 +113,12 @@ impl Connection {
             (Ok(Outcome::NoReply), _) => Some(Sent::Nothing),
             (Ok(Outcome::Reply(mut reply)), Some(Action::CutAnswer(bytes))) => {
                 reply.cut(bytes);
-                Some(Sent::Cut(reply))
+                Some(Sent::Whole(reply, Then::End))
             }
-            (Ok(Outcome::Reply(reply)), _) => Some(Sent::Whole(reply)),
+            (Ok(Outcome::Reply(reply)), Some(Action::Throttle(time))) => {
+                Some(Sent::Whole(reply, Then::Rest(time)))
+            }
+            (Ok(Outcome::Reply(reply)), _) => Some(Sent::Whole(reply, Then::GoOn)),
         }
     }
 
@@ -114,7 +126,7 @@ impl Connection {
         &self,
         head: &RequestHead,
         mut input: Input,
-        fault: Option<Action>,
+        due: &Due,
     ) -> Result<Outcome, Malformed> {
         let api = ApiKey::try_from(head.api).map_err(|()| Malformed)?;
         let served = api::versions_of(api).ok_or(Malformed)?;
@@ -130,10 +142,11 @@ impl Connection {
             version: head.version,
             correlation: head.correlation,
             client_id,
-            fault,
+            fault: due.action,
+            struck: due.partition,
         };
         let body = input.into_rest();
-        match fault {
+        match due.action {
             // Produce does this by itself, partition by partition. Elsewhere the request is done
             // and then asked again only for its error answer.
             Some(Action::ApplyThenError(code)) if api != ApiKey::Produce => {
@@ -149,6 +162,13 @@ impl Connection {
 
 enum Sent {
     Nothing,
-    Whole(Reply),
-    Cut(Reply),
+    Whole(Reply, Then),
+}
+
+/// What follows an answer.
+enum Then {
+    GoOn,
+    End,
+    /// The client was told to stay away for so long.
+    Rest(Duration),
 }

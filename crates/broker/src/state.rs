@@ -57,7 +57,13 @@ pub(crate) struct Node {
     pub(crate) up: watch::Sender<bool>,
     /// How many connections and listeners it has open.
     pub(crate) open: watch::Sender<usize>,
+    /// Whether it takes connections and answers nothing, like a process that was stopped by a
+    /// signal.
+    pub(crate) frozen: watch::Sender<bool>,
 }
+
+/// Leader and leader epoch by topic id and partition.
+pub(crate) type Leaders = BTreeMap<([u8; 16], i32), (Option<i32>, i32)>;
 
 impl Node {
     pub(crate) fn is_up(&self) -> bool {
@@ -95,6 +101,8 @@ pub(crate) struct Shared {
     /// Requests answered, by node and API key.
     pub(crate) requests: Mutex<BTreeMap<(i32, i16), u64>>,
     pub(crate) fetch_sessions: Mutex<FetchSessions>,
+    /// What Metadata goes on to say of leaders, while it is frozen.
+    pub(crate) frozen_leaders: Mutex<Option<Leaders>>,
     topics: RwLock<Topics>,
     next_producer_id: AtomicI64,
     random: Mutex<fastrand::Rng>,
@@ -118,6 +126,7 @@ impl Shared {
             faults: FaultTable::default(),
             requests: Mutex::default(),
             fetch_sessions: Mutex::default(),
+            frozen_leaders: Mutex::default(),
             topics: RwLock::default(),
             next_producer_id: AtomicI64::new(1000),
             random: Mutex::new(random),
@@ -312,6 +321,19 @@ impl Shared {
     /// Elects leaders where there are none.
     pub(crate) fn elect(&self) {
         self.each_partition(|partition| partition.lock().elect(|n| self.is_up(n)));
+    }
+
+    /// Who leads each partition now.
+    pub(crate) fn leaders(&self) -> Leaders {
+        let mut leaders = Leaders::new();
+        for topic in self.topics() {
+            for partition in topic.partitions() {
+                let state = partition.lock();
+                let now = (state.leader, state.leader_epoch);
+                leaders.insert((topic.id, partition.index), now);
+            }
+        }
+        leaders
     }
 
     /// Visits every partition.

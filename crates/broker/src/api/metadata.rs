@@ -43,6 +43,11 @@ pub(super) fn handle(ctx: &Context<'_>, request: &MetadataRequest) -> MetadataRe
         )))
         .with_controller_id(controller(shared))
         .with_topics(topics)
+        .with_throttle_time_ms(if ctx.version >= 3 {
+            ctx.throttle_millis()
+        } else {
+            0
+        })
 }
 
 /// Any node takes administrative requests; the first one up is named.
@@ -101,7 +106,7 @@ fn wanted_topic(
 
 fn known_topic(ctx: &Context<'_>, topic: &Topic) -> MetadataResponseTopic {
     let partitions = topic.partitions();
-    let partitions = partitions.iter().map(|p| partition(ctx, p));
+    let partitions = partitions.iter().map(|p| partition(ctx, topic, p));
     let code = ctx.forced().unwrap_or(Code::NONE);
     let id = if ctx.version >= 10 { topic.id } else { [0; 16] };
     MetadataResponseTopic::default()
@@ -113,8 +118,14 @@ fn known_topic(ctx: &Context<'_>, topic: &Topic) -> MetadataResponseTopic {
         .with_partitions(partitions.collect())
 }
 
-fn partition(ctx: &Context<'_>, partition: &Partition) -> MetadataResponsePartition {
+fn partition(ctx: &Context<'_>, topic: &Topic, partition: &Partition) -> MetadataResponsePartition {
     let state = partition.lock();
+    let frozen = ctx.shared().frozen_leaders.lock();
+    let shown = frozen
+        .as_ref()
+        .and_then(|f| f.get(&(topic.id, partition.index)));
+    let (leader, leader_epoch) = shown.copied().unwrap_or((state.leader, state.leader_epoch));
+    drop(frozen);
     let ids = |nodes: &[i32]| nodes.iter().map(|n| BrokerId(*n)).collect::<Vec<_>>();
     let offline: Vec<i32> = state
         .replicas
@@ -122,19 +133,15 @@ fn partition(ctx: &Context<'_>, partition: &Partition) -> MetadataResponsePartit
         .copied()
         .filter(|n| !ctx.shared().is_up(*n))
         .collect();
-    let code = match state.leader {
+    let code = match leader {
         Some(_) => Code::NONE,
         None => Code::LEADER_NOT_AVAILABLE,
     };
     MetadataResponsePartition::default()
         .with_error_code(code.0)
         .with_partition_index(partition.index)
-        .with_leader_id(BrokerId(state.leader.unwrap_or(-1)))
-        .with_leader_epoch(if ctx.version >= 7 {
-            state.leader_epoch
-        } else {
-            -1
-        })
+        .with_leader_id(BrokerId(leader.unwrap_or(-1)))
+        .with_leader_epoch(if ctx.version >= 7 { leader_epoch } else { -1 })
         .with_replica_nodes(ids(&state.replicas))
         .with_isr_nodes(ids(&state.in_sync))
         .with_offline_replicas(if ctx.version >= 5 {

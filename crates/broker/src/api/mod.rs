@@ -32,6 +32,8 @@ pub(crate) struct Context<'a> {
     pub(crate) correlation: i32,
     pub(crate) client_id: String,
     pub(crate) fault: Option<Action>,
+    /// The only partition that the fault concerns; `None` for all.
+    pub(crate) struck: Option<i32>,
 }
 
 /// What becomes of a request.
@@ -60,6 +62,20 @@ impl Context<'_> {
             Some(Action::Error(code)) => Some(code),
             _ => None,
         }
+    }
+
+    /// How long the answer asks the client to stay away, in milliseconds.
+    pub(crate) fn throttle_millis(&self) -> i32 {
+        match self.fault {
+            Some(Action::Throttle(time)) => i32::try_from(time.as_millis()).unwrap_or(i32::MAX),
+            _ => 0,
+        }
+    }
+
+    /// The fault as far as it concerns this partition.
+    pub(crate) fn fault_of(&self, partition: i32) -> Option<Action> {
+        self.fault
+            .filter(|_| self.struck.is_none_or(|only| only == partition))
     }
 
     /// Whether bodies of this version are written the flexible way.

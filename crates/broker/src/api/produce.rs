@@ -112,12 +112,14 @@ pub(super) async fn handle(ctx: &Context<'_>, body: BytesMut) -> Result<Outcome,
         answers.push(append_topic(ctx, topic, request.acks));
     }
     // A leader that is to fail after the append does not wait for its followers.
-    let fails = matches!(ctx.fault, Some(Action::ApplyThenError(_)));
-    if request.acks == -1 && !fails {
+    each(&mut answers, |answer| {
+        if let Some(Action::ApplyThenError(code)) = ctx.fault_of(answer.index) {
+            answer.code = code;
+            answer.wait = None;
+        }
+    });
+    if request.acks == -1 {
         wait_until_replicated(ctx, &mut answers, request.timeout).await;
-    }
-    if let Some(Action::ApplyThenError(code)) = ctx.fault {
-        each(&mut answers, |answer| answer.code = code);
     }
     if request.acks == 0 {
         let mut all = answers.iter().flat_map(|topic| &topic.partitions);
@@ -163,7 +165,8 @@ fn append_topic(ctx: &Context<'_>, data: TopicData, acks: i16) -> TopicAnswer {
             leader: None,
             wait: None,
         };
-        let done = match (&topic, ctx.forced()) {
+        let forced = ctx.forced().filter(|_| ctx.fault_of(index).is_some());
+        let done = match (&topic, forced) {
             (_, Some(code)) => Err((code, "a fault was ordered")),
             (Some(topic), None) => append(ctx, topic, &mut answer, records, acks),
             (None, None) => Err((missing, "the topic does not exist")),
@@ -172,6 +175,13 @@ fn append_topic(ctx: &Context<'_>, data: TopicData, acks: i16) -> TopicAnswer {
             answer.code = code;
             answer.reason = Some(reason);
         }
+        tracing::trace!(
+            node = ctx.node(),
+            partition = index,
+            code = %answer.code,
+            base_offset = answer.appended.base_offset,
+            "produced"
+        );
         answer
     });
     TopicAnswer {
@@ -219,7 +229,7 @@ fn append(
         first_sequence: settings.first_sequence,
         retained_bytes_max: config.retention_bytes.map_or(cap, |bytes| bytes.min(cap)),
     };
-    let lost = ctx.fault == Some(Action::AppendThenTruncate);
+    let lost = ctx.fault_of(answer.index) == Some(Action::AppendThenTruncate);
     let appended = if lost {
         state.append_and_lose(records, head, how)
     } else {
@@ -320,6 +330,7 @@ fn response(ctx: &Context<'_>, answers: Vec<TopicAnswer>) -> ProduceResponse {
     ProduceResponse::default()
         .with_responses(topics)
         .with_node_endpoints(endpoints.collect())
+        .with_throttle_time_ms(ctx.throttle_millis())
 }
 
 fn partition_response(

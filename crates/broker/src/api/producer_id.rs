@@ -22,4 +22,5 @@ pub(super) fn handle(ctx: &Context<'_>, request: &InitProducerIdRequest) -> Init
     InitProducerIdResponse::default()
         .with_producer_id(ProducerId(ctx.shared().next_producer_id()))
         .with_producer_epoch(0)
+        .with_throttle_time_ms(ctx.throttle_millis())
 }

@@ -1,7 +1,10 @@
 //! Ordered faults.
 
-use crate::testing::{Client, batch_bytes, produce_request};
+use crate::testing::{Client, batch_bytes, name, produce_request};
 use crate::{ApiKey, Cluster, Code};
+use kafka_protocol::messages::MetadataRequest;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::produce_request::PartitionProduceData;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -158,4 +161,57 @@ async fn a_fault_can_be_for_one_node() {
     let mut client = Client::to(&cluster, 1 - leader).await;
     assert!(client.call(9, &request).await.is_none());
     assert_eq!(cluster.requests_at(1 - leader, ApiKey::Produce), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_can_be_for_one_partition_of_a_request() {
+    let builder = Cluster::builder().topic("t", 2).in_memory();
+    let cluster = builder.start().await.unwrap();
+    let mut client = Client::to(&cluster, 0).await;
+    let mut request = produce_request(-1, "t", 0, batch_bytes(&["a"], 0, None));
+    let second = PartitionProduceData::default()
+        .with_index(1)
+        .with_records(Some(batch_bytes(&["b"], 0, None)));
+    request.topic_data[0].partition_data.push(second);
+    let only = cluster.faults().on(ApiKey::Produce).partition(1);
+    only.error(Code::KAFKA_STORAGE_ERROR);
+    let response = client.call(9, &request).await.unwrap();
+    let parts = &response.responses[0].partition_responses;
+    let codes: Vec<Code> = parts.iter().map(|part| Code(part.error_code)).collect();
+    assert_eq!(codes, [Code::NONE, Code::KAFKA_STORAGE_ERROR]);
+    let ends = [cluster.end_offset("t", 0), cluster.end_offset("t", 1)];
+    assert_eq!(ends, [Some(1), Some(0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_connection_is_answered_and_then_left_unread() {
+    let (cluster, mut client) = pair().await;
+    let second = Duration::from_secs(1);
+    cluster.faults().on(ApiKey::Produce).throttle(second);
+    let request = produce_request(-1, "t", 0, batch_bytes(&["a"], 0, None));
+    let begun = Instant::now();
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let response = client.call(9, &request).await.unwrap();
+        answers.push((response.throttle_time_ms, begun.elapsed()));
+    }
+    assert_eq!(answers, [(1000, Duration::ZERO), (0, second)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn frozen_metadata_names_the_old_leader_until_it_thaws() {
+    let (cluster, mut client) = pair().await;
+    let old = cluster.leader("t", 0).unwrap();
+    cluster.freeze_metadata();
+    cluster.move_leader("t", 0, 1 - old).unwrap();
+    let topic = MetadataRequestTopic::default().with_name(Some(name("t")));
+    let request = MetadataRequest::default().with_topics(Some(vec![topic]));
+    let mut named = Vec::new();
+    for _ in 0..2 {
+        let response = client.call(12, &request).await.unwrap();
+        let partition = &response.topics[0].partitions[0];
+        named.push((partition.leader_id.0, partition.leader_epoch));
+        cluster.thaw_metadata();
+    }
+    assert_eq!(named, [(old, 0), (1 - old, 1)]);
 }

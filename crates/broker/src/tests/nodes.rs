@@ -84,3 +84,18 @@ async fn a_dropped_cluster_ends_its_connections() {
     drop(cluster);
     assert_eq!(client.receive_raw().await, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_node_answers_when_it_thaws() {
+    let cluster = Cluster::builder().topic("t", 1).in_memory();
+    let cluster = cluster.start().await.unwrap();
+    cluster.freeze_node(0).unwrap();
+    let mut client = Client::to(&cluster, 0).await;
+    let write = client.produce(-1, "t", 0, batch_bytes(&["a"], 0, None));
+    let soon = tokio::time::timeout(Duration::from_secs(60), write);
+    assert!(soon.await.is_err());
+    assert_eq!(cluster.end_offset("t", 0), Some(0));
+    cluster.thaw_node(0).unwrap();
+    assert!(client.receive_raw().await.is_some());
+    assert_eq!(cluster.end_offset("t", 0), Some(1));
+}
