@@ -50,6 +50,15 @@ pub enum WriteOutcome {
     Unknown,
 }
 
+/// What an error asks for beyond another try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Remedy {
+    /// Abort the transaction, then begin it again.
+    Abort,
+    /// Build a new producer: this one is of no further use.
+    Rebuild,
+}
+
 /// Where something went wrong.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Place {
@@ -65,6 +74,7 @@ struct Inner {
     message: String,
     place: Place,
     outcome: Option<WriteOutcome>,
+    remedy: Option<Remedy>,
     source: Option<Arc<dyn StdError + Send + Sync + 'static>>,
 }
 
@@ -80,6 +90,7 @@ impl Error {
             message: message.into(),
             place: Place::default(),
             outcome: None,
+            remedy: None,
             source: None,
         }))
     }
@@ -126,6 +137,13 @@ impl Error {
         self
     }
 
+    /// Says what is to be done.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: Remedy) -> Self {
+        Arc::make_mut(&mut self.0).remedy = Some(remedy);
+        self
+    }
+
     /// Adds what the broker itself had to say.
     #[must_use]
     pub fn with_message(mut self, words: &str) -> Self {
@@ -161,6 +179,9 @@ impl Error {
 
     /// Whether the same call may succeed later.
     pub fn is_retriable(&self) -> bool {
+        if self.0.remedy.is_some() {
+            return false;
+        }
         match &self.0.kind {
             ErrorKind::Connection | ErrorKind::Timeout | ErrorKind::BufferFull => true,
             ErrorKind::Broker(code) => code.is_retriable(),
@@ -170,7 +191,14 @@ impl Error {
 
     /// Whether the object that gave this error is of no further use.
     pub fn is_fatal(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::Fenced | ErrorKind::Closed)
+        let final_kind = matches!(self.0.kind, ErrorKind::Fenced | ErrorKind::Closed);
+        final_kind || self.0.remedy == Some(Remedy::Rebuild)
+    }
+
+    /// Whether the open transaction can only be aborted. After that the same producer may begin
+    /// another one.
+    pub fn requires_abort(&self) -> bool {
+        self.0.remedy == Some(Remedy::Abort) && !self.is_fatal()
     }
 }
 
@@ -197,5 +225,22 @@ impl StdError for Error {
             .source
             .as_ref()
             .map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remedy_says_what_to_do_and_that_trying_again_is_not_it() {
+        let error = Error::broker(Code::COORDINATOR_NOT_AVAILABLE, "EndTxn");
+        assert!(error.is_retriable() && !error.requires_abort() && !error.is_fatal());
+        let abort = error.clone().with_remedy(Remedy::Abort);
+        assert!(abort.requires_abort() && !abort.is_fatal() && !abort.is_retriable());
+        let rebuild = error.with_remedy(Remedy::Rebuild);
+        assert!(rebuild.is_fatal() && !rebuild.requires_abort() && !rebuild.is_retriable());
+        let fenced = Error::new(ErrorKind::Fenced, "taken over").with_remedy(Remedy::Abort);
+        assert!(fenced.is_fatal() && !fenced.requires_abort());
     }
 }

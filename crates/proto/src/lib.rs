@@ -16,6 +16,6 @@ pub mod topic;
 
 pub use cluster::ClusterView;
 pub use code::Code;
-pub use error::{Error, ErrorKind, Place, Result, WriteOutcome};
+pub use error::{Error, ErrorKind, Place, Remedy, Result, WriteOutcome};
 pub use record::{Header, Record};
 pub use topic::{BrokerId, TopicId, TopicPartition};

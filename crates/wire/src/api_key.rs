@@ -47,6 +47,10 @@ apis! {
     CreateTopics = 19,
     DeleteTopics = 20,
     InitProducerId = 22,
+    AddPartitionsToTxn = 24,
+    AddOffsetsToTxn = 25,
+    EndTxn = 26,
+    TxnOffsetCommit = 28,
     DescribeConfigs = 32,
     CreatePartitions = 37,
 }

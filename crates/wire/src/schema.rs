@@ -282,6 +282,40 @@ const INIT_PRODUCER_ID: &[Field] = &[
     since(6, Fixed(8)), // ongoing_txn_producer_id
     since(6, Fixed(2)), // ongoing_txn_producer_epoch
 ];
+const ADDED_PARTITION: &[Field] = &[
+    since(0, Fixed(4)), // partition_index
+    since(0, Fixed(2)), // partition_error_code
+];
+const ADDED_TOPIC: &[Field] = &[
+    since(0, Text),                     // name
+    since(0, Structs(ADDED_PARTITION)), // results_by_partition
+];
+const ADD_PARTITIONS_TO_TXN: &[Field] = &[
+    since(0, Fixed(4)),             // throttle_time_ms
+    since(0, Structs(ADDED_TOPIC)), // results_by_topic_v3_and_below
+];
+const ADD_OFFSETS_TO_TXN: &[Field] = &[
+    since(0, Fixed(4)), // throttle_time_ms
+    since(0, Fixed(2)), // error_code
+];
+const END_TXN: &[Field] = &[
+    since(0, Fixed(4)), // throttle_time_ms
+    since(0, Fixed(2)), // error_code
+    since(5, Fixed(8)), // producer_id
+    since(5, Fixed(2)), // producer_epoch
+];
+const TXN_OFFSET_COMMIT_PARTITION: &[Field] = &[
+    since(0, Fixed(4)), // partition_index
+    since(0, Fixed(2)), // error_code
+];
+const TXN_OFFSET_COMMIT_TOPIC: &[Field] = &[
+    since(0, Text),                                 // name
+    since(0, Structs(TXN_OFFSET_COMMIT_PARTITION)), // partitions
+];
+const TXN_OFFSET_COMMIT: &[Field] = &[
+    since(0, Fixed(4)),                         // throttle_time_ms
+    since(0, Structs(TXN_OFFSET_COMMIT_TOPIC)), // topics
+];
 const DESCRIBE_CONFIGS_SYNONYM: &[Field] = &[
     since(0, Text),     // name
     since(0, Text),     // value
@@ -333,6 +367,10 @@ static API_VERSIONS_ANSWER: Schema = schema(0, 4, 3, API_VERSIONS);
 static CREATE_TOPICS_ANSWER: Schema = schema(2, 7, 5, CREATE_TOPICS);
 static DELETE_TOPICS_ANSWER: Schema = schema(1, 6, 4, DELETE_TOPICS);
 static INIT_PRODUCER_ID_ANSWER: Schema = schema(0, 6, 2, INIT_PRODUCER_ID);
+static ADD_PARTITIONS_TO_TXN_ANSWER: Schema = schema(0, 3, 3, ADD_PARTITIONS_TO_TXN);
+static ADD_OFFSETS_TO_TXN_ANSWER: Schema = schema(0, 4, 3, ADD_OFFSETS_TO_TXN);
+static END_TXN_ANSWER: Schema = schema(0, 5, 3, END_TXN);
+static TXN_OFFSET_COMMIT_ANSWER: Schema = schema(0, 5, 3, TXN_OFFSET_COMMIT);
 static DESCRIBE_CONFIGS_ANSWER: Schema = schema(1, 4, 4, DESCRIBE_CONFIGS);
 static CREATE_PARTITIONS_ANSWER: Schema = schema(0, 3, 2, CREATE_PARTITIONS);
 
@@ -357,6 +395,10 @@ pub(crate) fn of(api: ApiKey) -> &'static Schema {
         ApiKey::CreateTopics => &CREATE_TOPICS_ANSWER,
         ApiKey::DeleteTopics => &DELETE_TOPICS_ANSWER,
         ApiKey::InitProducerId => &INIT_PRODUCER_ID_ANSWER,
+        ApiKey::AddPartitionsToTxn => &ADD_PARTITIONS_TO_TXN_ANSWER,
+        ApiKey::AddOffsetsToTxn => &ADD_OFFSETS_TO_TXN_ANSWER,
+        ApiKey::EndTxn => &END_TXN_ANSWER,
+        ApiKey::TxnOffsetCommit => &TXN_OFFSET_COMMIT_ANSWER,
         ApiKey::DescribeConfigs => &DESCRIBE_CONFIGS_ANSWER,
         ApiKey::CreatePartitions => &CREATE_PARTITIONS_ANSWER,
         ApiKey::Produce | ApiKey::Fetch => &HAND_FRAMED,

@@ -16,4 +16,4 @@ pub use membership::{
     Event, Identity, JoinAnswer, JoinRequest, JoinedMember, Membership, MembershipConfig, Outcome,
     SyncAnswer, SyncRequest, Ticket, Transmit,
 };
-pub use offsets::{CommitVerdict, Committed, OffsetLedger, commit_verdict};
+pub use offsets::{CommitVerdict, Committed, GroupMetadata, OffsetLedger, commit_verdict};

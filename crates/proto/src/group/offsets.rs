@@ -28,6 +28,30 @@ impl Committed {
     }
 }
 
+/// On whose behalf offsets are committed inside a transaction: a member that was put out of its
+/// group is then refused (KIP-447).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupMetadata {
+    /// The group's id.
+    pub group: Arc<str>,
+    /// The generation the member is in; `None` for a commit from outside.
+    pub generation: Option<i32>,
+    /// The id that the coordinator gave the member; empty for a commit from outside.
+    pub member_id: Arc<str>,
+    /// The static member's name (KIP-345).
+    pub instance_id: Option<Arc<str>>,
+}
+
+impl GroupMetadata {
+    /// A commit from outside the group's membership: no zombie is noticed.
+    pub fn outside(group: impl Into<Arc<str>>) -> Self {
+        Self {
+            group: group.into(),
+            ..Self::default()
+        }
+    }
+}
+
 /// What the coordinator holds, as far as this member knows: the automatic commit sends only what
 /// moved since.
 #[derive(Debug, Clone, Default)]

@@ -8,6 +8,7 @@ mod partition;
 mod sender;
 #[cfg(test)]
 mod tests;
+pub mod transaction;
 mod types;
 mod verdict;
 

@@ -24,7 +24,8 @@ pub struct Request {
     pub transactional_id: Option<Arc<str>>,
     /// How long a transaction may stay open.
     pub transaction_timeout: Duration,
-    /// The identity to go on with. Brokers before 2.5 give a fresh one instead.
+    /// The identity to go on with. Brokers before 2.5 give a fresh one instead, unless there is a
+    /// transactional id: a fresh one would then fence whoever has fenced us.
     pub current: Option<Identity>,
 }
 
@@ -46,7 +47,11 @@ pub struct Response {
 /// Cancel safety: an identity that nobody hears of is harmless; a transactional one is fenced by
 /// the next call.
 pub async fn call(connection: &Connection, request: &Request) -> Result<Response> {
-    let version = connection.version(ApiKey::InitProducerId, OURS)?;
+    let ours = match (&request.transactional_id, request.current) {
+        (Some(_), Some(_)) => KEEPS_IDENTITY_FROM..=*OURS.end(),
+        _ => OURS,
+    };
+    let version = connection.version(ApiKey::InitProducerId, ours)?;
     let transactional_id = request.transactional_id.as_deref();
     let mut body = InitProducerIdRequest::default()
         .with_transactional_id(transactional_id.map(|id| TransactionalId(text(id))))

@@ -1,11 +1,14 @@
 //! One adapter a Kafka API: our words on one side, the wire on the other. Milliseconds, -1 and
 //! generated types exist nowhere else.
 
+pub mod add_offsets_to_txn;
+pub mod add_partitions_to_txn;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_topics;
 pub mod describe_configs;
 pub mod describe_groups;
+pub mod end_txn;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod heartbeat;
@@ -22,6 +25,7 @@ mod reader;
 pub mod sync_group;
 #[cfg(test)]
 mod tests;
+pub mod txn_offset_commit;
 pub mod versions;
 
 use crate::api_key::ApiKey;
@@ -190,6 +194,10 @@ pub(crate) fn decode_any(api: ApiKey, version: i16, answer: Bytes) -> bool {
         ApiKey::CreateTopics => generated!(wire::CreateTopicsResponse),
         ApiKey::DeleteTopics => generated!(wire::DeleteTopicsResponse),
         ApiKey::InitProducerId => generated!(wire::InitProducerIdResponse),
+        ApiKey::AddPartitionsToTxn => generated!(wire::AddPartitionsToTxnResponse),
+        ApiKey::AddOffsetsToTxn => generated!(wire::AddOffsetsToTxnResponse),
+        ApiKey::EndTxn => generated!(wire::EndTxnResponse),
+        ApiKey::TxnOffsetCommit => generated!(wire::TxnOffsetCommitResponse),
         ApiKey::DescribeConfigs => generated!(wire::DescribeConfigsResponse),
         ApiKey::CreatePartitions => generated!(wire::CreatePartitionsResponse),
     }

@@ -7,7 +7,7 @@ use crate::settings::Settings;
 use crate::versions::{Feature, Versions};
 use bytes::Bytes;
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
-use ottla_proto::{Code, Result};
+use ottla_proto::{Code, Error, Result};
 use std::time::Duration;
 
 /// The version we ask in first.
@@ -18,6 +18,21 @@ const NAMES_SOFTWARE_FROM: i16 = 3;
 pub(crate) struct Response {
     pub(crate) code: Code,
     pub(crate) versions: Versions,
+}
+
+/// Asks an open connection anew: the cluster's finalized features can change while it is open.
+///
+/// # Errors
+/// `Connection`, `Timeout`, `Protocol` or `UnsupportedVersion`, naming the broker; the broker's code.
+///
+/// Cancel safety: nothing is changed; the answer is thrown away.
+pub async fn call(connection: &Connection, settings: &Settings) -> Result<Versions> {
+    let version = connection.version(ApiKey::ApiVersions, 0..=NEWEST)?;
+    let timeout = connection.request_timeout();
+    let response = ask(connection, version, settings, timeout).await?;
+    let answered = response.code.ok();
+    answered.map_err(|code| connection.name(Error::broker(code, "ApiVersions")))?;
+    Ok(response.versions)
 }
 
 pub(crate) async fn ask(

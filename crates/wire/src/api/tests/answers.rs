@@ -29,6 +29,7 @@ fn id_from(wanted: i16, version: i16) -> Uuid {
 pub(super) fn every_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
     cluster_answer(api, version)
         .or_else(|| group_answer(api, version))
+        .or_else(|| transaction_answer(api, version))
         .or_else(|| admin_answer(api, version))
 }
 
@@ -143,6 +144,35 @@ fn group_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
             version,
             &wire::SyncGroupResponse::default().with_assignment(Bytes::from_static(b"part")),
         ),
+        _ => return None,
+    })
+}
+
+fn transaction_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
+    Some(match api {
+        ApiKey::AddPartitionsToTxn => {
+            use wire::add_partitions_to_txn_response as of;
+            let topic = of::AddPartitionsToTxnTopicResult::default()
+                .with_results_by_partition(vec![of::AddPartitionsToTxnPartitionResult::default()]);
+            let answer = wire::AddPartitionsToTxnResponse::default();
+            bytes(
+                api,
+                version,
+                &answer.with_results_by_topic_v3_and_below(vec![topic]),
+            )
+        }
+        ApiKey::AddOffsetsToTxn => bytes(api, version, &wire::AddOffsetsToTxnResponse::default()),
+        ApiKey::EndTxn => bytes(api, version, &wire::EndTxnResponse::default()),
+        ApiKey::TxnOffsetCommit => {
+            use wire::txn_offset_commit_response as of;
+            let topic = of::TxnOffsetCommitResponseTopic::default()
+                .with_partitions(vec![of::TxnOffsetCommitResponsePartition::default()]);
+            bytes(
+                api,
+                version,
+                &wire::TxnOffsetCommitResponse::default().with_topics(vec![topic]),
+            )
+        }
         _ => return None,
     })
 }
