@@ -63,6 +63,55 @@ pub fn fnv1a(data: &[u8]) -> u32 {
     (data.iter().fold(0x811c_9dc5, step) as i32).unsigned_abs()
 }
 
+/// MurmurHash3 for 32 bits with seed 0, as `mmh3.hash(key, signed=False)` has it in Python.
+pub fn murmur3(data: &[u8]) -> u32 {
+    let mix = |k: u32| {
+        k.wrapping_mul(0xcc9e_2d51)
+            .rotate_left(15)
+            .wrapping_mul(0x1b87_3593)
+    };
+    let mut words = data.chunks_exact(4);
+    let mut h = (&mut words)
+        .filter_map(|word| <[u8; 4]>::try_from(word).ok())
+        .fold(0u32, |h, word| {
+            let h = (h ^ mix(u32::from_le_bytes(word))).rotate_left(13);
+            h.wrapping_mul(5).wrapping_add(0xe654_6b64)
+        });
+    let rest = words.remainder().iter().rev();
+    h ^= mix(rest.fold(0, |k, byte| k << 8 | u32::from(*byte)));
+    // The length counts modulo 2^32 in every implementation.
+    h ^= data.len() as u32;
+    h = (h ^ (h >> 16)).wrapping_mul(0x85eb_ca6b);
+    h = (h ^ (h >> 13)).wrapping_mul(0xc2b2_ae35);
+    h ^ (h >> 16)
+}
+
+/// The number that a UUID is, read from its 16 bytes or from text: 32 hexadecimal digits, with or
+/// without hyphens, braces and `urn:uuid:`. `None` if the key is no UUID.
+pub fn uuid(key: &[u8]) -> Option<u128> {
+    if let Ok(bytes) = <[u8; 16]>::try_from(key) {
+        return Some(u128::from_be_bytes(bytes));
+    }
+    let key = key.strip_prefix(b"urn:uuid:").unwrap_or(key);
+    let braced = key
+        .strip_prefix(b"{")
+        .and_then(|key| key.strip_suffix(b"}"));
+    let mut number = 0u128;
+    let mut digits = 0;
+    for byte in braced.unwrap_or(key).iter().filter(|byte| **byte != b'-') {
+        let digit = char::from(*byte).to_digit(16)?;
+        number = number << 4 | u128::from(digit);
+        digits += 1;
+    }
+    (digits == 32).then_some(number)
+}
+
+/// A UUID modulo the partition count; a count under 1 counts as 1.
+pub(crate) fn uuid_modulo(uuid: u128, partition_count: i32) -> i32 {
+    let count = u128::try_from(partition_count).unwrap_or(1).max(1);
+    i32::try_from(uuid % count).unwrap_or(0)
+}
+
 /// Java's placement of a key: murmur2 without its sign bit, modulo the partition count.
 ///
 /// A partition count under 1 counts as 1.
@@ -134,6 +183,66 @@ mod tests {
                 i32::try_from(murmur % 12).unwrap()
             );
         }
+    }
+
+    #[test]
+    fn murmur3_is_that_of_mmh3() {
+        let table: [(&[u8], u32); 8] = [
+            (b"", 0),
+            (b"a", 0x3c25_69b2),
+            (b"ab", 0x9bbf_d75f),
+            (b"abc", 0xb3dd_93fa),
+            (b"abcd", 0x43ed_676a),
+            (b"hejsan", 0xa031_dc47),
+            (&[0xff; 7], 0x011d_1da7),
+            (LONG.as_bytes(), 0x9971_0572),
+        ];
+        for (key, hash) in table {
+            assert_eq!(murmur3(key), hash, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn a_uuid_is_its_number_however_it_is_written() {
+        // The remainders are Python's: uuid.UUID(text).int % n.
+        let table: [(&str, u128, i32, i32); 4] = [
+            ("00000000-0000-0000-0000-000000000001", 1, 1, 1),
+            (
+                "f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
+                329_800_735_698_586_629_295_641_978_511_506_172_918,
+                10,
+                227,
+            ),
+            ("ffffffff-ffff-ffff-ffff-ffffffffffff", u128::MAX, 3, 298),
+            (
+                "8c1e0b1a-5a7f-4f0e-9c43-2d1f6f0f7a55",
+                186_247_913_510_089_690_374_114_915_111_742_175_829,
+                9,
+                833,
+            ),
+        ];
+        for (text, number, of_12, of_997) in table {
+            let bare = text.replace('-', "");
+            let (upper, braced) = (text.to_uppercase(), format!("{{{text}}}"));
+            let urn = format!("urn:uuid:{text}");
+            for written in [text, &bare, &upper, &braced, &urn] {
+                assert_eq!(uuid(written.as_bytes()), Some(number), "{written}");
+            }
+            assert_eq!(uuid(&number.to_be_bytes()), Some(number));
+            assert_eq!(uuid_modulo(number, 12), of_12);
+            assert_eq!(uuid_modulo(number, 997), of_997);
+        }
+        assert_eq!(uuid_modulo(u128::MAX, 0), 0);
+    }
+
+    #[test]
+    fn what_is_no_uuid_is_none() {
+        let text = "f81d4fae-7dec-11d0-a765-00a0c91e6bf";
+        for key in ["", "order:7", text, "{f81d4fae-7dec-11d0-a765-00a0c91e6bf6"] {
+            assert_eq!(uuid(key.as_bytes()), None, "{key}");
+        }
+        assert_eq!(uuid(format!("{text}66").as_bytes()), None);
+        assert_eq!(uuid(format!("{text}g").as_bytes()), None);
     }
 
     #[test]

@@ -254,7 +254,7 @@ impl Partitioner for LagAware {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Bits, Waiting, view};
+    use crate::testing::{Bits, Brokers, view};
     use crate::{Drain, DrainPartition, PlanPublisher, TopicPlan, plan_channel};
     use std::sync::Arc;
 
@@ -418,7 +418,10 @@ mod tests {
         let now = Instant::now();
         let (_publisher, steer) = steered_by(now, &[(100.0, 0.0), (100.0, 500.0), (100.0, 500.0)]);
         let view = TopicView {
-            queued: &Waiting(vec![1_000_000, 20_000, 30_000]),
+            queued: &Brokers {
+                waiting: vec![1_000_000, 20_000, 30_000],
+                ..Brokers::default()
+            },
             ..view(3, &[0, 1, 2])
         };
         let shares = shares(&steer, &view, now);

@@ -8,11 +8,13 @@
 use std::fmt;
 use std::time::Instant;
 
+mod adaptive;
 mod drain;
 mod explain;
 mod hashed;
 mod hashes;
 mod lag_aware;
+mod names;
 mod plan;
 mod queues;
 mod round_robin;
@@ -25,9 +27,10 @@ pub use drain::{Drain, DrainPartition};
 pub use explain::{
     Counters, Explanation, Fallback, Method, PartitionHealth, Status, TopicCounters,
 };
-pub use hashed::{Hashed, KeyHash, Keyless, NAMES, Random, by_name};
-pub use hashes::{crc32, fnv1a, java_partition, murmur2};
+pub use hashed::{Hashed, KeyHash, Keyless};
+pub use hashes::{crc32, fnv1a, java_partition, murmur2, murmur3, uuid};
 pub use lag_aware::{LagAware, RUN_DRAIN, Steering};
+pub use names::{NAMES, by_name};
 pub use plan::{PlanPublisher, PlanReader, TopicPlan, plan_channel};
 pub use queues::{NoQueues, Queues};
 pub use round_robin::RoundRobin;

@@ -1,25 +1,34 @@
 //! The default: keys by Java's hash, keyless records in runs to one random partition after another.
 
 use crate::hashes::java_partition;
-use crate::{KeyChoice, Partitioner, Run, TopicView};
-use std::time::Instant;
+use crate::{KeyChoice, Partitioner, Run, TopicView, adaptive};
+use std::time::{Duration, Instant};
 
 /// How many bytes of keyless records go to one partition before the next is chosen, unless a batch
 /// is smaller. franz-go's default; Java switches after `batch.size`, whose default there is 16 KiB.
 pub const RUN_BYTES: u32 = 64 * 1024;
 
-/// Keyed records go by murmur2 as in the Java client. Keyless ones go in runs: each run to a
-/// partition chosen at random, all alike, among those with a leader, but not to the same one twice
-/// in a row (KIP-480, KIP-794).
+/// Keyed records go by murmur2 as in the Java client. Keyless ones go in runs, each to a partition
+/// chosen at random among those with a leader (KIP-480, KIP-794).
+///
+/// While nothing waits for a slow broker all partitions are alike, and none is chosen twice in a
+/// row. When more waits for some than for others, the choice follows what waits: see
+/// [`adaptive`](Self::adaptive).
 #[derive(Debug, Clone, Copy)]
 pub struct Sticky {
     run_bytes: u32,
+    adaptive: bool,
+    availability_timeout: Option<Duration>,
+    ignore_keys: bool,
 }
 
 impl Default for Sticky {
     fn default() -> Self {
         Self {
             run_bytes: RUN_BYTES,
+            adaptive: true,
+            availability_timeout: None,
+            ignore_keys: false,
         }
     }
 }
@@ -33,25 +42,80 @@ impl Sticky {
         self
     }
 
+    /// `partitioner.adaptive.partitioning.enable`; true. Partitions for which less waits in the
+    /// producer get more runs: the weight of each is the longest queue plus one minus its own, where
+    /// a queue counts in whole runs. So a slow broker gets less, and one that stands still next to
+    /// nothing.
+    #[must_use]
+    pub fn adaptive(mut self, adaptive: bool) -> Self {
+        self.adaptive = adaptive;
+        self
+    }
+
+    /// `partitioner.availability.timeout.ms`; zero, which is off. A partition whose leader has taken
+    /// nothing for longer than this, although something was ready, gets no run while another
+    /// partition can have it. Like Java's, it acts only while the choice is adaptive.
+    #[must_use]
+    pub fn availability_timeout(mut self, timeout: Duration) -> Self {
+        self.availability_timeout = (!timeout.is_zero()).then_some(timeout);
+        self
+    }
+
+    /// `partitioner.ignore.keys`; false. Places keyed records as if they had none: records of one key
+    /// then have no order among them.
+    #[must_use]
+    pub fn ignore_keys(mut self, ignore: bool) -> Self {
+        self.ignore_keys = ignore;
+        self
+    }
+
     pub(crate) fn bytes(self, view: &TopicView<'_>) -> u32 {
         self.run_bytes.min(view.batch_bytes).max(1)
+    }
+
+    /// Whether there is an availability timeout.
+    pub(crate) fn may_mask(self) -> bool {
+        self.availability_timeout.is_some()
+    }
+
+    /// Whether the availability timeout speaks against this partition.
+    pub(crate) fn masks(self, view: &TopicView<'_>, partition: i32, now: Instant) -> bool {
+        self.availability_timeout
+            .is_some_and(|timeout| view.queued.refused_for(partition, now) > timeout)
+    }
+
+    pub(crate) fn choose(
+        self,
+        view: &TopicView<'_>,
+        now: Instant,
+        random: u64,
+        previous: Option<i32>,
+    ) -> i32 {
+        let by_queue = || {
+            self.adaptive
+                .then(|| adaptive::choose(self, view, now, random))?
+        };
+        by_queue().unwrap_or_else(|| uniform(view, random, previous))
     }
 }
 
 impl Partitioner for Sticky {
     fn keyed(&self, view: &TopicView<'_>, key: &[u8]) -> KeyChoice {
+        if self.ignore_keys {
+            return KeyChoice::Run;
+        }
         KeyChoice::Partition(java_partition(key, view.partition_count))
     }
 
     fn begin_run(
         &self,
         view: &TopicView<'_>,
-        _now: Instant,
+        now: Instant,
         random: u64,
         previous: Option<i32>,
     ) -> Run {
         Run {
-            partition: uniform(view, random, previous),
+            partition: self.choose(view, now, random, previous),
             bytes: self.bytes(view),
             records: Run::UNLIMITED,
         }

@@ -1,6 +1,7 @@
 //! What the tests of this crate share.
 
 use crate::{NoQueues, Queues, TopicView};
+use std::time::{Duration, Instant};
 
 /// Pseudo-random bits (splitmix64): the same for the same seed, everywhere.
 pub(crate) struct Bits(pub(crate) u64);
@@ -27,13 +28,23 @@ pub(crate) fn view(partition_count: i32, available: &[i32]) -> TopicView<'_> {
     }
 }
 
-/// So many bytes wait, by partition.
-#[derive(Debug)]
-pub(crate) struct Waiting(pub(crate) Vec<u64>);
+/// What waits for each partition, and for how long its leader took nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Brokers {
+    pub(crate) waiting: Vec<u64>,
+    pub(crate) refused: Vec<Duration>,
+}
 
-impl Queues for Waiting {
+impl Queues for Brokers {
     fn waiting_bytes(&self, partition: i32) -> u64 {
         let at = usize::try_from(partition).ok();
-        at.and_then(|at| self.0.get(at)).copied().unwrap_or(0)
+        at.and_then(|at| self.waiting.get(at)).copied().unwrap_or(0)
+    }
+
+    fn refused_for(&self, partition: i32, _now: Instant) -> Duration {
+        let at = usize::try_from(partition).ok();
+        at.and_then(|at| self.refused.get(at))
+            .copied()
+            .unwrap_or_default()
     }
 }
