@@ -16,6 +16,7 @@
 //! ```
 
 mod client;
+mod placement;
 mod producer;
 mod properties;
 mod table;

@@ -1,10 +1,11 @@
 //! Builds producers from properties and typed settings.
 
+use crate::placement;
 use crate::properties::Properties;
-use ottla_partitioner::{Partitioner, Sticky};
+use ottla_partitioner::Partitioner;
 use ottla_producer::{Acks, Config, Producer, SETTINGS};
+use ottla_proto::Result;
 use ottla_proto::batch::Compression;
-use ottla_proto::{Error, ErrorKind, Result};
 use ottla_wire::Cluster;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +45,7 @@ impl ProducerBuilder {
     /// Sets one of Kafka's properties for this producer alone.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`]: an unknown name, or a value that does not fit.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config): an unknown name, or a value that does not fit.
     pub fn property(mut self, name: &str, value: impl Into<String>) -> Result<Self> {
         self.properties.set(name, value)?;
         Ok(self)
@@ -107,7 +108,7 @@ impl ProducerBuilder {
     /// Builds the producer. Call it within a tokio runtime.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] names the property at fault.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) names the property at fault.
     pub fn build(self) -> Result<Producer> {
         let mut config = Config::default();
         let typed = |change: &Change| matches!(change, Change::Idempotence(_));
@@ -131,14 +132,9 @@ impl ProducerBuilder {
         if config.acks != Acks::All && !asked {
             config.idempotence = false;
         }
-        let partitioner = match (self.partitioner, self.properties.get("partitioner")) {
-            (Some(own), _) => own,
-            (None, None) => Arc::new(Sticky::default()) as Arc<dyn Partitioner>,
-            (None, Some(name)) => ottla_partitioner::by_name(name).ok_or_else(|| {
-                let names = ottla_partitioner::NAMES.join(", ");
-                let message = format!("partitioner must be one of {names}, not {name}");
-                Error::new(ErrorKind::Config, message)
-            })?,
+        let partitioner = match self.partitioner {
+            Some(own) => own,
+            None => placement::by_properties(&self.properties)?,
         };
         Producer::new(self.cluster, config, partitioner)
     }

@@ -4,15 +4,54 @@ use ottla_proto::setting::{Kind, Setting, Support};
 use ottla_proto::{Error, ErrorKind, Result};
 
 /// The facade's own rows.
-const OWN: &[Setting] = &[Setting {
-    name: "partitioner",
-    aliases: &["partitioner.class"],
-    kind: Kind::Text,
-    default: "sticky",
-    default_source: "Java client 4.x (KIP-480, KIP-794)",
-    doc: "Which partition a record goes to, by name; a partitioner set in code wins.",
-    support: Support::Acted,
-}];
+const OWN: &[Setting] = &[
+    placement(
+        "partitioner",
+        &["partitioner.class"],
+        Kind::Text,
+        "sticky",
+        "Which partition a record goes to, by name; a partitioner set in code wins.",
+    ),
+    placement(
+        "partitioner.adaptive.partitioning.enable",
+        &[],
+        Kind::Bool,
+        "true",
+        "Runs of keyless records go less often where more waits for a slow broker.",
+    ),
+    placement(
+        "partitioner.availability.timeout.ms",
+        &[],
+        Kind::Millis(0, i64::MAX),
+        "0",
+        "A partition whose leader took nothing for longer gets no keyless records; 0 is off.",
+    ),
+    placement(
+        "partitioner.ignore.keys",
+        &[],
+        Kind::Bool,
+        "false",
+        "The sticky partitioner places keyed records as if they had no key.",
+    ),
+];
+
+const fn placement(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> Setting {
+    Setting {
+        name,
+        aliases,
+        kind,
+        default,
+        default_source: "Java client 4.x (KIP-480, KIP-794)",
+        doc,
+        support: Support::Acted,
+    }
+}
 
 /// Every setting, each crate's rows in turn.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {
@@ -36,16 +75,20 @@ pub(crate) fn find(name: &str) -> Option<&'static Setting> {
 pub(crate) fn find_or_suggest(name: &str) -> Result<&'static Setting> {
     find(name).ok_or_else(|| {
         let names = settings().flat_map(|row| row.aliases.iter().copied().chain([row.name]));
-        let nearest = names.map(|known| (distance(name, known), known)).min();
-        let hint = match nearest {
-            Some((far, known)) if far <= 1 + name.len() / 3 => format!("; did you mean {known}?"),
-            _ => String::new(),
-        };
+        let hint = nearest(name, names);
         Error::new(
             ErrorKind::Config,
             format!("there is no property {name}{hint}"),
         )
     })
+}
+
+/// The end of a message about an unknown name: which known one may be meant, if one is near.
+pub(crate) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> String {
+    match known.map(|known| (distance(name, known), known)).min() {
+        Some((far, known)) if far <= 1 + name.len() / 3 => format!("; did you mean {known}?"),
+        _ => String::new(),
+    }
 }
 
 /// How many letters must change to make one word the other.

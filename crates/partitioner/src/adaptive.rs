@@ -65,7 +65,7 @@ impl Compared {
     fn draw(&self, bits: u32) -> Option<i32> {
         let sum: u64 = self.weights().map(|(_, weight)| weight).sum();
         // The product fits: 32 bits, and WINDOW queues of at most QUEUE_MAX.
-        let mut drawn = u64::from(bits) * sum >> 32;
+        let mut drawn = (u64::from(bits) * sum) >> 32;
         for (partition, weight) in self.weights() {
             if drawn < weight {
                 return Some(partition);

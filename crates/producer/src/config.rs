@@ -235,16 +235,6 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "The codec's level; its own default when not set.",
     ),
-    ignored(
-        "partitioner.adaptive.partitioning.enable",
-        Kind::Bool,
-        "true",
-    ),
-    ignored(
-        "partitioner.availability.timeout.ms",
-        Kind::Millis(0, i64::MAX),
-        "0",
-    ),
     ignored("transactional.id", Kind::Text, ""),
     ignored("transaction.timeout.ms", Kind::Millis(1, INT_MAX), "60000"),
     ignored("transaction.two.phase.commit.enable", Kind::Bool, "false"),
