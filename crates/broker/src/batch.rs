@@ -1,7 +1,8 @@
 //! A record batch as it arrives: its header, and whether a broker may take it.
 
+use crate::partition::Marker;
 use crate::sequence::Stamp;
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use ottla_proto::Code;
 
 /// The bytes of a batch before its records.
@@ -71,6 +72,11 @@ impl Head {
             base_sequence: i32::from_be_bytes(array(bytes, BASE_SEQUENCE)?),
             record_count: i32::from_be_bytes(array(bytes, RECORD_COUNT)?),
         })
+    }
+
+    /// Whether the batch is part of a transaction.
+    pub(crate) fn is_transactional(&self) -> bool {
+        self.attributes & TRANSACTIONAL_BIT != 0
     }
 
     /// The producer's stamp, if the batch has one.
@@ -143,11 +149,8 @@ fn check_counts(head: &Head) -> Result<(), Refusal> {
     if head.attributes & CONTROL_BIT != 0 {
         return refuse("clients cannot write control records");
     }
-    if head.attributes & TRANSACTIONAL_BIT != 0 {
-        return Err((
-            Code::INVALID_TXN_STATE,
-            "transactions are not supported here",
-        ));
+    if head.is_transactional() && head.producer_id < 0 {
+        return refuse("a transactional batch needs a producer id");
     }
     if head.attributes & 0x07 > ZSTD {
         return refuse("the compression type is unknown");
@@ -186,4 +189,41 @@ pub(crate) fn set_append_time(bytes: &mut BytesMut, head: &mut Head, millis: i64
     if let Some(field) = bytes.get_mut(CRC..CRC + 4) {
         field.copy_from_slice(&head.crc.to_be_bytes());
     }
+}
+
+/// The batch that ends a transaction: one control record.
+pub(crate) fn marker(marker: Marker, millis: i64) -> BytesMut {
+    // Version 0 of the key and the value; small lengths are zigzag varints of one byte.
+    let kind = i16::from(marker.committed);
+    let mut record = BytesMut::new();
+    record.put_slice(&[0, 0, 0]);
+    record.put_u8(4 << 1);
+    record.put_i16(0);
+    record.put_i16(kind);
+    record.put_u8(6 << 1);
+    record.put_i16(0);
+    record.put_i32(marker.coordinator_epoch);
+    record.put_u8(0);
+
+    let mut covered = BytesMut::new();
+    covered.put_i16(TRANSACTIONAL_BIT | CONTROL_BIT);
+    covered.put_i32(0);
+    covered.put_i64(millis);
+    covered.put_i64(millis);
+    covered.put_i64(marker.producer_id);
+    covered.put_i16(marker.producer_epoch);
+    covered.put_i32(-1);
+    covered.put_i32(1);
+    covered.put_u8(u8::try_from(record.len() << 1).unwrap_or(u8::MAX));
+    covered.put_slice(&record);
+
+    let length = covered.len() + ATTRIBUTES - LENGTH_END;
+    let mut bytes = BytesMut::with_capacity(ATTRIBUTES + covered.len());
+    bytes.put_i64(0);
+    bytes.put_i32(i32::try_from(length).unwrap_or(i32::MAX));
+    bytes.put_i32(-1);
+    bytes.put_u8(2);
+    bytes.put_u32(crc32c::crc32c(&covered));
+    bytes.put_slice(&covered);
+    bytes
 }

@@ -5,6 +5,7 @@ use crate::groups;
 use crate::net;
 use crate::settings::{Clock, FirstSequence, Settings};
 use crate::state::{NewTopic, Node, Shared};
+use crate::transactions;
 use ottla_proto::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,6 +133,34 @@ impl Builder {
         self
     }
 
+    /// The level of Kafka's feature `transaction.version`: 0 or 1 have clients speak the first
+    /// protocol of transactions, 2 the one of KIP-890. 2 unless set, as in a fresh Kafka 4.
+    pub fn transaction_version(mut self, level: i16) -> Self {
+        self.settings.transaction_version = level;
+        self
+    }
+
+    /// Kafka's `transaction.max.timeout.ms`: the longest timeout a transactional producer may ask
+    /// for. 15 minutes unless set, as in Kafka.
+    pub fn transaction_timeout_max(mut self, timeout: Duration) -> Self {
+        self.settings.transaction_timeout_max = timeout;
+        self
+    }
+
+    /// How long the markers of a decided transaction wait; until they are written, its producer is
+    /// answered `CONCURRENT_TRANSACTIONS`. None unless set.
+    pub fn marker_delay(mut self, delay: Duration) -> Self {
+        self.settings.marker_delay = delay;
+        self
+    }
+
+    /// The epoch that a new transactional id begins with; 0 unless set. Near 32766 the epochs are
+    /// soon used up, and the id gets another producer id.
+    pub fn first_producer_epoch(mut self, epoch: i16) -> Self {
+        self.settings.first_producer_epoch = epoch.clamp(0, i16::MAX - 1);
+        self
+    }
+
     /// The seed of everything random (topic ids, member ids); 0 unless set.
     pub fn seed(mut self, seed: u64) -> Self {
         self.settings.seed = seed;
@@ -189,6 +218,7 @@ impl Builder {
             }
         }
         groups::spawn_timer(&shared);
+        transactions::spawn_timer(&shared);
         Ok(Cluster::new(shared, self.transport != Transport::Memory))
     }
 

@@ -146,7 +146,7 @@ impl Cluster {
         grown.map_err(refused)
     }
 
-    fn partition(&self, topic: &str, partition: i32) -> Option<Arc<Partition>> {
+    pub(crate) fn partition(&self, topic: &str, partition: i32) -> Option<Arc<Partition>> {
         self.shared().topic(topic)?.partition(partition)
     }
 
@@ -216,6 +216,7 @@ impl Cluster {
         let node = shared.node(id).ok_or_else(|| unknown_node(id))?;
         node.up.send_replace(false);
         shared.fetch_sessions.lock().end_node(id);
+        shared.coordinators_moved();
         shared.each_partition(|partition| partition.lock().node_stopped(id));
         if shared.settings.election_delay == Duration::ZERO {
             shared.elect();
@@ -256,6 +257,7 @@ impl Cluster {
         } else {
             node.up.send_replace(true);
         }
+        shared.coordinators_moved();
         shared.each_partition(|partition| partition.lock().node_started(id));
         shared.elect();
         Ok(())

@@ -26,6 +26,7 @@ mod faults;
 mod fetch_session;
 mod frame;
 mod groups;
+mod inspect;
 mod log;
 mod net;
 mod partition;
@@ -38,11 +39,14 @@ mod state;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod transaction_index;
+mod transactions;
 mod walk;
 
 pub use builder::Builder;
 pub use cluster::Cluster;
 pub use faults::{Fault, FaultRule, Faults};
+pub use inspect::{EndMarker, TransactionView};
 pub use kafka_protocol::messages::ApiKey;
 pub use ottla_proto::Code;
 pub use records::StoredRecord;

@@ -16,6 +16,16 @@ pub(crate) struct Partition {
     state: Mutex<PartitionState>,
 }
 
+/// The end of a transaction, as a partition's log has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Marker {
+    pub(crate) producer_id: i64,
+    pub(crate) producer_epoch: i16,
+    pub(crate) committed: bool,
+    /// The epoch of the coordinator that wrote it.
+    pub(crate) coordinator_epoch: i32,
+}
+
 /// What changes of a partition.
 #[derive(Debug)]
 pub(crate) struct PartitionState {
@@ -109,6 +119,18 @@ impl PartitionState {
         Ok(appended)
     }
 
+    /// Appends the end of a transaction; its offset.
+    pub(crate) fn append_marker(&mut self, marker: Marker, millis: i64) -> i64 {
+        let offset = self.log.append_marker(marker, self.leader_epoch, millis);
+        self.advance();
+        offset
+    }
+
+    /// The end of what a consumer sees that reads only what is committed.
+    pub(crate) fn last_stable(&self) -> i64 {
+        self.log.last_stable(self.high_watermark)
+    }
+
     /// Appends a batch that no follower copies, and loses it to a new leader at once.
     ///
     /// # Errors
@@ -134,6 +156,7 @@ impl PartitionState {
         if !(self.followers_frozen && follower) {
             self.high_watermark = self.log.end();
         }
+        self.log.replicated(self.high_watermark);
         self.wake();
     }
 

@@ -80,11 +80,15 @@ pub(crate) fn first_at_time(bytes: &[u8], millis: i64, from: i64) -> Option<(i64
     walked.ok().and(found)
 }
 
-/// The records of one batch; nothing of a batch that cannot be read.
+/// The records of one batch; nothing of a batch that cannot be read, or that only ends a
+/// transaction.
 pub(crate) fn stored(bytes: &Bytes) -> Vec<StoredRecord> {
     let Ok(batch) = BatchRef::parse(bytes) else {
         return Vec::new();
     };
+    if batch.header.is_control() {
+        return Vec::new();
+    }
     let Ok(section) = batch.decompressed(INFLATED_BYTES_MAX) else {
         return Vec::new();
     };

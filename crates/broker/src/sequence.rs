@@ -105,35 +105,51 @@ impl Producers {
         if let Some(known) = producer.recent.iter().find(same) {
             return Ok(Check::Duplicate(*known));
         }
-        match producer.recent.back() {
-            Some(newest) if stamp.first != add(newest.last, 1) => {
-                Err(Code::OUT_OF_ORDER_SEQUENCE_NUMBER)
-            }
-            _ => Ok(Check::Append),
+        // A marker brought this epoch here, and nothing was written under it yet.
+        let next = producer
+            .recent
+            .back()
+            .map_or(0, |newest| add(newest.last, 1));
+        if stamp.first == next {
+            Ok(Check::Append)
+        } else {
+            Err(Code::OUT_OF_ORDER_SEQUENCE_NUMBER)
         }
+    }
+
+    /// Remembers that a producer's transaction ended under this epoch.
+    pub(crate) fn mark(&mut self, producer_id: i64, epoch: i16, offset: i64) {
+        self.touch(producer_id, epoch, offset);
+    }
+
+    fn touch(&mut self, producer_id: i64, epoch: i16, last_offset: i64) -> &mut Producer {
+        if self.by_id.len() >= PRODUCERS_MAX && !self.by_id.contains_key(&producer_id) {
+            self.forget_oldest();
+        }
+        let producer = self.by_id.entry(producer_id).or_insert_with(|| Producer {
+            epoch,
+            recent: VecDeque::with_capacity(REMEMBERED_BATCHES),
+            last_offset,
+        });
+        if producer.epoch != epoch {
+            producer.epoch = epoch;
+            producer.recent.clear();
+        }
+        producer.last_offset = last_offset;
+        producer
+    }
+
+    /// The epoch that a producer wrote under last.
+    pub(crate) fn epoch(&self, producer_id: i64) -> Option<i16> {
+        self.by_id.get(&producer_id).map(|producer| producer.epoch)
     }
 
     /// Remembers an appended batch.
     pub(crate) fn record(&mut self, stamp: Stamp, base_offset: i64, last: i64, append_time: i64) {
-        if self.by_id.len() >= PRODUCERS_MAX && !self.by_id.contains_key(&stamp.producer_id) {
-            self.forget_oldest();
-        }
-        let producer = self
-            .by_id
-            .entry(stamp.producer_id)
-            .or_insert_with(|| Producer {
-                epoch: stamp.epoch,
-                recent: VecDeque::with_capacity(REMEMBERED_BATCHES),
-                last_offset: last,
-            });
-        if producer.epoch != stamp.epoch {
-            producer.epoch = stamp.epoch;
-            producer.recent.clear();
-        }
+        let producer = self.touch(stamp.producer_id, stamp.epoch, last);
         if producer.recent.len() == REMEMBERED_BATCHES {
             producer.recent.pop_front();
         }
-        producer.last_offset = last;
         producer.recent.push_back(Remembered {
             first: stamp.first,
             last: stamp.last,

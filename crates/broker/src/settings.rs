@@ -33,6 +33,10 @@ pub(crate) struct Settings {
     pub(crate) session_timeout_min: Duration,
     pub(crate) session_timeout_max: Duration,
     pub(crate) validate_records: bool,
+    pub(crate) transaction_version: i16,
+    pub(crate) transaction_timeout_max: Duration,
+    pub(crate) marker_delay: Duration,
+    pub(crate) first_producer_epoch: i16,
     pub(crate) clock: Clock,
 }
 
@@ -56,6 +60,11 @@ impl Default for Settings {
             session_timeout_min: Duration::from_secs(6),
             session_timeout_max: Duration::from_secs(1800),
             validate_records: true,
+            transaction_version: 2,
+            // Kafka's transaction.max.timeout.ms.
+            transaction_timeout_max: Duration::from_secs(15 * 60),
+            marker_delay: Duration::ZERO,
+            first_producer_epoch: 0,
             clock: Clock::starting_at(None),
         }
     }

@@ -5,12 +5,13 @@ use crate::fetch_session::FetchSessions;
 use crate::groups::Coordinator;
 use crate::partition::Partition;
 use crate::settings::{Settings, TopicConfig};
+use crate::transactions::Transactions;
 use ottla_proto::Code;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use tokio::sync::watch;
 
 /// How many partitions the whole cluster may have: a client's CreateTopics must not be able to
@@ -90,6 +91,32 @@ pub(crate) struct NewTopic {
     pub(crate) config: BTreeMap<String, String>,
 }
 
+/// The cluster's finalized features.
+#[derive(Debug)]
+pub(crate) struct Features {
+    /// The level of `transaction.version`, and the epoch, which grows with every change.
+    transaction_version: Mutex<(i16, i64)>,
+}
+
+impl Features {
+    fn new(transaction_version: i16) -> Self {
+        Self {
+            transaction_version: Mutex::new((transaction_version, 0)),
+        }
+    }
+
+    /// The level of `transaction.version`, and the features' epoch.
+    pub(crate) fn transaction_version(&self) -> (i16, i64) {
+        *self.transaction_version.lock()
+    }
+
+    /// Changes the level of `transaction.version`.
+    pub(crate) fn set_transaction_version(&self, level: i16) {
+        let mut current = self.transaction_version.lock();
+        *current = (level, current.1 + 1);
+    }
+}
+
 /// The state that all nodes share.
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
@@ -97,6 +124,8 @@ pub(crate) struct Shared {
     /// Whether the cluster as a whole runs.
     pub(crate) running: watch::Sender<bool>,
     pub(crate) groups: Coordinator,
+    pub(crate) transactions: Transactions,
+    pub(crate) features: Features,
     pub(crate) faults: FaultTable,
     /// Requests answered, by node and API key.
     pub(crate) requests: Mutex<BTreeMap<(i32, i16), u64>>,
@@ -105,6 +134,9 @@ pub(crate) struct Shared {
     pub(crate) frozen_leaders: Mutex<Option<Leaders>>,
     topics: RwLock<Topics>,
     next_producer_id: AtomicI64,
+    coordinator_epoch: AtomicI32,
+    /// Which node coordinates a key, where a test has moved it.
+    moved: Mutex<BTreeMap<String, i32>>,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -122,6 +154,8 @@ impl Shared {
         let random = fastrand::Rng::with_seed(settings.seed);
         Self {
             groups: Coordinator::new(&settings),
+            transactions: Transactions::new(settings.marker_delay),
+            features: Features::new(settings.transaction_version),
             running: watch::Sender::new(true),
             faults: FaultTable::default(),
             requests: Mutex::default(),
@@ -129,6 +163,8 @@ impl Shared {
             frozen_leaders: Mutex::default(),
             topics: RwLock::default(),
             next_producer_id: AtomicI64::new(1000),
+            coordinator_epoch: AtomicI32::new(0),
+            moved: Mutex::default(),
             random: Mutex::new(random),
             settings,
             nodes,
@@ -152,6 +188,10 @@ impl Shared {
 
     /// The node that coordinates `key`: always the same one, or while that is down the next one up.
     pub(crate) fn coordinator(&self, key: &str) -> Option<&Node> {
+        let moved = self.moved.lock().get(key).copied();
+        if let Some(node) = moved.and_then(|id| self.node(id)).filter(|n| n.is_up()) {
+            return Some(node);
+        }
         // FNV-1a: stable from run to run, as the seed replays.
         let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -160,6 +200,22 @@ impl Shared {
         let first = usize::try_from(hash % count as u64).unwrap_or(0);
         let mut order = self.nodes.iter().cycle().skip(first).take(count);
         order.find(|node| node.is_up())
+    }
+
+    /// Has another node coordinate `key`, for as long as it runs.
+    pub(crate) fn move_coordinator(&self, key: &str, to: i32) {
+        self.moved.lock().insert(key.to_owned(), to);
+        self.coordinators_moved();
+    }
+
+    /// Says that coordinators may have moved.
+    pub(crate) fn coordinators_moved(&self) {
+        self.coordinator_epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The epoch that markers carry: it grows whenever coordinators may have moved.
+    pub(crate) fn coordinator_epoch(&self) -> i32 {
+        self.coordinator_epoch.load(Ordering::Relaxed)
     }
 
     /// Sixteen random bytes, from the seed.

@@ -56,6 +56,15 @@ pub(crate) fn batch_bytes(values: &[&str], time: i64, stamp: Option<(i64, i16, i
     Bytes::from(bytes)
 }
 
+/// The same batch as part of a transaction.
+pub(crate) fn transactional(batch: &[u8]) -> Bytes {
+    let mut bytes = batch.to_vec();
+    bytes[22] |= 0x10;
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    Bytes::from(bytes)
+}
+
 /// A client that writes and reads frames with the generated code, one request at a time.
 pub(crate) struct Client {
     stream: DuplexStream,

@@ -192,6 +192,44 @@ const LIST_GROUPS: &[Field] = &[since(4, TEXTS), since(5, TEXTS)];
 const DELETE_GROUPS: &[Field] = &[all(TEXTS)];
 const API_VERSIONS: &[Field] = &[since(3, Text), since(3, Text)];
 const INIT_PRODUCER_ID: &[Field] = &[all(Text), all(INT), since(3, LONG), since(3, SHORT)];
+const ADD_PARTITIONS_TO_TXN: &[Field] = &[
+    since(
+        4,
+        Many(&[
+            all(Text),
+            all(LONG),
+            all(SHORT),
+            all(BYTE),
+            all(Many(NAMED_INTS)),
+        ]),
+    ),
+    until(3, Text),
+    until(3, LONG),
+    until(3, SHORT),
+    until(3, Many(NAMED_INTS)),
+];
+const ADD_OFFSETS_TO_TXN: &[Field] = &[all(Text), all(LONG), all(SHORT), all(Text)];
+const END_TXN: &[Field] = &[all(Text), all(LONG), all(SHORT), all(BYTE)];
+const TXN_OFFSET_COMMIT: &[Field] = &[
+    all(Text),
+    all(Text),
+    all(LONG),
+    all(SHORT),
+    since(3, INT),
+    since(3, Text),
+    since(3, Text),
+    all(Many(&[
+        all(Text),
+        all(Many(&[all(INT), all(LONG), since(2, INT), all(Text)])),
+    ])),
+];
+const DESCRIBE_TRANSACTIONS: &[Field] = &[all(TEXTS)];
+const LIST_TRANSACTIONS: &[Field] = &[
+    all(TEXTS),
+    all(Part::List(&LONG)),
+    since(1, LONG),
+    since(2, Text),
+];
 const DESCRIBE_CLUSTER: &[Field] = &[all(BYTE), since(1, BYTE), since(2, BYTE)];
 
 /// The fields of a request; `None` for Produce, which is read by hand, and for what is not served.
@@ -219,6 +257,12 @@ fn fields(api: ApiKey) -> Option<&'static [Field]> {
         ApiKey::DescribeConfigs => DESCRIBE_CONFIGS,
         ApiKey::CreatePartitions => CREATE_PARTITIONS,
         ApiKey::DescribeCluster => DESCRIBE_CLUSTER,
+        ApiKey::AddPartitionsToTxn => ADD_PARTITIONS_TO_TXN,
+        ApiKey::AddOffsetsToTxn => ADD_OFFSETS_TO_TXN,
+        ApiKey::EndTxn => END_TXN,
+        ApiKey::TxnOffsetCommit => TXN_OFFSET_COMMIT,
+        ApiKey::DescribeTransactions => DESCRIBE_TRANSACTIONS,
+        ApiKey::ListTransactions => LIST_TRANSACTIONS,
         _ => return None,
     })
 }

@@ -1,10 +1,12 @@
 //! Fetch: long polling, limits, sessions. The answer is written by hand around the stored bytes.
 
+use super::list_offsets::READ_COMMITTED;
 use super::{Context, Outcome};
 use crate::faults::Action;
 use crate::fetch_session::{SessionError, Told, TopicKey, Wanted};
 use crate::frame::{Malformed, Output};
 use crate::partition::Partition;
+use crate::transaction_index::Aborted;
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::FetchRequest;
 use ottla_proto::Code;
@@ -27,6 +29,9 @@ struct Part {
     index: i32,
     code: Code,
     high_watermark: i64,
+    last_stable: i64,
+    /// `None` for a consumer that reads everything.
+    aborted: Option<Vec<Aborted>>,
     log_start: i64,
     chunks: Vec<Bytes>,
     size_bytes: usize,
@@ -62,13 +67,14 @@ pub(super) async fn handle(ctx: &Context<'_>, body: BytesMut) -> Result<Outcome,
     let deadline = Instant::now() + Duration::from_millis(wait);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
+    let committed = request.isolation_level == READ_COMMITTED;
     let (session, wanted) = match join_session(ctx, &request) {
         Ok(joined) => joined,
         Err(code) => return Ok(write(ctx, code, 0, &[])),
     };
     let mut parts;
     loop {
-        parts = read_all(ctx, &wanted, bytes_max.min(ANSWER_BYTES_MAX));
+        parts = read_all(ctx, &wanted, committed, bytes_max.min(ANSWER_BYTES_MAX));
         let size: usize = parts.iter().map(|part| part.size_bytes).sum();
         let at_once = parts.iter().any(|part| part.told() == Told::Error);
         if size >= bytes_min || at_once || wanted.is_empty() || Instant::now() >= deadline {
@@ -76,7 +82,7 @@ pub(super) async fn handle(ctx: &Context<'_>, body: BytesMut) -> Result<Outcome,
         }
         let woken = tokio::time::timeout_at(deadline, ctx.connection.wake.notified());
         if woken.await.is_err() {
-            parts = read_all(ctx, &wanted, bytes_max.min(ANSWER_BYTES_MAX));
+            parts = read_all(ctx, &wanted, committed, bytes_max.min(ANSWER_BYTES_MAX));
             break;
         }
     }
@@ -158,12 +164,12 @@ fn join_session(ctx: &Context<'_>, request: &FetchRequest) -> Result<(Session, V
 
 /// Reads every wanted partition, in order, within the answer's limit; each is asked to notify this
 /// connection of its next change.
-fn read_all(ctx: &Context<'_>, wanted: &[Wanted], bytes_max: usize) -> Vec<Part> {
+fn read_all(ctx: &Context<'_>, wanted: &[Wanted], committed: bool, bytes_max: usize) -> Vec<Part> {
     let mut left = bytes_max;
     let mut first = true;
     let mut parts = Vec::with_capacity(wanted.len());
     for wanted in wanted {
-        let part = read_one(ctx, wanted, left, first);
+        let part = read_one(ctx, wanted, committed, left, first);
         left = left.saturating_sub(part.size_bytes);
         first &= part.size_bytes == 0;
         parts.push(part);
@@ -171,12 +177,14 @@ fn read_all(ctx: &Context<'_>, wanted: &[Wanted], bytes_max: usize) -> Vec<Part>
     parts
 }
 
-fn read_one(ctx: &Context<'_>, wanted: &Wanted, left: usize, first: bool) -> Part {
+fn read_one(ctx: &Context<'_>, wanted: &Wanted, committed: bool, left: usize, first: bool) -> Part {
     let mut part = Part {
         topic: wanted.topic.clone(),
         index: wanted.index,
         code: Code::NONE,
         high_watermark: -1,
+        last_stable: -1,
+        aborted: committed.then(Vec::new),
         log_start: -1,
         chunks: Vec::new(),
         size_bytes: 0,
@@ -222,6 +230,7 @@ fn read_partition(
         return led;
     }
     part.high_watermark = state.high_watermark;
+    part.last_stable = state.last_stable();
     part.log_start = state.log.start();
     if ctx.version >= 12 && wanted.last_epoch >= 0 {
         let (epoch, end) = state
@@ -235,13 +244,19 @@ fn read_partition(
     }
     if wanted.offset < state.log.start() || wanted.offset > state.log.end() {
         part.high_watermark = -1;
+        part.last_stable = -1;
         part.log_start = -1;
         return Err(Code::OFFSET_OUT_OF_RANGE);
     }
     let limit = wanted.bytes_max.min(left);
-    let read = state
-        .log
-        .read(wanted.offset, state.high_watermark, limit, first);
+    let end = match part.aborted {
+        Some(_) => part.last_stable,
+        None => part.high_watermark,
+    };
+    let read = state.log.read(wanted.offset, end, limit, first);
+    if let Some(aborted) = &mut part.aborted {
+        *aborted = state.log.aborted_between(wanted.offset, read.end);
+    }
     part.size_bytes = read.size_bytes;
     part.chunks = read.chunks;
     Ok(())
@@ -290,12 +305,16 @@ fn write_part(ctx: &Context<'_>, output: &mut Output, part: &Part) {
     raw.put_i32(part.index);
     raw.put_i16(part.code.0);
     raw.put_i64(part.high_watermark);
-    // There are no transactions: the last stable offset is the high watermark.
-    raw.put_i64(part.high_watermark);
+    raw.put_i64(part.last_stable);
     if ctx.version >= 5 {
         raw.put_i64(part.log_start);
     }
-    output.length(None);
+    output.length(part.aborted.as_ref().map(Vec::len));
+    for aborted in part.aborted.iter().flatten() {
+        output.raw().put_i64(aborted.producer_id);
+        output.raw().put_i64(aborted.first_offset);
+        output.tags(0);
+    }
     if ctx.version >= 11 {
         output.raw().put_i32(-1);
     }

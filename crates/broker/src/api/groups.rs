@@ -17,8 +17,9 @@ use kafka_protocol::protocol::StrBytes;
 use ottla_proto::Code;
 use std::time::Duration;
 
-/// The only kind of coordinator there is here; 1 is for transactions.
+/// The kinds of coordinators: for groups, and for transactions. A node is both for a key.
 const GROUP_KEY: i8 = 0;
+const TRANSACTION_KEY: i8 = 1;
 
 pub(super) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
@@ -35,9 +36,9 @@ pub(super) fn check_group(ctx: &Context<'_>, group: &str) -> Result<(), Code> {
     coordinates(ctx, group)
 }
 
-/// Whether this node coordinates a group.
-pub(super) fn coordinates(ctx: &Context<'_>, group: &str) -> Result<(), Code> {
-    match ctx.shared().coordinator(group) {
+/// Whether this node coordinates a group or a transactional id.
+pub(super) fn coordinates(ctx: &Context<'_>, key: &str) -> Result<(), Code> {
+    match ctx.shared().coordinator(key) {
         Some(node) if node.id == ctx.node() => Ok(()),
         _ => Err(Code::NOT_COORDINATOR),
     }
@@ -65,9 +66,9 @@ pub(super) fn find_coordinator(
 fn coordinator(ctx: &Context<'_>, key: &StrBytes, kind: i8) -> Coordinator {
     let found = match ctx.forced() {
         Some(code) => Err((code, "a fault was ordered")),
-        None if kind != GROUP_KEY => Err((
+        None if ![GROUP_KEY, TRANSACTION_KEY].contains(&kind) => Err((
             Code::INVALID_REQUEST,
-            "there are only group coordinators here",
+            "there are coordinators of groups and of transactions here",
         )),
         None => ctx
             .shared()

@@ -11,6 +11,8 @@ mod offsets;
 mod produce;
 mod producer_id;
 mod topics;
+mod transactions;
+mod txn_offsets;
 
 use crate::faults::Action;
 use crate::frame::{Malformed, Output, Reply};
@@ -145,10 +147,16 @@ const SERVED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::DeleteRecords, 0, 2),
     (ApiKey::InitProducerId, 0, 5),
     (ApiKey::OffsetForLeaderEpoch, 2, 4),
+    (ApiKey::AddPartitionsToTxn, 0, 5),
+    (ApiKey::AddOffsetsToTxn, 0, 4),
+    (ApiKey::EndTxn, 0, 5),
+    (ApiKey::TxnOffsetCommit, 0, 5),
     (ApiKey::DescribeConfigs, 1, 4),
     (ApiKey::CreatePartitions, 0, 3),
     (ApiKey::DeleteGroups, 0, 2),
     (ApiKey::DescribeCluster, 0, 2),
+    (ApiKey::DescribeTransactions, 0, 0),
+    (ApiKey::ListTransactions, 0, 2),
 ];
 
 /// The largest request that is decoded into objects, which take a multiple of its bytes. Produce is
@@ -199,6 +207,12 @@ pub(crate) async fn dispatch(ctx: &Context<'_>, body: BytesMut) -> Result<Outcom
         ApiKey::DeleteGroups => ctx.answer(body, describe_groups::delete),
         ApiKey::ApiVersions => ctx.answer(body, api_versions::handle),
         ApiKey::InitProducerId => ctx.answer(body, producer_id::handle),
+        ApiKey::AddPartitionsToTxn => ctx.answer(body, transactions::add_partitions),
+        ApiKey::AddOffsetsToTxn => ctx.answer(body, transactions::add_offsets),
+        ApiKey::EndTxn => ctx.answer(body, transactions::end),
+        ApiKey::TxnOffsetCommit => ctx.answer(body, txn_offsets::commit),
+        ApiKey::DescribeTransactions => ctx.answer(body, transactions::describe),
+        ApiKey::ListTransactions => ctx.answer(body, transactions::list),
         ApiKey::CreateTopics => ctx.answer(body, topics::create),
         ApiKey::DeleteTopics => ctx.answer(body, topics::delete),
         ApiKey::CreatePartitions => ctx.answer(body, topics::create_partitions),

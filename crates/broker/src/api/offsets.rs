@@ -53,22 +53,38 @@ fn commit_one(
     partition: &OffsetCommitRequestPartition,
 ) -> Result<(), Code> {
     let index = partition.partition_index;
-    let known = ctx.shared().topic(topic).and_then(|t| t.partition(index));
-    if known.is_none() {
+    let metadata = partition.committed_metadata.as_deref();
+    let (offset, epoch) = (partition.committed_offset, partition.committed_leader_epoch);
+    let committed = offset_to_commit(ctx, topic, index, (offset, epoch), metadata)?;
+    ctx.shared().groups.commit(group, topic, index, committed);
+    Ok(())
+}
+
+/// An offset with its leader epoch as it is kept. Any offset is taken, also one beyond the end, as
+/// in Kafka.
+///
+/// # Errors
+/// `UNKNOWN_TOPIC_OR_PARTITION`, `OFFSET_METADATA_TOO_LARGE`.
+pub(super) fn offset_to_commit(
+    ctx: &Context<'_>,
+    topic: &str,
+    partition: i32,
+    (offset, leader_epoch): (i64, i32),
+    metadata: Option<&str>,
+) -> Result<Committed, Code> {
+    let topic = ctx.shared().topic(topic);
+    if topic.and_then(|t| t.partition(partition)).is_none() {
         return Err(Code::UNKNOWN_TOPIC_OR_PARTITION);
     }
-    let metadata = partition.committed_metadata.as_deref().unwrap_or_default();
+    let metadata = metadata.unwrap_or_default();
     if metadata.len() > METADATA_BYTES_MAX {
         return Err(Code::OFFSET_METADATA_TOO_LARGE);
     }
-    // Any offset is taken, also one beyond the end, as in Kafka.
-    let committed = Committed {
-        offset: partition.committed_offset,
-        leader_epoch: partition.committed_leader_epoch,
+    Ok(Committed {
+        offset,
+        leader_epoch,
         metadata: metadata.to_owned(),
-    };
-    ctx.shared().groups.commit(group, topic, index, committed);
-    Ok(())
+    })
 }
 
 /// Topics with the partitions asked for; `None` is everything that was committed.
@@ -76,7 +92,8 @@ type Asked = Option<Vec<(String, Vec<i32>)>>;
 
 pub(super) fn fetch(ctx: &Context<'_>, request: &OffsetFetchRequest) -> OffsetFetchResponse {
     if ctx.version >= 8 {
-        let groups = request.groups.iter().map(|group| fetch_group(ctx, group));
+        let groups = request.groups.iter();
+        let groups = groups.map(|group| fetch_group(ctx, group, request.require_stable));
         return OffsetFetchResponse::default().with_groups(groups.collect());
     }
     let asked = request.topics.as_ref().map(|topics| {
@@ -85,11 +102,13 @@ pub(super) fn fetch(ctx: &Context<'_>, request: &OffsetFetchRequest) -> OffsetFe
             .map(|t| (t.name.to_string(), t.partition_indexes.clone()))
             .collect()
     });
-    let (code, found) = look_up(ctx, &request.group_id, asked);
+    let (code, found) = look_up(ctx, &request.group_id, asked, request.require_stable);
     // Version 1 has no place for the group's own error.
-    let of_partition = if ctx.version < 2 { code } else { Code::NONE };
+    let of_group = if ctx.version < 2 { code } else { Code::NONE };
     let topics = found.into_iter().map(|(topic, partitions)| {
         let partitions = partitions.into_iter().map(|(index, committed)| {
+            let code = committed.as_ref().err().copied().unwrap_or(of_group);
+            let committed = committed.unwrap_or_else(|_| none());
             OffsetFetchResponsePartition::default()
                 .with_partition_index(index)
                 .with_committed_offset(committed.offset)
@@ -99,7 +118,7 @@ pub(super) fn fetch(ctx: &Context<'_>, request: &OffsetFetchRequest) -> OffsetFe
                     -1
                 })
                 .with_metadata(Some(StrBytes::from_string(committed.metadata)))
-                .with_error_code(of_partition.0)
+                .with_error_code(code.0)
         });
         OffsetFetchResponseTopic::default()
             .with_name(TopicName(StrBytes::from_string(topic)))
@@ -109,21 +128,28 @@ pub(super) fn fetch(ctx: &Context<'_>, request: &OffsetFetchRequest) -> OffsetFe
     response.with_error_code(if ctx.version >= 2 { code.0 } else { 0 })
 }
 
-fn fetch_group(ctx: &Context<'_>, group: &OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+fn fetch_group(
+    ctx: &Context<'_>,
+    group: &OffsetFetchRequestGroup,
+    stable: bool,
+) -> OffsetFetchResponseGroup {
     let asked = group.topics.as_ref().map(|topics| {
         let topics = topics.iter();
         topics
             .map(|t| (t.name.to_string(), t.partition_indexes.clone()))
             .collect()
     });
-    let (code, found) = look_up(ctx, &group.group_id, asked);
+    let (code, found) = look_up(ctx, &group.group_id, asked, stable);
     let topics = found.into_iter().map(|(topic, partitions)| {
         let partitions = partitions.into_iter().map(|(index, committed)| {
+            let code = committed.as_ref().err().copied().unwrap_or(Code::NONE);
+            let committed = committed.unwrap_or_else(|_| none());
             OffsetFetchResponsePartitions::default()
                 .with_partition_index(index)
                 .with_committed_offset(committed.offset)
                 .with_committed_leader_epoch(committed.leader_epoch)
                 .with_metadata(Some(StrBytes::from_string(committed.metadata)))
+                .with_error_code(code.0)
         });
         OffsetFetchResponseTopics::default()
             .with_name(TopicName(text(&topic)))
@@ -139,15 +165,20 @@ fn fetch_group(ctx: &Context<'_>, group: &OffsetFetchRequestGroup) -> OffsetFetc
         .with_error_code(code.0)
 }
 
-type Offsets = Vec<(String, Vec<(i32, Committed)>)>;
+type Offsets = Vec<(String, Vec<(i32, Result<Committed, Code>)>)>;
 
-/// The committed offsets; -1 where there is none, which is no error.
-fn look_up(ctx: &Context<'_>, group: &str, asked: Asked) -> (Code, Offsets) {
-    let none = || Committed {
+/// What is told where nothing was committed, which is no error.
+fn none() -> Committed {
+    Committed {
         offset: -1,
         leader_epoch: -1,
         metadata: String::new(),
-    };
+    }
+}
+
+/// The committed offsets. If only `stable` ones are wanted, one that an open transaction may yet
+/// change is `UNSTABLE_OFFSET_COMMIT` (KIP-447).
+fn look_up(ctx: &Context<'_>, group: &str, asked: Asked, stable: bool) -> (Code, Offsets) {
     let groups = &ctx.shared().groups;
     let code = check_group(ctx, group).err().unwrap_or(Code::NONE);
     let asked = match (asked, code) {
@@ -157,9 +188,12 @@ fn look_up(ctx: &Context<'_>, group: &str, asked: Asked) -> (Code, Offsets) {
     };
     let found = asked.into_iter().map(|(topic, partitions)| {
         let offsets = partitions.into_iter().map(|index| {
+            if stable && code == Code::NONE && groups.holds(group, &topic, index) {
+                return (index, Err(Code::UNSTABLE_OFFSET_COMMIT));
+            }
             let committed = groups.committed(group, &topic, index);
             let shown = committed.filter(|_| code == Code::NONE);
-            (index, shown.unwrap_or_else(none))
+            (index, Ok(shown.unwrap_or_else(none)))
         });
         let offsets = offsets.collect();
         (topic, offsets)

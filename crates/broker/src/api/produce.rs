@@ -1,5 +1,6 @@
 //! Produce: read by hand, so that a batch is stored in the bytes in which it arrived.
 
+use super::transactions::for_writer;
 use super::{Context, Outcome};
 use crate::batch::{self, Head, Refusal};
 use crate::faults::Action;
@@ -8,6 +9,7 @@ use crate::log::{AppendAs, Appended};
 use crate::partition::{Partition, PartitionState};
 use crate::records;
 use crate::state::Topic;
+use crate::transactions::{Identity, Inner, Place, Protocol, moment};
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::produce_response::{
     LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
@@ -23,13 +25,25 @@ use uuid::Uuid;
 
 /// The first version that names topics by id.
 const BY_ID_SINCE: i16 = 13;
+/// The first version that adds its partitions to the transaction by itself (KIP-890).
+const ADDS_SINCE: i16 = 12;
+/// The first version that knows `TRANSACTION_ABORTABLE`.
+const ABORTABLE_SINCE: i16 = 11;
 /// The first version whose answer says who leads instead (KIP-951).
 const LEADER_HINT_SINCE: i16 = 10;
 
 struct Request {
+    transactional_id: Option<String>,
     acks: i16,
     timeout: Duration,
     topics: Vec<TopicData>,
+}
+
+/// What a request says of all its batches.
+#[derive(Debug, Clone, Copy)]
+struct Terms<'a> {
+    acks: i16,
+    transactional_id: Option<&'a str>,
 }
 
 struct TopicData {
@@ -41,9 +55,10 @@ struct TopicData {
 fn parse(ctx: &Context<'_>, body: BytesMut) -> Result<Request, Malformed> {
     let frame_bytes = body.len();
     let mut input = Input::new(body, ctx.flexible());
-    if ctx.version >= 3 {
-        input.string()?;
-    }
+    let transactional_id = match ctx.version {
+        3.. => input.string()?,
+        _ => None,
+    };
     let acks = input.i16()?;
     let timeout = u64::try_from(input.i32()?).unwrap_or(0);
     let mut topics = Vec::new();
@@ -70,6 +85,7 @@ fn parse(ctx: &Context<'_>, body: BytesMut) -> Result<Request, Malformed> {
         topics.push(topic);
     }
     Ok(Request {
+        transactional_id,
         acks,
         timeout: Duration::from_millis(timeout),
         topics,
@@ -109,7 +125,11 @@ pub(super) async fn handle(ctx: &Context<'_>, body: BytesMut) -> Result<Outcome,
     let request = parse(ctx, body)?;
     let mut answers: Vec<TopicAnswer> = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
-        answers.push(append_topic(ctx, topic, request.acks));
+        let terms = Terms {
+            acks: request.acks,
+            transactional_id: request.transactional_id.as_deref(),
+        };
+        answers.push(append_topic(ctx, topic, terms));
     }
     // A leader that is to fail after the append does not wait for its followers.
     each(&mut answers, |answer| {
@@ -144,7 +164,7 @@ fn each(answers: &mut [TopicAnswer], change: impl FnMut(&mut Answer)) {
         .for_each(change);
 }
 
-fn append_topic(ctx: &Context<'_>, data: TopicData, acks: i16) -> TopicAnswer {
+fn append_topic(ctx: &Context<'_>, data: TopicData, terms: Terms<'_>) -> TopicAnswer {
     let shared = ctx.shared();
     let (topic, missing) = if ctx.version >= BY_ID_SINCE {
         (shared.topic_by_id(data.id), Code::UNKNOWN_TOPIC_ID)
@@ -168,7 +188,7 @@ fn append_topic(ctx: &Context<'_>, data: TopicData, acks: i16) -> TopicAnswer {
         let forced = ctx.forced().filter(|_| ctx.fault_of(index).is_some());
         let done = match (&topic, forced) {
             (_, Some(code)) => Err((code, "a fault was ordered")),
-            (Some(topic), None) => append(ctx, topic, &mut answer, records, acks),
+            (Some(topic), None) => append(ctx, topic, &mut answer, records, terms),
             (None, None) => Err((missing, "the topic does not exist")),
         };
         if let Err((code, reason)) = done {
@@ -196,9 +216,9 @@ fn append(
     topic: &Topic,
     answer: &mut Answer,
     records: BytesMut,
-    acks: i16,
+    terms: Terms<'_>,
 ) -> Result<(), Refusal> {
-    if !(-1..=1).contains(&acks) {
+    if !(-1..=1).contains(&terms.acks) {
         return Err((Code::INVALID_REQUIRED_ACKS, "acks must be -1, 0 or 1"));
     }
     let settings = &ctx.shared().settings;
@@ -218,10 +238,25 @@ fn append(
     }
     let shares = topic.partition_count().max(1);
     let cap = settings.topic_bytes_max / shares;
+    // Locked until the batch is appended: its transaction must not end meanwhile.
+    let mut transactions = head
+        .is_transactional()
+        .then(|| ctx.shared().transactions.lock());
     let mut state = partition.lock();
     check_leader(ctx, &state, answer)?;
-    if acks == -1 && state.in_sync.len() < config.min_insync_replicas {
+    if terms.acks == -1 && state.in_sync.len() < config.min_insync_replicas {
         return Err((Code::NOT_ENOUGH_REPLICAS, "too few replicas are in step"));
+    }
+    if let Some(transactions) = &mut transactions {
+        let place = (topic.name.clone(), answer.index);
+        admit(
+            ctx,
+            transactions,
+            &state,
+            &head,
+            terms.transactional_id,
+            place,
+        )?;
     }
     let how = AppendAs {
         leader_epoch: state.leader_epoch,
@@ -237,7 +272,7 @@ fn append(
     };
     answer.log_start = state.log.start();
     let epoch = state.leader_epoch;
-    answer.appended = appended.map_err(|code| (code, "the producer's sequence does not follow"))?;
+    answer.appended = appended.map_err(|code| (code, "the producer's state does not allow it"))?;
     if lost {
         answer.leader = state.leader.map(|leader| (leader, epoch));
         return Err((Code::NOT_LEADER_OR_FOLLOWER, "the leadership was lost"));
@@ -245,6 +280,52 @@ fn append(
     drop(state);
     answer.wait = Some((partition, answer.appended.last_offset + 1, epoch));
     Ok(())
+}
+
+/// Lets a batch into its transaction. One whose transaction is open in this log already needs
+/// nothing, as in Kafka; else the coordinator is asked, and from version 12 on the partition is
+/// added.
+fn admit(
+    ctx: &Context<'_>,
+    transactions: &mut Inner,
+    state: &PartitionState,
+    head: &Head,
+    id: Option<&str>,
+    place: Place,
+) -> Result<(), Refusal> {
+    let id = id.ok_or((
+        Code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        "a transactional batch needs a transactional id",
+    ))?;
+    let who = Identity {
+        producer_id: head.producer_id,
+        epoch: head.producer_epoch,
+    };
+    if state.log.has_open(who.producer_id, who.epoch) {
+        return Ok(());
+    }
+    let admitted = transactions.get(id).and_then(|transaction| {
+        if ctx.version < ADDS_SINCE {
+            return transaction.verify(who, |t| t.partitions.contains(&place));
+        }
+        let at = moment(ctx.shared());
+        transaction.add_partitions(at, who, [place], Protocol::V2)
+    });
+    ctx.shared().transactions.begun();
+    admitted.map_err(
+        |code| match for_writer(code, ctx.version >= ABORTABLE_SINCE) {
+            // Older clients would not try again, as they should.
+            Code::CONCURRENT_TRANSACTIONS if ctx.version < ADDS_SINCE => (
+                Code::NOT_ENOUGH_REPLICAS,
+                "the producer's last transaction is being ended",
+            ),
+            Code::INVALID_TXN_STATE => (
+                Code::INVALID_TXN_STATE,
+                "the partition was not added to the transaction",
+            ),
+            code => (code, "the coordinator does not allow it"),
+        },
+    )
 }
 
 fn check_leader(

@@ -393,6 +393,24 @@ impl Group {
         }
     }
 
+    /// Whether offsets may be taken that a transaction commits: only who names a member or a
+    /// generation must be right about it.
+    ///
+    /// # Errors
+    /// The code to answer for every partition.
+    pub(crate) fn check_transactional_commit(
+        &self,
+        member_id: &str,
+        instance: Option<&str>,
+        generation: i32,
+    ) -> Result<(), Code> {
+        let names_nobody = generation < 0 && member_id.is_empty() && instance.is_none();
+        if names_nobody || (generation < 0 && self.state == State::Empty) {
+            return Ok(());
+        }
+        self.identify_in(member_id, instance, generation)
+    }
+
     /// When [`Group::handle_timeout`] must be called next.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let sessions = self

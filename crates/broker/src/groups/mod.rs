@@ -3,6 +3,7 @@
 
 pub(crate) mod group;
 pub(crate) mod join;
+mod pending;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use group::{Answer, Due, Group, JoinAnswer, State, Sync, SyncAnswer, Ticket};
 use join::Join;
 use ottla_proto::Code;
 use parking_lot::Mutex;
+use pending::{Ordered, Pending};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +40,8 @@ pub(crate) struct Committed {
 struct Kept {
     group: Group,
     /// By topic and partition.
-    offsets: BTreeMap<String, BTreeMap<i32, Committed>>,
+    offsets: BTreeMap<String, BTreeMap<i32, Ordered>>,
+    pending: Pending,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +50,8 @@ struct Inner {
     /// Requests that wait: at most one a member.
     waiting: BTreeMap<Ticket, oneshot::Sender<Answer>>,
     next_ticket: Ticket,
+    /// How many offsets were committed, in transactions or not: their order.
+    commits: u64,
 }
 
 impl Inner {
@@ -99,6 +104,7 @@ impl Coordinator {
                 kept.group.state == State::Empty
                     && kept.group.size() == 0
                     && kept.offsets.is_empty()
+                    && kept.pending.is_empty()
             };
             let idle = inner.groups.iter().find(|(_, kept)| unused(kept));
             let idle = idle.map(|(id, _)| id.clone());
@@ -109,6 +115,7 @@ impl Coordinator {
         Ok(inner.groups.entry(id.to_owned()).or_insert_with(|| Kept {
             group: Group::new(self.initial_delay),
             offsets: BTreeMap::new(),
+            pending: Pending::default(),
         }))
     }
 
@@ -273,9 +280,75 @@ impl Coordinator {
     /// Stores an offset for a group that [`Coordinator::check_commit`] let through.
     pub(crate) fn commit(&self, id: &str, topic: &str, partition: i32, committed: Committed) {
         let mut inner = self.inner.lock();
+        inner.commits += 1;
+        let order = inner.commits;
         if let Some(kept) = inner.groups.get_mut(id) {
             let of_topic = kept.offsets.entry(topic.to_owned()).or_default();
-            of_topic.insert(partition, committed);
+            of_topic.insert(partition, (order, committed));
+        }
+    }
+
+    /// Whether offsets may be taken that a transaction commits. Without a member they always may:
+    /// old producers do not name one.
+    ///
+    /// # Errors
+    /// The code to answer for every partition.
+    pub(crate) fn check_transactional_commit(
+        &self,
+        id: &str,
+        member: &str,
+        instance: Option<&str>,
+        generation: i32,
+    ) -> Result<(), Code> {
+        let mut inner = self.inner.lock();
+        if !inner.groups.contains_key(id) && generation >= 0 {
+            return Err(Code::ILLEGAL_GENERATION);
+        }
+        let kept = self.ensure(&mut inner, id)?;
+        kept.group
+            .check_transactional_commit(member, instance, generation)
+    }
+
+    /// Holds an offset until its producer's transaction ends.
+    pub(crate) fn hold(
+        &self,
+        id: &str,
+        producer_id: i64,
+        topic: &str,
+        partition: i32,
+        offset: Committed,
+    ) {
+        let mut inner = self.inner.lock();
+        inner.commits += 1;
+        let order = inner.commits;
+        if let Some(kept) = inner.groups.get_mut(id) {
+            let pending = &mut kept.pending;
+            pending.add(producer_id, topic, partition, (order, offset));
+        }
+    }
+
+    /// Whether a transaction that is open holds an offset for a partition.
+    pub(crate) fn holds(&self, id: &str, topic: &str, partition: i32) -> bool {
+        let inner = self.inner.lock();
+        let kept = inner.groups.get(id);
+        kept.is_some_and(|kept| kept.pending.holds(topic, partition))
+    }
+
+    /// Ends a producer's transaction: the offsets that it held are committed, or dropped.
+    pub(crate) fn end_transaction(&self, id: &str, producer_id: i64, committed: bool) {
+        let mut inner = self.inner.lock();
+        let Some(kept) = inner.groups.get_mut(id) else {
+            return;
+        };
+        let held = kept.pending.take(producer_id);
+        for ((topic, partition), offset) in held.into_iter().filter(|_| committed) {
+            let of_topic = kept.offsets.entry(topic).or_default();
+            let newer = of_topic
+                .get(&partition)
+                .is_some_and(|(order, _)| *order > offset.0);
+            if !newer {
+                of_topic.insert(partition, offset);
+            }
         }
     }
 
@@ -283,7 +356,8 @@ impl Coordinator {
     pub(crate) fn committed(&self, id: &str, topic: &str, partition: i32) -> Option<Committed> {
         let inner = self.inner.lock();
         let offsets = &inner.groups.get(id)?.offsets;
-        offsets.get(topic)?.get(&partition).cloned()
+        let (_, committed) = offsets.get(topic)?.get(&partition)?;
+        Some(committed.clone())
     }
 
     /// Every partition that a group has committed, by topic.
@@ -303,6 +377,7 @@ impl Coordinator {
         let mut inner = self.inner.lock();
         for kept in inner.groups.values_mut() {
             kept.offsets.remove(topic);
+            kept.pending.forget_topic(topic);
         }
     }
 

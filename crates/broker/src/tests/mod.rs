@@ -6,4 +6,5 @@ mod groups;
 mod nodes;
 mod produce;
 mod topics;
+mod transactions;
 mod versions;
