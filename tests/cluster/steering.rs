@@ -4,6 +4,8 @@ use crate::command::run_ottla;
 use crate::kafka::{Kafka, unique};
 use ottla::consumer::{OffsetReset, Start};
 use ottla::{Client, LagAware, Producer, Record, TopicPartition};
+use ottla_wire::Class;
+use ottla_wire::api::list_groups;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -149,4 +151,16 @@ async fn the_demo_shows_it_on_a_real_cluster_and_leaves_nothing_behind() {
     let topics = client.topics().list().await.unwrap();
     let left = topics.iter().find(|topic| topic.name.starts_with("demo-"));
     assert_eq!(left, None);
+    let view = client.cluster().refresh().await.unwrap();
+    for broker in view.brokers.keys() {
+        let connection = client.cluster().connection(*broker, Class::Control);
+        let connection = connection.await.unwrap();
+        let request = list_groups::Request::default();
+        let groups = list_groups::call(&connection, &request)
+            .await
+            .unwrap()
+            .groups;
+        let left = groups.iter().find(|group| group.group.starts_with("demo-"));
+        assert_eq!(left, None);
+    }
 }

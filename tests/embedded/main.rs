@@ -5,5 +5,6 @@
 mod bad_input;
 mod consumer;
 mod edges;
+mod operations;
 mod producer;
 mod weather;

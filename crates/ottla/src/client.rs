@@ -1,5 +1,6 @@
 //! The way in: one pool of connections for every role.
 
+use crate::groups::Groups;
 use crate::producer::ProducerBuilder;
 use crate::properties::Properties;
 use crate::topics::Topics;
@@ -78,6 +79,11 @@ impl Client {
     /// The cluster's topics: list, describe, create, delete.
     pub fn topics(&self) -> Topics {
         Topics::new(self.cluster.clone())
+    }
+
+    /// The cluster's consumer groups: delete.
+    pub fn groups(&self) -> Groups {
+        Groups::new(self.cluster.clone())
     }
 
     /// The connections and metadata beneath, for what this crate has no word for.

@@ -16,6 +16,7 @@
 //! ```
 
 mod client;
+mod groups;
 mod placement;
 mod producer;
 mod properties;
@@ -23,6 +24,7 @@ mod table;
 mod topics;
 
 pub use client::{Client, ClientBuilder};
+pub use groups::Groups;
 pub use ottla_consumer as consumer;
 pub use ottla_lag as lag;
 pub use ottla_partitioner as partitioner;

@@ -2,10 +2,12 @@
 
 use crate::placement;
 use crate::properties::Properties;
+use crate::table;
 use ottla_partitioner::Partitioner;
 use ottla_producer::{Acks, Config, Producer, SETTINGS};
-use ottla_proto::Result;
 use ottla_proto::batch::Compression;
+use ottla_proto::setting::{Setting, Support};
+use ottla_proto::{Error, ErrorKind, Result};
 use ottla_wire::Cluster;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,8 +47,18 @@ impl ProducerBuilder {
     /// Sets one of Kafka's properties for this producer alone.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config): an unknown name, or a value that does not fit.
+    /// [`ErrorKind::Config`]: an unknown name, a value that does not fit, or a property that belongs
+    /// elsewhere; the error says where.
     pub fn property(mut self, name: &str, value: impl Into<String>) -> Result<Self> {
+        let row = table::find_or_suggest(name.trim())?;
+        if let Some(place) = elsewhere(row.name) {
+            let name = row.name;
+            let message = format!("{name} has no place in a producer: {place}");
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        if row.support == Support::Ignored {
+            tracing::warn!(property = row.name, "a known property that has no effect");
+        }
         self.properties.set(name, value)?;
         Ok(self)
     }
@@ -137,5 +149,47 @@ impl ProducerBuilder {
             None => placement::by_properties(&self.properties)?,
         };
         Producer::new(self.cluster, config, partitioner)
+    }
+}
+
+/// Where a property belongs that one producer cannot have for itself.
+fn elsewhere(name: &str) -> Option<&'static str> {
+    let is_row_of = |rows: &[Setting]| rows.iter().any(|row| row.name == name);
+    if name.starts_with("transaction") {
+        return Some("it belongs to Client::transactional_producer");
+    }
+    if is_row_of(ottla_wire::SETTINGS) {
+        return Some("connections belong to the client, set it with ClientBuilder::property");
+    }
+    if is_row_of(ottla_consumer::SETTINGS) {
+        return Some("it belongs to consumers");
+    }
+    if is_row_of(ottla_lag::SETTINGS) {
+        return Some("it belongs to Client::lag");
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_that_belong_elsewhere_say_where() {
+        for (name, place) in [
+            ("request.timeout.ms", "ClientBuilder::property"),
+            ("socket.timeout.ms", "ClientBuilder::property"),
+            ("group.id", "consumers"),
+            ("lag.refresh.interval.ms", "Client::lag"),
+            ("transactional.id", "Client::transactional_producer"),
+        ] {
+            let row = table::find(name).unwrap();
+            let told = elsewhere(row.name).unwrap();
+            assert!(told.contains(place), "{name}: {told}");
+        }
+        for row in SETTINGS.iter().filter(|row| row.support == Support::Acted) {
+            let transactional = row.name.starts_with("transaction");
+            assert_eq!(elsewhere(row.name).is_some(), transactional, "{}", row.name);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use ottla_proto::cluster::Topic;
 use ottla_proto::{Code, Error, ErrorKind, Result, TopicId};
 use ottla_wire::api::{create_topics, delete_topics, describe_configs};
-use ottla_wire::{ApiKey, Class, Cluster, Connection};
+use ottla_wire::{ApiKey, Cluster};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,12 +100,14 @@ impl Topics {
     pub async fn describe(&self, name: &str) -> Result<TopicDescription> {
         let view = self.cluster.all_topics().await?;
         let topic = view.topic(name).cloned().ok_or_else(|| unknown(name))?;
-        let connection = self.cluster.any_connection(Class::Control).await?;
         let resource = describe_configs::Resource::Topic(name.into());
-        let request = describe_configs::Request {
-            resources: vec![(resource, None)],
-        };
-        let response = describe_configs::call(&connection, &request).await?;
+        let asked = self.cluster.ask(move |connection| {
+            let request = describe_configs::Request {
+                resources: vec![(resource.clone(), None)],
+            };
+            Box::pin(async move { describe_configs::call(&connection, &request).await })
+        });
+        let response = asked.await?;
         let mut configs = Vec::new();
         for (_, answer) in response.resources {
             let rows = answer.map_err(|error| error.into_error(ApiKey::DescribeConfigs, name))?;
@@ -142,10 +144,20 @@ impl Topics {
             topics: vec![new],
             validate_only: false,
         };
-        let connection = self.controller().await?;
-        let response = create_topics::call(&connection, &request).await?;
+        let made = self.cluster.change(move |connection| {
+            let request = request.clone();
+            Box::pin(async move { create_topics::call(&connection, &request).await })
+        });
+        let (response, in_doubt) = made.await?;
         for (_, answer) in response.topics {
-            answer.map_err(|error| error.into_error(ApiKey::CreateTopics, &name))?;
+            answer.map_err(|error| {
+                let ours = in_doubt && error.code == Code::TOPIC_ALREADY_EXISTS;
+                let error = error.into_error(ApiKey::CreateTopics, &name);
+                match ours {
+                    true => error.with_message("perhaps made by an attempt whose answer was lost"),
+                    false => error,
+                }
+            })?;
         }
         self.until(&name, |topic| {
             topic.is_some_and(|topic| topic.available.len() == topic.partitions.len())
@@ -177,11 +189,20 @@ impl Topics {
         let request = delete_topics::Request {
             topics: vec![name.into()],
         };
-        let connection = self.controller().await?;
         let id = self.id(name).await;
-        let response = delete_topics::call(&connection, &request).await?;
+        let made = self.cluster.change(move |connection| {
+            let request = request.clone();
+            Box::pin(async move { delete_topics::call(&connection, &request).await })
+        });
+        let (response, in_doubt) = made.await?;
         for (_, answer) in response.topics {
-            answer.map_err(|error| error.into_error(ApiKey::DeleteTopics, name))?;
+            match answer {
+                // An attempt whose answer was lost has deleted it.
+                Err(error) if in_doubt && error.code == Code::UNKNOWN_TOPIC_OR_PARTITION => {}
+                answer => {
+                    answer.map_err(|error| error.into_error(ApiKey::DeleteTopics, name))?;
+                }
+            }
         }
         self.until(name, |topic| {
             topic.is_none_or(|topic| id.is_some() && topic.id != id)
@@ -193,17 +214,6 @@ impl Topics {
     async fn id(&self, name: &str) -> Option<TopicId> {
         let view = self.cluster.all_topics().await.ok()?;
         view.topic(name).and_then(|topic| topic.id)
-    }
-
-    /// Brokers from 2.8 forward the request; before, only the controller takes it.
-    async fn controller(&self) -> Result<Connection> {
-        match self.cluster.view().controller {
-            Some(broker) => match self.cluster.connection(broker, Class::Control).await {
-                Ok(connection) => Ok(connection),
-                Err(_) => self.cluster.any_connection(Class::Control).await,
-            },
-            None => self.cluster.any_connection(Class::Control).await,
-        }
     }
 
     /// The change is done when this is called; a cluster that is slow to show it is no error.

@@ -48,6 +48,64 @@ pub enum Clock {
     },
 }
 
+/// How hard each codec tries; `None` is the codec's own default. A level acts on its codec alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CompressionLevels {
+    /// `compression.gzip.level`; 1 to 9, 6 by default.
+    pub gzip: Option<i32>,
+    /// `compression.lz4.level`; 1 to 17. There is one way to write lz4 here, so it changes nothing.
+    pub lz4: Option<i32>,
+    /// `compression.zstd.level`; -131,072 to 22, 3 by default.
+    pub zstd: Option<i32>,
+    /// librdkafka's `compression.level`: for the codec in use, where its own level is not set.
+    pub any: Option<i32>,
+}
+
+impl CompressionLevels {
+    /// The level for a codec.
+    pub fn of(&self, codec: Compression) -> Option<i32> {
+        match codec {
+            Compression::None | Compression::Snappy => None,
+            Compression::Gzip => self.gzip.or(self.any),
+            Compression::Lz4 => self.lz4.or(self.any),
+            Compression::Zstd => self.zstd.or(self.any),
+        }
+    }
+
+    /// # Errors
+    /// Names the property whose level its codec does not have.
+    fn check(&self, codec: Compression) -> Result<()> {
+        let rows = [
+            ("compression.gzip.level", self.gzip, GZIP_LEVELS),
+            ("compression.lz4.level", self.lz4, LZ4_LEVELS),
+            ("compression.zstd.level", self.zstd, ZSTD_LEVELS),
+        ];
+        let any = match codec {
+            Compression::None | Compression::Snappy => None,
+            Compression::Gzip => Some(GZIP_LEVELS),
+            Compression::Lz4 => Some(LZ4_LEVELS),
+            Compression::Zstd => Some(ZSTD_LEVELS),
+        };
+        let any = any.map(|range| ("compression.level", self.any, range));
+        for (name, level, (from, to)) in rows.into_iter().chain(any) {
+            // Kafka keeps 0, "do not compress", out of gzip's levels.
+            let zero = from == GZIP_LEVELS.0 && level == Some(0);
+            if let Some(level) = level
+                && (zero || !(from..=to).contains(&level.into()))
+            {
+                let message = format!("{name} must be from {from} to {to}, not {level}");
+                return Err(config(message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The levels of Java's properties; -1 is gzip's own default there.
+const GZIP_LEVELS: (i64, i64) = (-1, 9);
+const LZ4_LEVELS: (i64, i64) = (1, 17);
+const ZSTD_LEVELS: (i64, i64) = (-131_072, 22);
+
 /// The producer's settings. The defaults are Java's, except for `batch_bytes`.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -76,8 +134,8 @@ pub struct Config {
     pub in_flight_max: usize,
     /// `compression.type`; none.
     pub compression: Compression,
-    /// `compression.<codec>.level`; the codec's own default.
-    pub compression_level: Option<i32>,
+    /// How hard each codec tries.
+    pub compression_levels: CompressionLevels,
     /// Where batches are compressed.
     pub compress_on: CompressOn,
     /// Where timestamps come from.
@@ -99,7 +157,7 @@ impl Default for Config {
             retries: u32::MAX,
             in_flight_max: 5,
             compression: Compression::None,
-            compression_level: None,
+            compression_levels: CompressionLevels::default(),
             compress_on: CompressOn::BlockingThreads,
             clock: Clock::System,
         }
@@ -225,16 +283,36 @@ pub const SETTINGS: &[Setting] = &[
         "How batches are compressed.",
     ),
     row(
-        "compression.level",
-        &[
-            "compression.gzip.level",
-            "compression.lz4.level",
-            "compression.zstd.level",
-        ],
-        Kind::Int(-131_072, 22),
-        "",
-        "The codec's level; its own default when not set.",
+        "compression.gzip.level",
+        &[],
+        Kind::Int(GZIP_LEVELS.0, GZIP_LEVELS.1),
+        "-1",
+        "How hard gzip tries; -1 is its own default, 6.",
     ),
+    row(
+        "compression.lz4.level",
+        &[],
+        Kind::Int(LZ4_LEVELS.0, LZ4_LEVELS.1),
+        "9",
+        "Taken for lz4, which is written in one way here: it changes nothing.",
+    ),
+    row(
+        "compression.zstd.level",
+        &[],
+        Kind::Int(ZSTD_LEVELS.0, ZSTD_LEVELS.1),
+        "3",
+        "How hard zstd tries; negative levels are faster.",
+    ),
+    Setting {
+        default_source: "librdkafka",
+        ..row(
+            "compression.level",
+            &[],
+            Kind::Int(ZSTD_LEVELS.0, ZSTD_LEVELS.1),
+            "",
+            "The level of the codec in use, where its own is not set.",
+        )
+    },
     ignored("transactional.id", Kind::Text, ""),
     ignored("transaction.timeout.ms", Kind::Millis(1, INT_MAX), "60000"),
     ignored("transaction.two.phase.commit.enable", Kind::Bool, "false"),
@@ -277,7 +355,12 @@ impl Config {
             "retries" => self.retries = number(name, value)?,
             "max.in.flight.requests.per.connection" => self.in_flight_max = number(name, value)?,
             "compression.type" => self.compression = value.parse()?,
-            "compression.level" => self.compression_level = Some(number(name, value)?),
+            "compression.gzip.level" => self.compression_levels.gzip = Some(number(name, value)?),
+            "compression.lz4.level" => self.compression_levels.lz4 = Some(number(name, value)?),
+            "compression.zstd.level" => self.compression_levels.zstd = Some(number(name, value)?),
+            // librdkafka's way to say "its own default".
+            "compression.level" if value == "-1" => self.compression_levels.any = None,
+            "compression.level" => self.compression_levels.any = Some(number(name, value)?),
             _ if SETTINGS.iter().any(|row| row.name == name) => {}
             _ => return Err(config(format!("{name} is not a property of the producer"))),
         }
@@ -312,6 +395,7 @@ impl Config {
         if self.buffer_bytes < 65_536 {
             return refuse("buffer.memory must be at least 65536 bytes".to_owned());
         }
+        self.compression_levels.check(self.compression)?;
         if self.delivery_timeout <= self.linger {
             return refuse(format!(
                 "delivery.timeout.ms ({} ms) must be above linger.ms ({} ms)",
@@ -356,6 +440,11 @@ mod tests {
         for row in SETTINGS.iter().filter(|row| !row.default.is_empty()) {
             config.set(row.name, row.default).unwrap();
         }
+        let levels = std::mem::take(&mut config.compression_levels);
+        assert_eq!(
+            (levels.gzip, levels.lz4, levels.zstd),
+            (Some(-1), Some(9), Some(3))
+        );
         let (set, default) = (format!("{config:?}"), format!("{:?}", Config::default()));
         let retries = |text: &str| text.replace("2147483647", "4294967295");
         assert_eq!(retries(&set), default);
@@ -372,5 +461,43 @@ mod tests {
         assert!(refused(|c| c.in_flight_max = 6).contains("max.in.flight"));
         assert!(refused(|c| c.linger = Duration::from_secs(121)).contains("delivery.timeout.ms"));
         assert!(refused(|c| c.buffer_bytes = 1).contains("buffer.memory"));
+    }
+
+    #[test]
+    fn a_compression_level_acts_on_its_own_codec_alone() {
+        let mut config = Config::default();
+        config.set("compression.gzip.level", "9").unwrap();
+        config.set("compression.zstd.level", "19").unwrap();
+        let level = |config: &Config, codec| config.compression_levels.of(codec);
+        assert_eq!(level(&config, Compression::Gzip), Some(9));
+        assert_eq!(level(&config, Compression::Zstd), Some(19));
+        assert_eq!(level(&config, Compression::Lz4), None);
+        config.set("compression.level", "2").unwrap();
+        assert_eq!(level(&config, Compression::Gzip), Some(9), "its own wins");
+        assert_eq!(level(&config, Compression::Lz4), Some(2));
+        assert_eq!(level(&config, Compression::Snappy), None);
+    }
+
+    #[test]
+    fn a_level_that_its_codec_does_not_have_names_the_property() {
+        for (name, level, codec) in [
+            ("compression.gzip.level", "10", "none"),
+            ("compression.gzip.level", "0", "none"),
+            ("compression.lz4.level", "18", "none"),
+            ("compression.zstd.level", "23", "none"),
+            ("compression.level", "22", "gzip"),
+            ("compression.level", "-7", "lz4"),
+        ] {
+            let mut config = Config::default();
+            config.set("compression.type", codec).unwrap();
+            config.set(name, level).unwrap();
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.starts_with(name), "{error}");
+        }
+        let mut config = Config::default();
+        config.set("compression.level", "22").unwrap();
+        config.check().unwrap();
+        config.set("compression.type", "zstd").unwrap();
+        config.check().unwrap();
     }
 }

@@ -459,7 +459,8 @@ thread_local! {
 fn compress(shared: &Shared, records: &mut ottla_proto::batch::SealedRecords) {
     let config = &shared.config;
     let wrap = |bytes| shared.shop.pool.adopt(bytes);
-    let (codec, level) = (config.compression, config.compression_level);
+    let codec = config.compression;
+    let level = config.compression_levels.of(codec);
     let done =
         COMPRESSOR.with_borrow_mut(|compressor| records.compress(compressor, codec, level, wrap));
     if let Err(error) = done {

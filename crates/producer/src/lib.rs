@@ -15,7 +15,7 @@ mod runs;
 mod slot;
 mod table;
 
-pub use config::{Acks, Clock, CompressOn, Config, SETTINGS};
+pub use config::{Acks, Clock, CompressOn, CompressionLevels, Config, SETTINGS};
 pub use delivery::{Delivery, RecordMetadata};
 pub use metrics::Metrics;
 pub use producer::Producer;

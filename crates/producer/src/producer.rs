@@ -11,7 +11,7 @@ use crate::table::{Table, Topic};
 use arc_swap::ArcSwap;
 use ottla_partitioner::{KeyChoice, Partitioner};
 use ottla_proto::batch::{BatchWriter, HEADER_BYTES};
-use ottla_proto::{Error, ErrorKind, Record, Result, TopicPartition};
+use ottla_proto::{Error, ErrorKind, Record, Result, TopicPartition, WriteOutcome};
 use ottla_wire::Cluster;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -146,21 +146,19 @@ impl Shared {
         let topic = record.topic;
         let message =
             format!("a record of {bytes} bytes for topic {topic} is over {name} ({limit} bytes)");
-        Error::new(ErrorKind::RecordTooLarge, message)
-            .with_outcome(ottla_proto::WriteOutcome::NotWritten)
+        Error::new(ErrorKind::RecordTooLarge, message).with_outcome(WriteOutcome::NotWritten)
     }
 }
 
 #[cold]
 fn not_loaded(topic: &str) -> Error {
     let message = format!("the metadata of topic {topic} did not come within max.block.ms");
-    Error::new(ErrorKind::Timeout, message).with_outcome(ottla_proto::WriteOutcome::NotWritten)
+    Error::new(ErrorKind::Timeout, message).with_outcome(WriteOutcome::NotWritten)
 }
 
 #[cold]
 fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "the producer is closed")
-        .with_outcome(ottla_proto::WriteOutcome::NotWritten)
+    Error::new(ErrorKind::Closed, "the producer is closed").with_outcome(WriteOutcome::NotWritten)
 }
 
 #[cold]
@@ -174,7 +172,7 @@ fn no_such_partition(topic: &Topic, partition: i32) -> Error {
         ),
     )
     .at_partition(TopicPartition::new(Arc::clone(&topic.name), partition))
-    .with_outcome(ottla_proto::WriteOutcome::NotWritten)
+    .with_outcome(WriteOutcome::NotWritten)
 }
 
 #[cold]
@@ -184,7 +182,7 @@ fn buffer_full(shared: &Shared) -> Error {
         ErrorKind::BufferFull,
         format!("the buffer of {limit} bytes (buffer.memory) is full"),
     )
-    .with_outcome(ottla_proto::WriteOutcome::NotWritten)
+    .with_outcome(WriteOutcome::NotWritten)
 }
 
 /// The last handle's end reaches the driver.
@@ -305,7 +303,8 @@ impl Producer {
             }
             Err(Refusal::Topic) => {
                 let message = format!("the metadata of topic {} is not loaded yet", record.topic);
-                Err((Error::new(ErrorKind::State, message), record))
+                let error = Error::new(ErrorKind::State, message);
+                Err((error.with_outcome(WriteOutcome::NotWritten), record))
             }
         }
     }
@@ -338,6 +337,12 @@ impl Producer {
 
     #[cold]
     async fn enqueue_slowly(&self, record: &Record<'_>, first: Refusal) -> Result<Delivery> {
+        let waited = self.wait_and_append(record, first).await;
+        // Whatever refused the record, it is not in any batch.
+        waited.map_err(|error| error.with_outcome(WriteOutcome::NotWritten))
+    }
+
+    async fn wait_and_append(&self, record: &Record<'_>, first: Refusal) -> Result<Delivery> {
         let deadline = tokio::time::Instant::now() + self.shared.config.max_block;
         let mut refusal = first;
         let mut reservation: Option<Reservation> = None;
@@ -367,7 +372,7 @@ impl Producer {
             ErrorKind::BufferFull,
             format!("the buffer of {limit} bytes (buffer.memory) stayed full for {waited} ms"),
         )
-        .with_outcome(ottla_proto::WriteOutcome::NotWritten)
+        .with_outcome(WriteOutcome::NotWritten)
     }
 
     /// Sends everything that was enqueued before the call, without lingering, and waits until each

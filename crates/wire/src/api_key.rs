@@ -53,6 +53,7 @@ apis! {
     TxnOffsetCommit = 28,
     DescribeConfigs = 32,
     CreatePartitions = 37,
+    DeleteGroups = 42,
 }
 
 impl ApiKey {

@@ -19,6 +19,7 @@ const LENGTH_BYTES: usize = 4;
 #[derive(Debug)]
 pub struct Frame {
     api: ApiKey,
+    version: i16,
     head: BytesMut,
     rest: Vec<Bytes>,
     size_bytes: usize,
@@ -29,6 +30,11 @@ impl Frame {
     /// The API that the request calls.
     pub fn api(&self) -> ApiKey {
         self.api
+    }
+
+    /// The API's version that the request speaks.
+    pub fn version(&self) -> i16 {
+        self.version
     }
 
     /// Size on the wire, with the length field.
@@ -70,6 +76,7 @@ impl Frame {
 #[derive(Debug)]
 pub(crate) struct FrameWriter {
     api: ApiKey,
+    version: i16,
     /// The first segment, once a payload came after it.
     head: Option<BytesMut>,
     /// Small pieces since the last payload.
@@ -113,6 +120,7 @@ impl FrameWriter {
         }
         Self {
             api,
+            version,
             head: None,
             open,
             rest: Vec::new(),
@@ -167,6 +175,7 @@ impl FrameWriter {
         }
         Ok(Frame {
             api: self.api,
+            version: self.version,
             head,
             rest: self.rest,
             size_bytes,

@@ -19,6 +19,7 @@ mod schema;
 mod settings;
 #[cfg(test)]
 mod testing;
+mod throttle;
 mod versions;
 mod walk;
 

@@ -352,6 +352,15 @@ const CREATE_PARTITIONS: &[Field] = &[
     since(0, Structs(CREATE_PARTITIONS_TOPIC_RESULT)), // results
 ];
 
+const DELETABLE_GROUP_RESULT: &[Field] = &[
+    since(0, Text),     // group_id
+    since(0, Fixed(2)), // error_code
+];
+const DELETE_GROUPS: &[Field] = &[
+    since(0, Fixed(4)),                        // throttle_time_ms
+    since(0, Structs(DELETABLE_GROUP_RESULT)), // results
+];
+
 static LIST_OFFSETS_ANSWER: Schema = schema(1, 10, 6, LIST_OFFSETS);
 static METADATA_ANSWER: Schema = schema(0, 13, 9, METADATA);
 static OFFSET_COMMIT_ANSWER: Schema = schema(2, 10, 8, OFFSET_COMMIT);
@@ -373,9 +382,22 @@ static END_TXN_ANSWER: Schema = schema(0, 5, 3, END_TXN);
 static TXN_OFFSET_COMMIT_ANSWER: Schema = schema(0, 5, 3, TXN_OFFSET_COMMIT);
 static DESCRIBE_CONFIGS_ANSWER: Schema = schema(1, 4, 4, DESCRIBE_CONFIGS);
 static CREATE_PARTITIONS_ANSWER: Schema = schema(0, 3, 2, CREATE_PARTITIONS);
+static DELETE_GROUPS_ANSWER: Schema = schema(0, 2, 2, DELETE_GROUPS);
 
 /// An answer that nothing describes: framed by hand elsewhere.
 static HAND_FRAMED: Schema = schema(1, 0, 0, &[]);
+
+/// Fetch is framed by hand and flexible from here on.
+const FETCH_FLEXIBLE_FROM: i16 = 12;
+
+/// Whether an API's answer has tagged fields in this version.
+pub(crate) fn is_flexible(api: ApiKey, version: i16) -> bool {
+    let from = match api {
+        ApiKey::Fetch => FETCH_FLEXIBLE_FROM,
+        api => of(api).flexible_from,
+    };
+    version >= from
+}
 
 /// The description of an API's answer.
 pub(crate) fn of(api: ApiKey) -> &'static Schema {
@@ -401,6 +423,7 @@ pub(crate) fn of(api: ApiKey) -> &'static Schema {
         ApiKey::TxnOffsetCommit => &TXN_OFFSET_COMMIT_ANSWER,
         ApiKey::DescribeConfigs => &DESCRIBE_CONFIGS_ANSWER,
         ApiKey::CreatePartitions => &CREATE_PARTITIONS_ANSWER,
+        ApiKey::DeleteGroups => &DELETE_GROUPS_ANSWER,
         ApiKey::Produce | ApiKey::Fetch => &HAND_FRAMED,
     }
 }

@@ -91,9 +91,14 @@ impl Stage {
             cluster.shutdown().await;
             return Ok(());
         }
-        let topics = self.client(arguments).await?.topics();
+        let client = self.client(arguments).await?;
         for title in [default_title(arguments), LAG_AWARE] {
-            match topics.delete(&self.names(title).topic).await {
+            let names = self.names(title);
+            // A group that cannot go goes when its offsets expire: nothing to stop for.
+            if let Err(error) = client.groups().delete(&names.group).await {
+                tracing::debug!(%error, "a group of the demo stays");
+            }
+            match client.topics().delete(&names.topic).await {
                 Err(error) if *error.kind() != ErrorKind::UnknownTopicOrPartition => {
                     return Err(error.into());
                 }

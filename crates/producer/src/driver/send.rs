@@ -40,8 +40,10 @@ impl Driver {
         let (frame, version) = match self.encode(&connection, &topics) {
             Ok(encoded) => encoded,
             Err(error) => {
+                // The request is at fault, not the connection.
                 tracing::warn!(%error, "a request could not be written");
-                self.lost(now, broker, request);
+                self.core
+                    .handle_unanswered(now, request, Unanswered::NotSent);
                 return;
             }
         };
@@ -128,8 +130,12 @@ impl Driver {
         version: i16,
         answer: Result<Bytes>,
     ) {
-        match answer.and_then(|bytes| produce::decode(version, bytes)) {
-            Ok(answer) => self.core.handle_answer(now, request, &answer),
+        match answer.and_then(|bytes| produce::decode_with_endpoints(version, bytes)) {
+            Ok((answer, endpoints)) => {
+                // Before the hints: a new leader may be a broker that metadata does not name yet.
+                self.shared.cluster.learn_brokers(&endpoints);
+                self.core.handle_answer(now, request, &answer);
+            }
             Err(error) => {
                 tracing::debug!(%error, "a produce request was not answered");
                 self.drop_closed();

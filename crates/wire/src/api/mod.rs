@@ -5,6 +5,7 @@ pub mod add_offsets_to_txn;
 pub mod add_partitions_to_txn;
 pub mod create_partitions;
 pub mod create_topics;
+pub mod delete_groups;
 pub mod delete_topics;
 pub mod describe_configs;
 pub mod describe_groups;
@@ -200,5 +201,6 @@ pub(crate) fn decode_any(api: ApiKey, version: i16, answer: Bytes) -> bool {
         ApiKey::TxnOffsetCommit => generated!(wire::TxnOffsetCommitResponse),
         ApiKey::DescribeConfigs => generated!(wire::DescribeConfigsResponse),
         ApiKey::CreatePartitions => generated!(wire::CreatePartitionsResponse),
+        ApiKey::DeleteGroups => generated!(wire::DeleteGroupsResponse),
     }
 }

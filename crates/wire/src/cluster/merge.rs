@@ -7,7 +7,7 @@
 use crate::api::metadata::{Response, TopicAnswer};
 use ottla_proto::cluster::{Broker, Partition, Topic};
 use ottla_proto::producer::LeaderHint;
-use ottla_proto::{ClusterView, Code, TopicPartition};
+use ottla_proto::{BrokerId, ClusterView, Code, TopicPartition};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -67,7 +67,23 @@ pub(super) fn merge(
             Some(code) => refuse(&mut view, topic, code, doubts),
         }
     }
+    keep_leaders(&mut view, old);
     view
+}
+
+/// A leader that an answer named (KIP-951) may be a broker that metadata does not show yet: it stays
+/// in reach for as long as it leads.
+fn keep_leaders(view: &mut ClusterView, old: &ClusterView) {
+    let topics = view.topics.values();
+    let leaders = topics.flat_map(|topic| topic.partitions.iter().filter_map(|p| p.leader));
+    let missing: Vec<BrokerId> = leaders
+        .filter(|leader| !view.brokers.contains_key(leader))
+        .collect();
+    for id in missing {
+        if let Some(broker) = old.brokers.get(&id) {
+            view.brokers.insert(id, broker.clone());
+        }
+    }
 }
 
 /// Whether two views differ in more than their generation.

@@ -224,3 +224,29 @@ fn addresses_are_learnt_when_they_are_news() {
     let next = learn(&view, &[broker(9093)]).unwrap();
     assert_eq!(next.brokers[&BrokerId(1)].port, 9093);
 }
+
+#[test]
+fn a_leader_that_metadata_does_not_name_yet_stays_in_reach_while_it_leads() {
+    let hint = LeaderHint {
+        leader: BrokerId(9),
+        leader_epoch: 6,
+    };
+    let place = TopicPartition::new("orders", 0);
+    let new = Broker {
+        id: BrokerId(9),
+        host: "nine".into(),
+        port: 9092,
+        rack: None,
+    };
+    let view = after([told(ID, vec![led(1, 5)])]);
+    let view = learn(&view, &[new]).unwrap();
+    let view = apply_leader(&view, &place, hint).unwrap();
+    let mut doubts = Doubts::default();
+    let old_news = told(ID, vec![led(1, 5)]);
+    let view = merge(&view, &old_news, |_| true, &mut doubts);
+    assert_eq!(leaders(&view), [(Some(9), Some(6))]);
+    assert_eq!(&*view.brokers[&BrokerId(9)].host, "nine");
+    let moved_back = told(ID, vec![led(1, 7)]);
+    let view = merge(&view, &moved_back, |_| true, &mut doubts);
+    assert!(!view.brokers.contains_key(&BrokerId(9)));
+}

@@ -100,11 +100,8 @@ impl Task {
     }
 
     async fn ask_known(&self, request: &Request, failures: &mut Vec<Error>) -> Option<Response> {
-        let mut brokers = self.inner.shuffled_brokers();
-        // One that is connected answers at once.
-        brokers.sort_by_key(|broker| !self.inner.pool.is_open(*broker, Class::Control));
         let mut attempts: Vec<Attempt<'_, Response, Error>> = Vec::new();
-        for broker in brokers {
+        for broker in self.inner.shuffled_brokers_open_first() {
             attempts.push(Box::pin(self.ask_one(broker, request)));
         }
         hedge(attempts, PATIENCE, failures).await

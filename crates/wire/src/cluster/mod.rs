@@ -1,5 +1,6 @@
 //! One cluster: its connections by broker and class, its metadata, its coordinators.
 
+mod ask;
 mod bootstrap;
 mod coordinator;
 mod merge;
@@ -11,7 +12,7 @@ mod watched;
 
 use crate::api::metadata as metadata_api;
 use crate::connection::Connection;
-use crate::dial::Dial;
+use crate::dial::{BoxFuture, Dial};
 use crate::retry::Backoff;
 use crate::settings::Settings;
 use arc_swap::{ArcSwap, Guard};
@@ -213,12 +214,14 @@ impl Cluster {
     ///
     /// Cancel safety: dropping the future loses nothing.
     pub async fn all_topics(&self) -> Result<Arc<ClusterView>> {
-        let connection = self.any_connection(Class::Control).await?;
-        let request = metadata_api::Request {
-            topics: metadata_api::Topics::All,
-            allow_auto_create: false,
-        };
-        let answer = metadata_api::call(&connection, &request).await?;
+        let answer = self.ask(|connection| {
+            let request = metadata_api::Request {
+                topics: metadata_api::Topics::All,
+                allow_auto_create: false,
+            };
+            Box::pin(async move { metadata_api::call(&connection, &request).await })
+        });
+        let answer = answer.await?;
         let mut doubts = merge::Doubts::default();
         let view = merge::merge(&ClusterView::default(), &answer, |_| true, &mut doubts);
         Ok(Arc::new(view))
@@ -254,6 +257,36 @@ impl Cluster {
     /// Cancel safety: as [`Cluster::connection`].
     pub async fn any_connection(&self, class: Class) -> Result<Connection> {
         pool::any_connection(self.inner(), class).await
+    }
+
+    /// Asks any broker: the next one when a connection breaks or an answer is slow, again and again
+    /// until one answers or `api_timeout` has passed. For questions; see [`Cluster::change`].
+    ///
+    /// # Errors
+    /// The last broker's `Connection` or `Timeout` when none answered; any other error of `call` at
+    /// once; `Closed`.
+    ///
+    /// Cancel safety: dropping the future loses nothing.
+    pub async fn ask<T: Send>(
+        &self,
+        call: impl Fn(Connection) -> BoxFuture<'static, Result<T>> + Send + Sync,
+    ) -> Result<T> {
+        ask::ask(self.inner(), &call).await
+    }
+
+    /// Has any broker make a change: one at a time, the controller first, the next one when a
+    /// connection breaks, until `api_timeout` has passed. The flag says that the answer of an earlier
+    /// attempt was lost, so that the change may be that attempt's.
+    ///
+    /// # Errors
+    /// As [`Cluster::ask`].
+    ///
+    /// Cancel safety: the change may or may not be made.
+    pub async fn change<T: Send>(
+        &self,
+        call: impl Fn(Connection) -> BoxFuture<'static, Result<T>> + Send + Sync,
+    ) -> Result<(T, bool)> {
+        ask::change(self.inner(), &call).await
     }
 
     /// The broker that coordinates a group or a transactional id; remembered until
@@ -347,6 +380,13 @@ impl Inner {
         brokers
     }
 
+    /// The same, those first that are connected: they answer at once.
+    fn shuffled_brokers_open_first(&self) -> Vec<BrokerId> {
+        let mut brokers = self.shuffled_brokers();
+        brokers.sort_by_key(|broker| !self.pool.is_open(*broker, Class::Control));
+        brokers
+    }
+
     fn is_stopped(&self) -> bool {
         *self.stop.borrow()
     }
@@ -359,4 +399,9 @@ impl Inner {
 
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the client is closed")
+}
+
+fn no_brokers() -> Error {
+    let what = "the cluster has no broker that we know";
+    Error::new(ErrorKind::Connection, what)
 }

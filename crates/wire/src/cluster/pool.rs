@@ -1,6 +1,6 @@
 //! At most one connection a broker and class, made once for all who want it.
 
-use super::{Class, Inner, PATIENCE, bootstrap, closed};
+use super::{Class, Inner, PATIENCE, bootstrap, closed, no_brokers};
 use crate::connection::{Connection, Peer};
 use crate::hedge::{Attempt, hedge};
 use crate::retry::Backoff;
@@ -137,13 +137,6 @@ pub(super) async fn any_connection(inner: &Arc<Inner>, class: Class) -> Result<C
     let mut failures = Vec::new();
     let found = hedge(attempts, PATIENCE, &mut failures).await;
     found.ok_or_else(|| failures.pop().unwrap_or_else(no_brokers))
-}
-
-fn no_brokers() -> Error {
-    Error::new(
-        ErrorKind::Connection,
-        "the cluster has no broker that we know",
-    )
 }
 
 enum Found {

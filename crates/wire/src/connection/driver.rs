@@ -4,6 +4,7 @@
 use super::line::{Begun, later};
 use super::{Core, Request};
 use crate::dial::BoxStream;
+use crate::throttle;
 use bytes::{Bytes, BytesMut};
 use ottla_proto::{Error, ErrorKind, Result, WriteOutcome};
 use std::collections::VecDeque;
@@ -186,10 +187,18 @@ fn deliver(core: &Core, mut answer: Bytes) -> Result<()> {
     };
     core.spoken.store(true, Ordering::Relaxed);
     core.in_flight.fetch_sub(1, Ordering::Relaxed);
-    if core.writer_waits.swap(false, Ordering::Relaxed) {
+    let answer = answer.split_off(CORRELATION_BYTES);
+    let throttle = throttle::of(entry.api, entry.version, &answer);
+    if !throttle.is_zero() {
+        let until = later(Instant::now(), throttle);
+        tracing::debug!(broker = ?core.peer.broker, ?throttle, "a broker asks for a pause");
+        core.line.lock().mute(until);
+    }
+    let writer_waits = core.writer_waits.swap(false, Ordering::Relaxed);
+    if writer_waits || !throttle.is_zero() {
         core.window.notify_one();
     }
-    entry.waiter.answer(answer.split_off(CORRELATION_BYTES));
+    entry.waiter.answer(answer);
     Ok(())
 }
 
@@ -219,11 +228,17 @@ async fn write(core: &Core, queue: &mut mpsc::Receiver<Request>, mut writer: Wri
     )));
     let mut released = false;
     loop {
-        let full = core.line.lock().len() >= core.max_in_flight;
+        let (full, muted) = {
+            let line = core.line.lock();
+            let full = line.len() >= core.max_in_flight;
+            (full, line.muted_until(Instant::now()))
+        };
         core.writer_waits.store(full || released, Ordering::Relaxed);
         tokio::select! {
             biased;
-            received = queue.recv(), if !full && !released => match received {
+            // First: an answer that asks for a pause must be seen before the next request.
+            () = core.window.notified() => {}
+            received = queue.recv(), if !full && !released && muted.is_none() => match received {
                 Some(first) => {
                     let soonest = gather(core, first, queue, &mut out);
                     if soonest < alarm.deadline() {
@@ -235,7 +250,7 @@ async fn write(core: &Core, queue: &mut mpsc::Receiver<Request>, mut writer: Wri
                 }
                 None => released = true,
             },
-            () = core.window.notified(), if full || released => {}
+            () = tokio::time::sleep_until(muted.unwrap_or_else(Instant::now)), if muted.is_some() => {}
             () = alarm.as_mut() => match check(core, queue) {
                 Ok(next) => alarm.as_mut().reset(next),
                 Err(error) => return error,
@@ -264,6 +279,7 @@ fn gather(
         let correlation = line.correlation();
         let begun = Begun {
             api: request.frame.api(),
+            version: request.frame.version(),
             timeout: request.timeout,
             answer_max_bytes: request.frame.answer_max_bytes(),
             waiter: request.waiter,

@@ -13,6 +13,7 @@ const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
 pub(super) struct Entry {
     correlation: i32,
     pub(super) api: ApiKey,
+    pub(super) version: i16,
     began: Instant,
     pub(super) timeout: Duration,
     answer_max_bytes: usize,
@@ -22,6 +23,7 @@ pub(super) struct Entry {
 /// What the line needs to know of a request.
 pub(super) struct Begun {
     pub(super) api: ApiKey,
+    pub(super) version: i16,
     pub(super) timeout: Duration,
     pub(super) answer_max_bytes: usize,
     pub(super) waiter: Waiter,
@@ -35,6 +37,7 @@ pub(super) struct Line {
     head_since: Instant,
     last_activity: Instant,
     next_correlation: i32,
+    muted_until: Option<Instant>,
 }
 
 /// An answer that does not belong to the oldest request.
@@ -50,7 +53,18 @@ impl Line {
             head_since: now,
             last_activity: now,
             next_correlation: 0,
+            muted_until: None,
         }
+    }
+
+    /// The broker wants to be left alone until then.
+    pub(super) fn mute(&mut self, until: Instant) {
+        self.muted_until = self.muted_until.max(Some(until));
+    }
+
+    /// Until when nothing may be written, if that is still to come.
+    pub(super) fn muted_until(&self, now: Instant) -> Option<Instant> {
+        self.muted_until.filter(|until| *until > now)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -73,6 +87,7 @@ impl Line {
         self.entries.push_back(Entry {
             correlation,
             api: begun.api,
+            version: begun.version,
             began: now,
             timeout: begun.timeout,
             answer_max_bytes: begun.answer_max_bytes,
@@ -144,6 +159,7 @@ mod tests {
     fn request(timeout_ms: u64) -> Begun {
         Begun {
             api: ApiKey::Metadata,
+            version: 12,
             timeout: Duration::from_millis(timeout_ms),
             answer_max_bytes: 100,
             waiter: Waiter::nobody(),

@@ -1,3 +1,5 @@
+mod pauses;
+
 use super::*;
 use crate::testing::{self, Asked, pipe};
 use bytes::BytesMut;
@@ -31,8 +33,12 @@ fn connected(settings: &Settings) -> (Connection, testing::Peer) {
 }
 
 fn frame(api: ApiKey) -> Frame {
-    let mut writer =
-        crate::frame::FrameWriter::new(api, 0, crate::frame::HeaderForm::Plain, "tester", 16);
+    frame_of_version(api, 0)
+}
+
+fn frame_of_version(api: ApiKey, version: i16) -> Frame {
+    let form = crate::frame::HeaderForm::Plain;
+    let mut writer = crate::frame::FrameWriter::new(api, version, form, "tester", 16);
     writer.small().extend_from_slice(b"body");
     writer.finish().unwrap()
 }

@@ -230,6 +230,14 @@ fn admin_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
                 &wire::DescribeConfigsResponse::default().with_results(vec![result]),
             )
         }
+        ApiKey::DeleteGroups => {
+            let group = wire::delete_groups_response::DeletableGroupResult::default();
+            bytes(
+                api,
+                version,
+                &wire::DeleteGroupsResponse::default().with_results(vec![group]),
+            )
+        }
         ApiKey::CreatePartitions => {
             let topic = wire::create_partitions_response::CreatePartitionsTopicResult::default();
             bytes(
