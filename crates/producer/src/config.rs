@@ -122,6 +122,11 @@ pub struct Config {
     pub batch_bytes_max: usize,
     /// 8 MiB. A request takes no further batch when it holds so many bytes.
     pub request_bytes_max: usize,
+    /// 500 ms, and more for large requests and slow brokers. A request that is unanswered for so long
+    /// while other partitions wait for it is given up, and its partitions are sent apart: one whose
+    /// follower is stuck then holds up no other. Acts only with idempotence; `Duration::MAX` turns it
+    /// off.
+    pub stall_after: Duration,
     /// `buffer.memory`; 32 MiB.
     pub buffer_bytes: usize,
     /// `max.block.ms`; 60 s. How long a call may wait for metadata and for a place in the buffer.
@@ -151,6 +156,7 @@ impl Default for Config {
             batch_bytes: 1_000_000,
             batch_bytes_max: 1 << 20,
             request_bytes_max: 8 << 20,
+            stall_after: Duration::from_millis(500),
             buffer_bytes: 32 << 20,
             max_block: Duration::from_secs(60),
             delivery_timeout: Duration::from_secs(120),

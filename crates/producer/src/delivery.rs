@@ -89,7 +89,6 @@ impl Completion {
 
     /// Ends the wait of `count` records from number `first` on, except those that have an outcome
     /// already. The outcome's base offset is that of record `first`. Called by the driver alone.
-    #[cfg_attr(not(test), expect(dead_code, reason = "batches are not split yet"))]
     pub(crate) fn complete_part(&self, first: u32, count: u32, outcome: Result<Ack>) {
         let all = self.count.load(Ordering::Relaxed);
         if first == 0 && count >= all {

@@ -1,5 +1,6 @@
 //! The task behind a producer: carries out what the core asks for.
 
+mod outcomes;
 mod send;
 mod topics;
 
@@ -9,7 +10,7 @@ use crate::metrics::add;
 use crate::producer::Shared;
 use crate::slot::Slot;
 use ottla_proto::batch::{Compression, Compressor};
-use ottla_proto::producer::{Batch, Config as Core, Event, PartitionIndex, Sender};
+use ottla_proto::producer::{Batch, Config as Core, Lane, PartitionIndex, Sender};
 use ottla_proto::{BrokerId, Error, ErrorKind, Result, WriteOutcome};
 use ottla_wire::{Connection, api};
 use std::cell::RefCell;
@@ -28,26 +29,30 @@ const SPARSE_BATCH_BYTES: usize = 16 << 10;
 
 /// What the driver keeps of a partition.
 #[derive(Debug)]
-struct Lane {
+struct Place {
     slot: Arc<Slot>,
     /// The open batch that we have heard of.
     open: Option<u64>,
-    /// Its linger has passed, but the partition's window was full.
-    overdue: bool,
+    /// The largest batch that the brokers are thought to take.
+    batch_bytes_max: usize,
 }
 
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     core: Sender<Token>,
-    lanes: Vec<Lane>,
+    places: Vec<Place>,
     /// Open batches in the order of their linger's end.
     lingering: VecDeque<(Instant, PartitionIndex, u64)>,
-    /// Serials of batches that are open or unacknowledged.
-    unsettled: BTreeSet<u64>,
+    /// Serials of batches that are open or unacknowledged, and in how many parts.
+    unsettled: BTreeMap<u64, u32>,
     flushes: Vec<(u64, oneshot::Sender<()>)>,
     closing: Option<oneshot::Sender<()>>,
     ending: bool,
-    connections: BTreeMap<BrokerId, Connection>,
+    connections: BTreeMap<(BrokerId, Lane), Connection>,
+    /// Partitions whose open batch has lingered, but whose window is full.
+    overdue: BTreeSet<PartitionIndex>,
+    /// Attempts to get a producer id that failed in a row.
+    identity_failures: u32,
     tasks: JoinSet<()>,
     views: watch::Receiver<u64>,
     view_generation: u64,
@@ -59,6 +64,8 @@ pub(crate) struct Driver {
 pub(crate) struct Token {
     serial: u64,
     completion: Arc<crate::delivery::Completion>,
+    /// Its first record's place among those of the completion.
+    first: u32,
     count: u32,
 }
 
@@ -69,6 +76,8 @@ impl Driver {
         let core = Sender::new(Core {
             idempotent: config.idempotence,
             acks_all: config.acks == Acks::All,
+            transactional: false,
+            stall_after: config.stall_after,
             retries: config.retries,
             retry_backoff: settings.retry_backoff,
             retry_backoff_max: settings.retry_backoff_max,
@@ -79,13 +88,15 @@ impl Driver {
         let views = shared.cluster.changes();
         Self {
             core,
-            lanes: Vec::new(),
+            places: Vec::new(),
             lingering: VecDeque::new(),
-            unsettled: BTreeSet::new(),
+            unsettled: BTreeMap::new(),
             flushes: Vec::new(),
             closing: None,
             ending: false,
             connections: BTreeMap::new(),
+            overdue: BTreeSet::new(),
+            identity_failures: 0,
             tasks: JoinSet::new(),
             views,
             view_generation: 0,
@@ -116,7 +127,9 @@ impl Driver {
                         break; // the cluster is closed
                     }
                 }
-                _ = self.tasks.join_next(), if !self.tasks.is_empty() => {}
+                _ = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    while self.tasks.try_join_next().is_some() {}
+                }
                 () = sleep => {}
             }
         }
@@ -168,9 +181,9 @@ impl Driver {
                 serial,
                 at,
             } => {
-                self.unsettled.insert(serial);
-                if let Some(lane) = self.lanes.get_mut(partition.0 as usize) {
-                    lane.open = Some(serial);
+                self.unsettled.entry(serial).or_insert(1);
+                if let Some(place) = self.places.get_mut(partition.0 as usize) {
+                    place.open = Some(serial);
                 }
                 let linger = if self.ending {
                     Duration::ZERO
@@ -194,7 +207,12 @@ impl Driver {
             } => {
                 self.answered(now, request, version, answer);
             }
-            Message::Connected { broker, connection } => self.connected(broker, connection),
+            Message::Written { request, written } => self.written(now, request, written),
+            Message::Connected {
+                broker,
+                lane,
+                connection,
+            } => self.connected(broker, lane, connection),
             Message::Identified(identity) => self.identified(now, identity),
             Message::Topic { name, known } => {
                 self.add_topic(now, &name);
@@ -242,27 +260,28 @@ impl Driver {
             self.lingering.pop_front();
             if self.core.has_room(partition) {
                 self.seal(now, partition, serial);
-            } else if let Some(lane) = self.lanes.get_mut(partition.0 as usize)
-                && lane.open == Some(serial)
+            } else if self
+                .place(partition)
+                .is_some_and(|p| p.open == Some(serial))
             {
-                lane.overdue = true;
+                self.overdue.insert(partition);
             }
         }
     }
 
     fn seal(&mut self, now: Instant, partition: PartitionIndex, serial: u64) {
-        let Some(lane) = self.lanes.get_mut(partition.0 as usize) else {
+        let Some(place) = self.places.get(partition.0 as usize) else {
             return;
         };
-        if lane.open != Some(serial) {
+        if place.open != Some(serial) {
             return;
         }
-        lane.overdue = false;
-        let Some(parcel) = lane.slot.seal(&self.shared.shop, serial) else {
+        self.overdue.remove(&partition);
+        let Some(parcel) = place.slot.seal(&self.shared.shop, serial) else {
             return;
         };
         if parcel.records.size_bytes() < SPARSE_BATCH_BYTES
-            && let Some(topic) = self.shared.table.load().get(lane.slot.topic())
+            && let Some(topic) = self.shared.table.load().get(place.slot.topic())
         {
             topic.runs.gather();
         }
@@ -275,17 +294,15 @@ impl Driver {
         for (_, partition, serial) in open {
             self.seal(now, partition, serial);
         }
-        let overdue: Vec<_> = self
-            .lanes
-            .iter()
-            .filter(|l| l.overdue)
-            .map(|l| (l.slot.index(), l.open))
-            .collect();
-        for (partition, serial) in overdue {
-            if let Some(serial) = serial {
+        for partition in std::mem::take(&mut self.overdue) {
+            if let Some(serial) = self.place(partition).and_then(|place| place.open) {
                 self.seal(now, partition, serial);
             }
         }
+    }
+
+    fn place(&self, partition: PartitionIndex) -> Option<&Place> {
+        self.places.get(partition.0 as usize)
     }
 
     /// Hands a sealed batch to the core, and to compression first if that is wanted.
@@ -296,18 +313,19 @@ impl Driver {
             mut records,
             deadline,
         } = parcel;
-        if let Some(lane) = self.lanes.get_mut(partition.0 as usize)
-            && lane.open == Some(serial)
+        if let Some(place) = self.places.get_mut(partition.0 as usize)
+            && place.open == Some(serial)
         {
-            lane.open = None;
-            lane.overdue = false;
+            place.open = None;
+            self.overdue.remove(&partition);
         }
-        self.unsettled.insert(serial);
+        self.unsettled.entry(serial).or_insert(1);
         let count = records.count();
         add(&self.shared.counters.sealed, u64::from(count));
         let token = Token {
             serial,
             completion,
+            first: 0,
             count,
         };
         let codec = self.shared.config.compression;
@@ -335,48 +353,20 @@ impl Driver {
         });
     }
 
-    /// Carries out the core's events.
-    fn settle(&mut self, now: Instant) {
-        while let Some(event) = self.core.poll_event() {
-            match event {
-                Event::Acknowledged { token, ack } => self.ended(&token, Ok(ack)),
-                Event::Failed { token, error } => self.ended(&token, Err(error)),
-                Event::Room(partition) => self.room(now, partition),
-                Event::Connect(broker) => self.connect(broker),
-                Event::Refresh => self.shared.cluster.mark_stale(self.view_generation),
-                Event::NeedIdentity => self.identify(Duration::ZERO),
-                Event::Moved(partition, hint) => self.shared.cluster.apply_leader(&partition, hint),
-            }
-        }
-    }
-
-    fn ended(&mut self, token: &Token, outcome: Result<ottla_proto::producer::Ack>) {
-        let counters = &self.shared.counters;
-        let counter = match outcome.as_ref().map_err(Error::write_outcome) {
-            Ok(_) => &counters.acknowledged,
-            Err(Some(WriteOutcome::NotWritten)) => &counters.not_written,
-            Err(_) => &counters.unknown,
-        };
-        add(counter, u64::from(token.count));
-        if let Err(error) = &outcome {
-            tracing::debug!(records = token.count, %error, "a batch failed");
-        }
-        self.unsettled.remove(&token.serial);
-        token.completion.complete(outcome);
-    }
-
     /// The partition's window opened: a batch that has lingered long enough goes now.
     fn room(&mut self, now: Instant, partition: PartitionIndex) {
-        let Some(lane) = self.lanes.get(partition.0 as usize) else {
+        let Some(place) = self.places.get(partition.0 as usize) else {
             return;
         };
-        lane.slot.set_limit(self.shared.config.batch_bytes);
-        if let (true, Some(serial)) = (lane.overdue, lane.open) {
+        let limit = self.shared.config.batch_bytes;
+        place.slot.set_limit(limit.min(place.batch_bytes_max));
+        if let Some(serial) = place.open.filter(|_| self.overdue.contains(&partition)) {
             self.seal(now, partition, serial);
         }
     }
 
-    fn identify(&mut self, wait: Duration) {
+    fn identify(&mut self) {
+        let wait = self.identity_wait();
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
             tokio::time::sleep(wait).await;
@@ -387,21 +377,42 @@ impl Driver {
 
     fn identified(&mut self, now: Instant, identity: Result<ottla_proto::producer::Identity>) {
         match identity {
-            Ok(identity) => self.core.set_identity(now, identity),
+            Ok(identity) => {
+                self.identity_failures = 0;
+                self.core.set_identity(now, identity);
+            }
             Err(error) if error.is_retriable() => {
                 // Batches wait for it within their delivery timeout.
                 tracing::info!(%error, "no producer id yet");
-                self.identify(self.shared.cluster.settings().retry_backoff);
+                self.identity_failures += 1;
+                self.identify();
             }
             Err(error) => {
+                self.identity_failures = 0;
                 tracing::warn!(%error, "no producer id");
                 self.core.refuse_identity(&error);
             }
         }
     }
 
+    /// A jittered exponential wait after failures; none before the first attempt.
+    fn identity_wait(&self) -> Duration {
+        let Some(doublings) = self.identity_failures.checked_sub(1) else {
+            return Duration::ZERO;
+        };
+        let settings = self.shared.cluster.settings();
+        let wait = settings
+            .retry_backoff
+            .saturating_mul(1 << doublings.min(16));
+        let percent = 80 + u32::try_from(self.shared.random() % 41).unwrap_or(20);
+        wait.min(settings.retry_backoff_max) * percent / 100
+    }
+
     fn end_flushes(&mut self) {
-        let oldest = self.unsettled.first().copied().unwrap_or(u64::MAX);
+        let oldest = self
+            .unsettled
+            .first_key_value()
+            .map_or(u64::MAX, |(serial, _)| *serial);
         let done = |(before, _): &mut (u64, oneshot::Sender<()>)| oldest >= *before;
         for (_, told) in self.flushes.extract_if(.., done) {
             // A caller that has left does not mind.
@@ -415,8 +426,8 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::Release);
         self.shared.shop.pool.close();
-        for lane in &self.lanes {
-            if let Some(parcel) = lane.slot.close(&self.shared.shop) {
+        for place in &self.places {
+            if let Some(parcel) = place.slot.close(&self.shared.shop) {
                 parcel.completion.complete(Err(closed()));
             }
         }
@@ -428,11 +439,7 @@ impl Drop for Driver {
         }
         self.core.fail_all();
         while let Some(event) = self.core.poll_event() {
-            match event {
-                Event::Acknowledged { token, ack } => self.ended(&token, Ok(ack)),
-                Event::Failed { token, error } => self.ended(&token, Err(error)),
-                _ => {}
-            }
+            self.tell(event);
         }
         self.unsettled.clear();
         self.end_flushes();

@@ -3,7 +3,7 @@
 use crate::delivery::Completion;
 use bytes::Bytes;
 use ottla_proto::batch::SealedRecords;
-use ottla_proto::producer::{Identity, PartitionIndex, RequestId};
+use ottla_proto::producer::{Identity, Lane, PartitionIndex, RequestId};
 use ottla_proto::{BrokerId, Result};
 use ottla_wire::Connection;
 use parking_lot::Mutex;
@@ -46,9 +46,15 @@ pub(crate) enum Message {
         version: i16,
         answer: Result<Bytes>,
     },
+    /// A request without an answer was written, or could not be.
+    Written {
+        request: RequestId,
+        written: Result<Bytes>,
+    },
     /// A connection stands, or could not be made.
     Connected {
         broker: BrokerId,
+        lane: Lane,
         connection: Result<Connection>,
     },
     /// InitProducerId was answered.

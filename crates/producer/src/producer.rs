@@ -64,7 +64,7 @@ impl Shared {
         now.into_std()
     }
 
-    fn random(&self) -> u64 {
+    pub(crate) fn random(&self) -> u64 {
         // SplitMix64: one atomic add, then a mix that spreads every bit.
         let mut z = self
             .random

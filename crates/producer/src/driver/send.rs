@@ -5,7 +5,7 @@ use crate::config::Acks;
 use crate::inbox::Message;
 use crate::metrics::add;
 use bytes::Bytes;
-use ottla_proto::producer::{RequestId, Transmit, Unanswered};
+use ottla_proto::producer::{Lane, RequestId, Transmit, Unanswered};
 use ottla_proto::{BrokerId, Error, Result, WriteOutcome};
 use ottla_wire::api::produce::{self, Head, PartitionBatch, TopicBatches};
 use ottla_wire::{ApiKey, Class, Connection, Frame};
@@ -17,31 +17,36 @@ impl Driver {
         let Transmit {
             request,
             broker,
+            lane,
             batches,
         } = transmit;
         for batch in &batches {
             if !self.core.has_room(batch.partition)
-                && let Some(lane) = self.lanes.get(batch.partition.0 as usize)
+                && let Some(place) = self.places.get(batch.partition.0 as usize)
             {
-                lane.slot.set_limit(self.shared.config.batch_bytes_max);
+                let limit = self.shared.config.batch_bytes_max;
+                place.slot.set_limit(limit.min(place.batch_bytes_max));
             }
         }
         let count = batches.len() as u64;
         let topics = self.by_topic(batches);
         let Some(connection) = self
             .connections
-            .get(&broker)
+            .get(&(broker, lane))
             .filter(|c| c.is_open())
             .cloned()
         else {
-            self.lost(now, broker, request);
+            self.connections.remove(&(broker, lane));
+            self.core.set_connected(broker, lane, false);
+            self.core
+                .handle_unanswered(now, request, Unanswered::NotSent);
             return;
         };
         let (frame, version) = match self.encode(&connection, &topics) {
             Ok(encoded) => encoded,
             Err(error) => {
-                // The request is at fault, not the connection.
-                tracing::warn!(%error, "a request could not be written");
+                // The connection is well: another one would encode no better.
+                tracing::warn!(%error, "a request could not be encoded");
                 self.core
                     .handle_unanswered(now, request, Unanswered::NotSent);
                 return;
@@ -52,10 +57,13 @@ impl Driver {
         add(&counters.batches, count);
         add(&counters.bytes, frame.size_bytes() as u64);
         if self.shared.config.acks == Acks::None {
-            match connection.submit_oneway(frame) {
-                Ok(()) => self.core.handle_written(now, request),
-                Err(_) => self.lost(now, broker, request),
-            }
+            let shared = Arc::clone(&self.shared);
+            connection.submit_oneway(frame, move |written| {
+                shared
+                    .shop
+                    .inbox
+                    .push(Message::Written { request, written });
+            });
             return;
         }
         let shared = Arc::clone(&self.shared);
@@ -69,28 +77,39 @@ impl Driver {
         });
     }
 
-    fn lost(&mut self, now: Instant, broker: BrokerId, request: RequestId) {
-        self.connections.remove(&broker);
-        self.core.set_connected(broker, false);
-        self.core
-            .handle_unanswered(now, request, Unanswered::NotSent);
+    /// Takes in that a request without an answer has left, or has not.
+    pub(super) fn written(&mut self, now: Instant, request: RequestId, written: Result<Bytes>) {
+        match written {
+            Ok(_) => self.core.handle_written(now, request),
+            Err(error) => self.unanswered(now, request, &error),
+        }
+    }
+
+    fn unanswered(&mut self, now: Instant, request: RequestId, error: &Error) {
+        tracing::debug!(%error, "a produce request was not answered");
+        self.drop_closed();
+        let why = match error.write_outcome() {
+            Some(WriteOutcome::NotWritten) => Unanswered::NotSent,
+            _ => Unanswered::Lost,
+        };
+        self.core.handle_unanswered(now, request, why);
     }
 
     fn by_topic(&self, batches: Vec<ottla_proto::producer::TransmitBatch>) -> Vec<TopicBatches> {
         let mut topics: Vec<TopicBatches> = Vec::new();
         for batch in batches {
-            let Some(lane) = self.lanes.get(batch.partition.0 as usize) else {
+            let Some(place) = self.places.get(batch.partition.0 as usize) else {
                 continue;
             };
             let mut segments = Vec::with_capacity(batch.segments.len() + 1);
             segments.push(Bytes::copy_from_slice(&batch.header));
             segments.extend(batch.segments);
             let entry = PartitionBatch {
-                partition: lane.slot.partition(),
+                partition: place.slot.partition(),
                 segments,
             };
-            let topic_id = self.core.topic_id(batch.partition);
-            let topic = lane.slot.topic();
+            let topic_id = batch.topic_id;
+            let topic = place.slot.topic();
             match topics
                 .iter_mut()
                 .find(|t| t.topic == *topic && t.topic_id == topic_id)
@@ -136,12 +155,7 @@ impl Driver {
                 self.shared.cluster.learn_brokers(&endpoints);
                 self.core.handle_answer(now, request, &answer);
             }
-            Err(error) => {
-                tracing::debug!(%error, "a produce request was not answered");
-                self.drop_closed();
-                self.core
-                    .handle_unanswered(now, request, unanswered(&error));
-            }
+            Err(error) => self.unanswered(now, request, &error),
         }
     }
 
@@ -153,45 +167,57 @@ impl Driver {
             .filter(|(_, c)| !c.is_open())
             .map(|(id, _)| *id)
             .collect();
-        for broker in closed {
-            self.connections.remove(&broker);
-            self.core.set_connected(broker, false);
+        for (broker, lane) in closed {
+            self.connections.remove(&(broker, lane));
+            self.core.set_connected(broker, lane, false);
         }
     }
 
-    pub(super) fn connect(&mut self, broker: BrokerId) {
+    pub(super) fn connect(&mut self, broker: BrokerId, lane: Lane) {
         let shared = Arc::clone(&self.shared);
+        let class = match lane {
+            Lane::Main => Class::Produce,
+            Lane::Apart => Class::ProduceApart(0),
+        };
         self.tasks.spawn(async move {
-            let connection = shared.cluster.connection(broker, Class::Produce).await;
+            let connection = shared.cluster.connection(broker, class).await;
             if connection.is_err() {
                 // The cluster waits between its own attempts; this is for errors that come at once.
                 tokio::time::sleep(shared.cluster.settings().retry_backoff).await;
             }
-            shared
-                .shop
-                .inbox
-                .push(Message::Connected { broker, connection });
+            shared.shop.inbox.push(Message::Connected {
+                broker,
+                lane,
+                connection,
+            });
         });
     }
 
-    pub(super) fn connected(&mut self, broker: BrokerId, connection: Result<Connection>) {
+    pub(super) fn connected(
+        &mut self,
+        broker: BrokerId,
+        lane: Lane,
+        connection: Result<Connection>,
+    ) {
         match connection {
             Ok(connection) => {
-                self.connections.insert(broker, connection);
-                self.core.set_connected(broker, true);
+                self.connections.insert((broker, lane), connection);
+                self.core.set_connected(broker, lane, true);
             }
             Err(error) => {
                 tracing::debug!(%error, "no connection");
                 self.shared.cluster.mark_stale(self.view_generation);
-                self.core.set_connected(broker, false);
+                self.core.set_connected(broker, lane, false);
             }
         }
     }
-}
 
-fn unanswered(error: &Error) -> Unanswered {
-    match error.write_outcome() {
-        Some(WriteOutcome::NotWritten) => Unanswered::NotSent,
-        _ => Unanswered::Lost,
+    /// Closes a connection that a stalled request holds up. The broker may still carry out what it
+    /// has read; the repetition is then answered as a duplicate.
+    pub(super) fn abandon(&mut self, broker: BrokerId, lane: Lane) {
+        tracing::info!(broker = broker.0, ?lane, "a stalled request is given up");
+        if let Some(connection) = self.connections.remove(&(broker, lane)) {
+            connection.close();
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Follows metadata: topics that are produced to, their partitions and leaders.
 
-use super::{Driver, Lane};
+use super::{Driver, Place};
 use crate::runs::Runs;
 use crate::slot::Slot;
 use crate::table::Topic;
@@ -99,19 +99,19 @@ impl Driver {
     fn add_partition(&mut self, topic: &Arc<str>, number: i32) -> Arc<Slot> {
         let name = TopicPartition::new(Arc::clone(topic), number);
         let known = self
-            .lanes
+            .places
             .iter()
-            .find(|lane| lane.slot.partition() == number && lane.slot.topic() == topic);
-        if let Some(lane) = known {
-            return Arc::clone(&lane.slot);
+            .find(|place| place.slot.partition() == number && place.slot.topic() == topic);
+        if let Some(place) = known {
+            return Arc::clone(&place.slot);
         }
         let index = self.core.add_partition(name);
         let limit = self.shared.config.batch_bytes;
         let slot = Arc::new(Slot::new(index, Arc::clone(topic), number, limit));
-        self.lanes.push(Lane {
+        self.places.push(Place {
             slot: Arc::clone(&slot),
             open: None,
-            overdue: false,
+            batch_bytes_max: usize::MAX,
         });
         slot
     }

@@ -7,6 +7,7 @@
 
 mod compression;
 mod control;
+mod halves;
 mod header;
 mod reader;
 mod record;

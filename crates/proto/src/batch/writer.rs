@@ -275,6 +275,10 @@ impl SealedRecords {
         &self.segments
     }
 
+    pub(super) fn segments_mut(&mut self) -> &mut [Bytes] {
+        &mut self.segments
+    }
+
     /// The records section's pieces themselves.
     pub fn into_segments(self) -> Vec<Bytes> {
         self.segments

@@ -1,5 +1,6 @@
 //! A sealed batch on its way through the producer.
 
+use super::answer::PartitionAnswer;
 use super::identity::Stamp;
 use super::verdict::Attempt;
 use crate::batch::SealedRecords;
@@ -19,7 +20,10 @@ pub struct Batch<T> {
     pub count: u32,
     /// When the caller stops waiting (`delivery.timeout.ms` after the first record).
     pub deadline: Instant,
+    /// Its place in the partition's order; a batch that is cut shares its span out.
     pub(super) ordinal: u64,
+    /// How many ordinals it stands for.
+    pub(super) span: u64,
     /// Its place among the stamped batches of its partition.
     pub(super) number: u64,
     pub(super) stamp: Option<Stamp>,
@@ -31,11 +35,16 @@ pub struct Batch<T> {
     pub(super) last_failure: Option<Failure>,
 }
 
+/// Ordinals a batch: it can be cut in two as often as this can be halved, which is more often than
+/// a batch has records.
+pub(super) const SPAN: u64 = 1 << 28;
+
 /// Why an attempt failed, for the error message.
 #[derive(Debug, Clone)]
 pub(super) enum Failure {
     Code(Code),
     Connection,
+    Stalled,
 }
 
 impl<T> Batch<T> {
@@ -47,6 +56,7 @@ impl<T> Batch<T> {
             count,
             deadline,
             ordinal: 0,
+            span: 0,
             number: 0,
             stamp: None,
             attempts: 0,
@@ -54,6 +64,29 @@ impl<T> Batch<T> {
             unknown: false,
             last_failure: None,
         }
+    }
+
+    /// Cuts off what follows its first records: both parts under the sequences they had. What may be
+    /// written must never be cut.
+    pub(super) fn cut(&mut self, first: (T, SealedRecords), second: (T, SealedRecords)) -> Self {
+        let (token, records) = first;
+        self.token = Some(token);
+        self.count = records.count();
+        self.records = Some(records);
+        self.span /= 2;
+        let (token, records) = second;
+        let mut rest = Self::new(token, records.count(), self.deadline, Some(records));
+        rest.ordinal = self.ordinal + self.span;
+        rest.span = self.span;
+        rest.number = self.number + 1;
+        rest.stamp = self.stamp.map(|stamp| Stamp {
+            base_sequence: stamp.base_sequence.advance(self.count),
+            ..stamp
+        });
+        rest.attempts = self.attempts;
+        rest.unknown = self.unknown;
+        rest.last_failure.clone_from(&self.last_failure);
+        rest
     }
 
     /// Remembers what an attempt left behind.
@@ -67,6 +100,11 @@ impl<T> Batch<T> {
         }
     }
 
+    /// No broker can know of it.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.attempts == 0 && !self.maybe_written
+    }
+
     /// Its caller was told already; only the sequence still hangs on the answer.
     pub(super) fn is_abandoned(&self) -> bool {
         self.token.is_none()
@@ -78,13 +116,18 @@ impl<T> Batch<T> {
         let last = match &self.last_failure {
             Some(Failure::Code(code)) => format!("; the last answer was {code}"),
             Some(Failure::Connection) => "; the last connection was lost".to_owned(),
+            Some(Failure::Stalled) => "; the last request stalled".to_owned(),
             None => String::new(),
         };
         let error = match (why, &self.last_failure) {
-            (Why::Answered(message), Some(Failure::Code(code))) => {
-                let error = Error::broker(*code, "produce");
-                message.map_or(error.clone(), |m| error.with_message(m))
+            (Why::Answered(answer), _) => {
+                let error = Error::broker(answer.code, "produce");
+                match &answer.message {
+                    Some(message) => error.with_message(message),
+                    None => error,
+                }
             }
+            (Why::Aborted(error), _) => error.clone(),
             (Why::Closed, _) => Error::new(
                 ErrorKind::Closed,
                 format!("the producer was closed before the batch was acknowledged{last}"),
@@ -117,13 +160,15 @@ impl<T> Batch<T> {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Why<'a> {
     /// A broker refused it, perhaps with a word of explanation.
-    Answered(Option<&'a str>),
+    Answered(&'a PartitionAnswer),
     /// Its delivery timeout passed.
     Expired,
     /// All retries are spent.
     Retries,
     /// The producer closes.
     Closed,
+    /// Its transaction is aborted, for this reason.
+    Aborted(&'a Error),
 }
 
 /// A batch that was sent and is unanswered.

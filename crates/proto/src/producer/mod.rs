@@ -17,6 +17,6 @@ pub use batch::Batch;
 pub use identity::{Identity, Sequence, Stamp};
 pub use sender::Sender;
 pub use types::{
-    Ack, Config, Event, PartitionIndex, RequestId, Transmit, TransmitBatch, Unanswered,
+    Ack, Config, Event, Lane, PartitionIndex, RequestId, Split, Transmit, TransmitBatch, Unanswered,
 };
 pub use verdict::{Attempt, Facts, Verdict, verdict};

@@ -2,6 +2,7 @@
 
 use super::batch::{Batch, Flight};
 use super::identity::{Identity, Sequence, Stamp};
+use super::types::Lane;
 use crate::topic::{BrokerId, TopicId, TopicPartition};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,6 +15,14 @@ pub(super) const WINDOW: usize = 5;
 /// forgotten the producer (`producer.id.expiration.ms` is a day by default).
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(12 * 3600);
 
+/// Where a partition stands in a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    None,
+    Asked,
+    Granted,
+}
+
 /// State of one partition.
 #[derive(Debug)]
 pub(super) struct Partition<T> {
@@ -21,6 +30,12 @@ pub(super) struct Partition<T> {
     pub(super) topic_id: Option<TopicId>,
     pub(super) leader: Option<BrokerId>,
     pub(super) leader_epoch: Option<i32>,
+    /// Views in a row that named an older epoch than ours.
+    pub(super) older_views: u32,
+    /// Where it is sent.
+    pub(super) lane: Lane,
+    /// Whether it is part of the transaction, and whether that was asked for.
+    pub(super) admission: Admission,
     /// In order; batches with a stamp come first.
     pub(super) queue: VecDeque<Batch<T>>,
     /// Sent and unanswered, in the order of sending.
@@ -28,7 +43,7 @@ pub(super) struct Partition<T> {
     pub(super) identity: Option<Identity>,
     next_sequence: Sequence,
     /// A batch was acknowledged under the present identity.
-    proven: bool,
+    pub(super) proven: bool,
     /// A stamped batch ended without being written, so its sequences are missing.
     /// By the ordinal of the first such batch: it explains a refused sequence only behind it.
     pub(super) hole: Option<u64>,
@@ -53,6 +68,9 @@ impl<T> Partition<T> {
             topic_id: None,
             leader: None,
             leader_epoch: None,
+            older_views: 0,
+            lane: Lane::Main,
+            admission: Admission::None,
             queue: VecDeque::new(),
             in_flight: VecDeque::new(),
             identity: None,
@@ -86,18 +104,24 @@ impl<T> Partition<T> {
                 .queue
                 .front()
                 .is_some_and(|batch| batch.records.is_some())
-            && (!self.front_is_unstamped() || (self.hole.is_none() && self.is_remembered()))
+            && (!self.front_is_unstamped() || self.hole.is_none())
+            && self.is_remembered()
     }
 
     /// Whether the broker will still remember our oldest unacknowledged batch when one more is
     /// appended. Acknowledged ones behind it count too: they push it out of the last five.
     fn is_remembered(&self) -> bool {
+        let next = self
+            .queue
+            .front()
+            .filter(|batch| batch.stamp.is_some())
+            .map_or(self.stamped, |batch| batch.number);
         let flying = self.in_flight.iter().map(|flight| &flight.batch);
-        let stamped = flying
-            .chain(self.queue.front())
-            .filter(|b| b.stamp.is_some());
-        let oldest = stamped.map(|batch| batch.number).min();
-        oldest.is_none_or(|oldest| self.stamped - oldest < WINDOW as u64)
+        let oldest = flying
+            .filter(|batch| batch.stamp.is_some())
+            .map(|batch| batch.number)
+            .min();
+        oldest.is_none_or(|oldest| next.saturating_sub(oldest) < WINDOW as u64)
     }
 
     /// A batch ended although its sequences were not used.
@@ -153,6 +177,42 @@ impl<T> Partition<T> {
         self.queue.insert(at, batch);
     }
 
+    /// Puts the second half of a batch behind its first. What was stamped behind it is one batch
+    /// further from it now.
+    pub(super) fn put_half(&mut self, half: Batch<T>) {
+        if half.stamp.is_some() {
+            self.stamped += 1;
+            let flying = self.in_flight.iter_mut().map(|flight| &mut flight.batch);
+            for batch in self.queue.iter_mut().chain(flying) {
+                if batch.stamp.is_some() && batch.ordinal > half.ordinal {
+                    batch.number += 1;
+                }
+            }
+        }
+        self.put_back(half);
+    }
+
+    /// A new log under the old name: it knows nothing of us.
+    pub(super) fn remade(&mut self) {
+        self.proven = false;
+        self.leader_epoch = None;
+        self.older_views = 0;
+        if self.identity.is_some() {
+            self.open_hole(0);
+        }
+    }
+
+    /// Takes an epoch that the coordinator gave: its sequences start at 0.
+    pub(super) fn begin_epoch(&mut self, identity: Identity) {
+        self.hole = None;
+        self.proven = false;
+        self.next_sequence = Sequence::default();
+        self.identity = Some(identity);
+        for batch in &mut self.queue {
+            batch.stamp = None;
+        }
+    }
+
     /// Whether no earlier batch is unacknowledged.
     pub(super) fn is_head(&self, index_in_flight: usize, ordinal: u64) -> bool {
         index_in_flight == 0
@@ -173,9 +233,12 @@ impl<T> Partition<T> {
     /// Called when nothing is in flight: closes a hole by a new epoch once every stamped batch is
     /// proven unwritten. Until then those that may be written go out again under their old stamp:
     /// the answer tells. Returns the identity whose epochs this used up, if it did.
-    pub(super) fn settle(&mut self) -> Option<Identity> {
+    pub(super) fn settle(&mut self, transactional: bool) -> Option<Identity> {
         self.draining = false;
         self.hole?;
+        if transactional {
+            return None; // the abort brings a new epoch
+        }
         let stamped = self.queue.iter().take_while(|batch| batch.stamp.is_some());
         if stamped.into_iter().any(|batch| batch.maybe_written) {
             return None;

@@ -1,5 +1,6 @@
 //! The core against a model of a partition's log that keeps Kafka's sequence rules.
 
+mod hard;
 mod weather;
 
 use super::*;
@@ -19,6 +20,8 @@ fn config() -> Config {
     Config {
         idempotent: true,
         acks_all: true,
+        transactional: false,
+        stall_after: Duration::MAX,
         retries: u32::MAX,
         retry_backoff: Duration::from_millis(100),
         retry_backoff_max: SECOND,
@@ -50,8 +53,8 @@ fn bench() -> Bench {
             epoch: 0,
         },
     );
-    sender.set_connected(LEADER, true);
-    sender.set_connected(OTHER, true);
+    sender.set_connected(LEADER, Lane::Main, true);
+    sender.set_connected(OTHER, Lane::Main, true);
     sender.set_leader(now, partition, Some(LEADER), Some(1), None);
     Bench {
         sender,
@@ -161,7 +164,7 @@ impl Bench {
         while let Some(event) = self.sender.poll_event() {
             match event {
                 Event::Acknowledged { token, .. } => self.acked.push(token),
-                Event::Failed { token, error } => {
+                Event::Failed { token, error, .. } => {
                     self.failed.push((token, error.write_outcome().unwrap()));
                 }
                 Event::NeedIdentity => self.asked_identity += 1,

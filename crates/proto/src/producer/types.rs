@@ -1,11 +1,11 @@
 //! What goes in and out of the sender.
 
-use super::answer::LeaderHint;
-use crate::batch::HEADER_BYTES;
+use super::answer::{LeaderHint, RecordError};
+use crate::batch::{HEADER_BYTES, SealedRecords};
 use crate::error::Error;
-use crate::topic::{BrokerId, TopicPartition};
+use crate::topic::{BrokerId, TopicId, TopicPartition};
 use bytes::Bytes;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A partition's place in the sender, given by [`Sender::add_partition`](super::Sender::add_partition).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,6 +14,21 @@ pub struct PartitionIndex(pub u32);
 /// A request that the driver sends for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
+
+/// Which of a broker's produce connections. A broker answers a connection strictly in order, and an
+/// answer with acks=all waits for the slowest partition of its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Lane {
+    /// Where all partitions begin.
+    Main,
+    /// Where partitions go that kept others waiting: alone in a request, one request at a time.
+    Apart,
+}
+
+impl Lane {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Main, Self::Apart];
+}
 
 /// What the sender must know of the configuration.
 #[derive(Debug, Clone)]
@@ -28,9 +43,15 @@ pub struct Config {
     pub retry_backoff: Duration,
     /// Longest wait before a retry.
     pub retry_backoff_max: Duration,
-    /// A request takes no further batch when it holds so many bytes.
+    /// Batches belong to transactions: an epoch is never bumped on our own account, and a partition
+    /// is sent to only once it was admitted to the transaction.
+    pub transactional: bool,
+    /// A request that is unanswered for so long, while other partitions wait for it, is given up and
+    /// its partitions are sent apart. Needs idempotence; `Duration::MAX` turns it off.
+    pub stall_after: Duration,
+    /// A request takes no further batch that would make it larger than this.
     pub request_bytes_max: usize,
-    /// Requests in flight a broker.
+    /// Requests in flight on a broker's main lane.
     pub requests_max: usize,
     /// Seeds the jitter.
     pub seed: u64,
@@ -41,6 +62,8 @@ pub struct Config {
 pub struct TransmitBatch {
     /// Which partition.
     pub partition: PartitionIndex,
+    /// The id of its topic, as the answer will be matched.
+    pub topic_id: Option<TopicId>,
     /// The batch header, stamped.
     pub header: [u8; HEADER_BYTES],
     /// The records section.
@@ -54,6 +77,8 @@ pub struct Transmit {
     pub request: RequestId,
     /// Where to.
     pub broker: BrokerId,
+    /// On which connection.
+    pub lane: Lane,
     /// At most one batch a partition.
     pub batches: Vec<TransmitBatch>,
 }
@@ -77,6 +102,8 @@ pub enum Event<T> {
         token: T,
         /// Where it lies.
         ack: Ack,
+        /// How often it was sent.
+        attempts: u32,
     },
     /// A batch ended without acknowledgement.
     Failed {
@@ -84,17 +111,47 @@ pub enum Event<T> {
         token: T,
         /// Why, where, and whether it may have been written.
         error: Error,
+        /// The records that the broker found wrong, when it named them (KIP-467); the others failed
+        /// only for their sake.
+        record_errors: Vec<RecordError>,
+        /// How often it was sent.
+        attempts: u32,
     },
+    /// The broker finds the batch too large: it waits for
+    /// [`Sender::provide_halves`](super::Sender::provide_halves).
+    Split(Box<Split<T>>),
     /// The partition could send a batch if one were sealed.
     Room(PartitionIndex),
     /// A connection to this broker is wanted.
-    Connect(BrokerId),
+    Connect(BrokerId, Lane),
+    /// This connection to the broker is to be closed: a stalled request holds it up. What it carried
+    /// is back in its queues already.
+    Abandon(BrokerId, Lane),
     /// The view of the cluster is old.
     Refresh,
     /// A producer id is wanted.
     NeedIdentity,
     /// A broker named a partition's new leader.
     Moved(TopicPartition, LeaderHint),
+    /// The partition has something to send and is not yet part of the transaction.
+    NeedAdmission(PartitionIndex),
+    /// The transaction cannot be committed any more. Told once a transaction.
+    TransactionBroken(Error),
+}
+
+/// A batch that is to be cut in two.
+#[derive(Debug)]
+pub struct Split<T> {
+    /// Which partition.
+    pub partition: PartitionIndex,
+    /// Names the batch.
+    pub ordinal: u64,
+    /// The batch's token.
+    pub token: T,
+    /// Its records, at least two.
+    pub records: SealedRecords,
+    /// When its caller stops waiting.
+    pub deadline: Instant,
 }
 
 /// Why a request got no answer.

@@ -16,6 +16,10 @@ pub struct Facts {
     /// An earlier batch of the partition failed for good, so the broker waits for a sequence that
     /// never comes.
     pub hole: bool,
+    /// How many records it holds.
+    pub records: u32,
+    /// It belongs to a transaction.
+    pub transactional: bool,
 }
 
 /// Whether the attempt that was answered may have been written.
@@ -42,6 +46,8 @@ pub enum Verdict {
     /// The broker's sequence state and ours differ, and this batch is proven unwritten: a new epoch
     /// for the partition, then send it again.
     Restamp,
+    /// It is too large for the broker: cut it in two, under the same sequences.
+    Split,
     /// It ends here.
     Fail {
         /// What the attempt left behind; earlier attempts count too.
@@ -95,31 +101,18 @@ pub fn verdict(code: Code, facts: Facts) -> Verdict {
         | Code::INVALID_PRODUCER_EPOCH
             if facts.idempotent =>
         {
-            sequence_refused(facts)
+            sequence_refused(code, facts)
         }
 
-        Code::MESSAGE_TOO_LARGE
-        | Code::RECORD_LIST_TOO_LARGE
-        | Code::INVALID_RECORD
-        | Code::INVALID_TIMESTAMP
-        | Code::INVALID_TOPIC_EXCEPTION
-        | Code::INVALID_REQUIRED_ACKS
-        | Code::INVALID_REQUEST
-        | Code::TOPIC_AUTHORIZATION_FAILED
-        | Code::CLUSTER_AUTHORIZATION_FAILED
-        | Code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED
-        | Code::UNSUPPORTED_FOR_MESSAGE_FORMAT
-        | Code::UNSUPPORTED_COMPRESSION_TYPE
-        | Code::UNSUPPORTED_VERSION
-        | Code::POLICY_VIOLATION
-        | Code::SECURITY_DISABLED
-        | Code::OUT_OF_ORDER_SEQUENCE_NUMBER
-        | Code::UNKNOWN_PRODUCER_ID
-        | Code::INVALID_PRODUCER_EPOCH
-        | Code::INVALID_PRODUCER_ID_MAPPING
-        | Code::INVALID_TXN_STATE
-        | Code::TRANSACTION_ABORTABLE
-        | Code::PRODUCER_FENCED => Verdict::Fail { attempt: Refused },
+        // A broker knows a repeated batch only by its first and last sequence: what may be written
+        // is never cut.
+        Code::MESSAGE_TOO_LARGE | Code::RECORD_LIST_TOO_LARGE
+            if facts.records > 1 && !facts.maybe_written =>
+        {
+            Verdict::Split
+        }
+
+        code if is_refusal(code) => Verdict::Fail { attempt: Refused },
 
         // A code that says nothing certain proves nothing.
         code if code.is_retriable() => Verdict::Retry {
@@ -130,20 +123,57 @@ pub fn verdict(code: Code, facts: Facts) -> Verdict {
     }
 }
 
+/// Codes that a broker answers before it appends anything, and that waiting does not mend.
+fn is_refusal(code: Code) -> bool {
+    matches!(
+        code,
+        Code::MESSAGE_TOO_LARGE
+            | Code::RECORD_LIST_TOO_LARGE
+            | Code::INVALID_RECORD
+            | Code::INVALID_TIMESTAMP
+            | Code::INVALID_TOPIC_EXCEPTION
+            | Code::INVALID_REQUIRED_ACKS
+            | Code::INVALID_REQUEST
+            | Code::TOPIC_AUTHORIZATION_FAILED
+            | Code::CLUSTER_AUTHORIZATION_FAILED
+            | Code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+            | Code::UNSUPPORTED_FOR_MESSAGE_FORMAT
+            | Code::UNSUPPORTED_COMPRESSION_TYPE
+            | Code::UNSUPPORTED_VERSION
+            | Code::POLICY_VIOLATION
+            | Code::SECURITY_DISABLED
+            | Code::OUT_OF_ORDER_SEQUENCE_NUMBER
+            | Code::UNKNOWN_PRODUCER_ID
+            | Code::INVALID_PRODUCER_EPOCH
+            | Code::INVALID_PRODUCER_ID_MAPPING
+            | Code::INVALID_TXN_STATE
+            | Code::TRANSACTION_ABORTABLE
+            | Code::PRODUCER_FENCED
+    )
+}
+
 /// The broker expected another sequence. Behind an unacknowledged batch, or behind a hole, that is
 /// what must happen, and it proves that this batch is not in the log: were it there, the broker
 /// would have called it a duplicate.
-fn sequence_refused(facts: Facts) -> Verdict {
+fn sequence_refused(code: Code, facts: Facts) -> Verdict {
     if !facts.head_of_line {
         return Verdict::Retry {
             attempt: Attempt::Refused,
             refresh: false,
         };
     }
-    if facts.maybe_written && !facts.hole {
+    // The other two codes say that the broker forgot us, or heard of a later epoch: no proof.
+    let proven = facts.hole && code == Code::OUT_OF_ORDER_SEQUENCE_NUMBER;
+    if facts.maybe_written && !proven {
         // The broker lost our state: whether it also held the batch, nobody can tell.
         return Verdict::Fail {
             attempt: Attempt::Unknown,
+        };
+    }
+    if facts.transactional {
+        // A new epoch in the middle of a transaction would silently begin another one.
+        return Verdict::Fail {
+            attempt: Attempt::Refused,
         };
     }
     Verdict::Restamp
@@ -159,6 +189,8 @@ mod tests {
         head_of_line: true,
         maybe_written: false,
         hole: false,
+        records: 10,
+        transactional: false,
     };
 
     #[test]
@@ -218,7 +250,23 @@ mod tests {
                 }
             );
             let behind_hole = Facts { hole: true, ..lost };
-            assert_eq!(verdict(code, behind_hole), Verdict::Restamp);
+            let proof = code == Code::OUT_OF_ORDER_SEQUENCE_NUMBER;
+            assert_eq!(
+                verdict(code, behind_hole) == Verdict::Restamp,
+                proof,
+                "{code}"
+            );
+            let in_transaction = Facts {
+                transactional: true,
+                ..PLAIN
+            };
+            assert_eq!(
+                verdict(code, in_transaction),
+                Verdict::Fail {
+                    attempt: Attempt::Refused
+                },
+                "{code}: an epoch is never bumped in the middle of a transaction"
+            );
             let plain = Facts {
                 idempotent: false,
                 ..PLAIN
@@ -229,6 +277,26 @@ mod tests {
                     attempt: Attempt::Refused
                 }
             );
+        }
+    }
+
+    #[test]
+    fn a_batch_too_large_is_cut_only_when_no_attempt_can_have_written_it() {
+        for code in [Code::MESSAGE_TOO_LARGE, Code::RECORD_LIST_TOO_LARGE] {
+            assert_eq!(verdict(code, PLAIN), Verdict::Split);
+            let refused = Verdict::Fail {
+                attempt: Attempt::Refused,
+            };
+            let single = Facts {
+                records: 1,
+                ..PLAIN
+            };
+            assert_eq!(verdict(code, single), refused);
+            let in_doubt = Facts {
+                maybe_written: true,
+                ..PLAIN
+            };
+            assert_eq!(verdict(code, in_doubt), refused);
         }
     }
 

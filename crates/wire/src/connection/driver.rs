@@ -2,6 +2,7 @@
 //! requests. Whatever is in doubt poisons the connection: it closes and every request on it fails.
 
 use super::line::{Begun, later};
+use super::waiter::Waiter;
 use super::{Core, Request};
 use crate::dial::BoxStream;
 use crate::throttle;
@@ -240,11 +241,14 @@ async fn write(core: &Core, queue: &mut mpsc::Receiver<Request>, mut writer: Wri
             () = core.window.notified() => {}
             received = queue.recv(), if !full && !released && muted.is_none() => match received {
                 Some(first) => {
-                    let soonest = gather(core, first, queue, &mut out);
+                    let (soonest, oneway) = gather(core, first, queue, &mut out);
                     if soonest < alarm.deadline() {
                         alarm.as_mut().reset(soonest);
                     }
-                    if let Err(error) = write_out(core, &mut writer, &mut out).await {
+                    let written = write_out(core, &mut writer, &mut out).await;
+                    core.in_flight.fetch_sub(oneway.len(), Ordering::Relaxed);
+                    tell(oneway, &written);
+                    if let Err(error) = written {
                         return error;
                     }
                 }
@@ -262,15 +266,26 @@ async fn write(core: &Core, queue: &mut mpsc::Receiver<Request>, mut writer: Wri
     }
 }
 
+/// Tells those who expect no answer that their requests are written, or may be in part.
+fn tell(oneway: Vec<Waiter>, written: &Result<()>) {
+    for waiter in oneway {
+        match written {
+            Ok(()) => waiter.answer(Bytes::new()),
+            Err(error) => waiter.fail(error, WriteOutcome::Unknown),
+        }
+    }
+}
+
 /// Takes every request that is ready, up to the window and the size of one write. Returns the
-/// earliest moment at which one of them can be late.
+/// earliest moment at which one of them can be late, and who expects no answer.
 fn gather(
     core: &Core,
     first: Request,
     queue: &mut mpsc::Receiver<Request>,
     out: &mut VecDeque<Bytes>,
-) -> Instant {
+) -> (Instant, Vec<Waiter>) {
     let now = Instant::now();
+    let mut oneway = Vec::new();
     let mut line = core.line.lock();
     let mut soonest = later(now, core.max_idle);
     let mut bytes = 0;
@@ -291,12 +306,12 @@ fn gather(
             line.begin(now, correlation, begun);
         } else {
             line.touch(now);
-            core.in_flight.fetch_sub(1, Ordering::Relaxed);
+            oneway.push(begun.waiter);
         }
         let more = bytes < WRITE_BATCH_BYTES && line.len() < core.max_in_flight;
         next = if more { queue.try_recv().ok() } else { None };
     }
-    soonest
+    (soonest, oneway)
 }
 
 /// Whether the oldest request is late or the connection idle; else when to look again.

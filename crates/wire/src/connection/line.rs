@@ -162,7 +162,7 @@ mod tests {
             version: 12,
             timeout: Duration::from_millis(timeout_ms),
             answer_max_bytes: 100,
-            waiter: Waiter::nobody(),
+            waiter: Waiter::oneway(ApiKey::Metadata, Box::new(|_| {})),
         }
     }
 

@@ -271,17 +271,22 @@ impl Connection {
         });
     }
 
-    /// Queues a request that the broker does not answer (Produce with acks=0).
-    ///
-    /// # Errors
-    /// `Connection` when the queue is full or the connection closed.
-    pub fn submit_oneway(&self, frame: Frame) -> Result<()> {
+    /// Queues a request that the broker does not answer (Produce with acks=0). `on_written` is called
+    /// exactly once: with nothing when the system has taken the last byte, or with the error that
+    /// says whether any byte may have left.
+    pub fn submit_oneway(
+        &self,
+        frame: Frame,
+        on_written: impl FnOnce(Result<Bytes>) + Send + 'static,
+    ) {
+        let waiter = Waiter::oneway(frame.api(), Box::new(on_written));
         let timeout = self.request_timeout();
-        self.offer(Request {
+        // A refusal is told to the waiter.
+        let _ = self.offer(Request {
             frame,
             timeout,
-            waiter: Waiter::nobody(),
-        })
+            waiter,
+        });
     }
 
     /// Queues a request, or fails it at once.
@@ -314,7 +319,7 @@ impl Connection {
     }
 
     /// Closes the connection now; what is unanswered fails.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.0.core.open.store(false, Ordering::Release);
         self.0.core.close_asked.notify_one();
     }

@@ -252,13 +252,17 @@ async fn a_dropped_future_does_not_shift_the_answers() {
 #[tokio::test(start_paused = true)]
 async fn a_request_without_an_answer_leaves_the_line_as_it_was() {
     let (connection, mut peer) = connected(&settings());
-    connection.submit_oneway(frame(ApiKey::Produce)).unwrap();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    connection.submit_oneway(frame(ApiKey::Produce), |written| {
+        tell.send(written.is_ok()).unwrap();
+    });
     let asked_for = connection.submit(frame(ApiKey::Metadata), SECOND);
     let oneway = peer.asked().await.unwrap();
     let asked = peer.asked().await.unwrap();
     assert_eq!((oneway.api, asked.api), (ApiKey::Produce, ApiKey::Metadata));
     peer.answer_raw(asked.correlation, b"fine").await;
     assert_eq!(asked_for.await.unwrap(), "fine");
+    assert!(told.await.unwrap(), "its writer hears that it was written");
     assert_eq!(connection.in_flight(), 0);
 }
 
@@ -285,17 +289,19 @@ async fn the_window_bounds_what_is_unanswered_and_the_queue_what_waits() {
         "an answer lets the next one out"
     );
     drop(pending);
-    let mut refused = 0;
+    let (tell, told) = std::sync::mpsc::channel();
     for _ in 0..=QUEUE_MAX {
-        if let Err(error) = connection.submit_oneway(frame(ApiKey::Produce)) {
-            assert!(
-                error.to_string().contains("requests waiting already"),
-                "{error}"
-            );
-            refused += 1;
-        }
+        let tell = tell.clone();
+        connection.submit_oneway(frame(ApiKey::Produce), move |written| {
+            let _ = tell.send(written.err());
+        });
     }
-    assert!(refused > 0);
+    let error = told.try_recv().unwrap().expect("one is refused at once");
+    assert!(
+        error.to_string().contains("requests waiting already"),
+        "{error}"
+    );
+    assert_eq!(error.write_outcome(), Some(WriteOutcome::NotWritten));
     assert!(connection.is_open());
 }
 

@@ -16,34 +16,39 @@ enum Listener {
 /// Hears of one answer. Dropped unheard, it is told that the connection closed.
 pub(super) struct Waiter {
     listener: Listener,
-    api: Option<ApiKey>,
+    api: ApiKey,
+    /// The broker does not answer: whoever waits hears when the request was written.
+    oneway: bool,
 }
 
 impl Waiter {
-    pub(super) fn nobody() -> Self {
+    pub(super) fn oneway(api: ApiKey, callback: Callback) -> Self {
         Self {
-            listener: Listener::Nobody,
-            api: None,
+            listener: Listener::Callback(callback),
+            api,
+            oneway: true,
         }
     }
 
     pub(super) fn channel(api: ApiKey, sender: oneshot::Sender<Result<Bytes>>) -> Self {
         Self {
             listener: Listener::Channel(sender),
-            api: Some(api),
+            api,
+            oneway: false,
         }
     }
 
     pub(super) fn callback(api: ApiKey, callback: Callback) -> Self {
         Self {
             listener: Listener::Callback(callback),
-            api: Some(api),
+            api,
+            oneway: false,
         }
     }
 
     /// Whether an answer is expected at all.
     pub(super) fn expects_answer(&self) -> bool {
-        self.api.is_some()
+        !self.oneway
     }
 
     pub(super) fn answer(mut self, body: Bytes) {
@@ -59,7 +64,7 @@ impl Waiter {
     /// Only a Produce request writes records.
     fn with_outcome(&self, error: Error, outcome: WriteOutcome) -> Error {
         match self.api {
-            Some(ApiKey::Produce) => error.with_outcome(outcome),
+            ApiKey::Produce => error.with_outcome(outcome),
             _ => error,
         }
     }

@@ -1,48 +1,69 @@
 //! What an answer, or the lack of one, does to the batches of its request.
 
 use super::Sender;
+use crate::error::Error;
 use crate::producer::answer::{PartitionAnswer, ProduceAnswer};
 use crate::producer::batch::{Batch, Failure, Flight, Why};
 use crate::producer::partition::Partition;
-use crate::producer::types::{Ack, Event, PartitionIndex, RequestId, Unanswered};
+use crate::producer::types::{Ack, Event, Lane, PartitionIndex, RequestId, Split, Unanswered};
 use crate::producer::verdict::{Attempt, Facts, Verdict, verdict};
+use crate::topic::TopicId;
 use std::time::{Duration, Instant};
 
 impl<T> Sender<T> {
     /// Takes in the answer to a request.
     pub fn handle_answer(&mut self, now: Instant, request: RequestId, answer: &ProduceAnswer) {
-        let Some((broker, indices)) = self.requests.remove(&request) else {
+        let since = self.head_since(request);
+        let Some(done) = self.finish(now, request) else {
             return;
         };
-        let state = self.brokers.entry(broker).or_default();
-        state.in_flight = state.in_flight.saturating_sub(1);
+        let broker = self.brokers.entry(done.broker).or_default();
         if !answer.throttle.is_zero() {
-            state.muted_until = Some(now + answer.throttle);
+            broker.muted_until = broker.muted_until.max(Some(now + answer.throttle));
         }
-        for index in indices {
-            let found = self.partitions.get(index.0 as usize).and_then(|p| {
-                answer.partitions.iter().find(|a| {
-                    a.partition == p.name.partition && a.topic.is(&p.name.topic, p.topic_id)
-                })
-            });
-            match found {
-                Some(answer) => self.handle_partition(now, index, request, answer),
+        let mut at = 0;
+        for (index, topic_id) in done.batches {
+            match self.find(index, topic_id, answer, &mut at) {
+                Some(found) => self.handle_partition(now, index, request, found),
                 // The broker passed the partition over: nothing is certain.
                 None => self.handle_lost(now, index, request, Unanswered::Lost),
+            }
+            if let Some(since) = since.filter(|_| done.lane == Lane::Apart) {
+                self.note_apart(index, now.saturating_duration_since(since));
             }
             self.after_answer(now, index);
         }
     }
 
+    /// A partition's part of an answer. Brokers mostly answer in the order of the request, so the
+    /// search goes on behind the last find.
+    fn find<'a>(
+        &self,
+        index: PartitionIndex,
+        topic_id: Option<TopicId>,
+        answer: &'a ProduceAnswer,
+        at: &mut usize,
+    ) -> Option<&'a PartitionAnswer> {
+        let name = &self.partitions.get(index.0 as usize)?.name;
+        let is = |a: &PartitionAnswer| {
+            a.partition == name.partition && a.topic.is(&name.topic, topic_id)
+        };
+        let (before, behind) = answer.partitions.split_at_checked(*at)?;
+        let found = match behind.iter().position(is) {
+            Some(place) => *at + place,
+            None => before.iter().position(is)?,
+        };
+        *at = found + 1;
+        answer.partitions.get(found)
+    }
+
     /// Takes in that a request will not be answered.
     pub fn handle_unanswered(&mut self, now: Instant, request: RequestId, why: Unanswered) {
-        let Some((broker, indices)) = self.requests.remove(&request) else {
+        let Some(done) = self.finish(now, request) else {
             return;
         };
-        let state = self.brokers.entry(broker).or_default();
-        state.in_flight = state.in_flight.saturating_sub(1);
         self.refresh = true;
-        for index in indices {
+        for (index, _) in done.batches {
             self.handle_lost(now, index, request, why);
             self.after_answer(now, index);
         }
@@ -50,12 +71,10 @@ impl<T> Sender<T> {
 
     /// Takes in that a request of a producer with `acks=0` was written to the socket.
     pub fn handle_written(&mut self, now: Instant, request: RequestId) {
-        let Some((broker, indices)) = self.requests.remove(&request) else {
+        let Some(done) = self.finish(now, request) else {
             return;
         };
-        let state = self.brokers.entry(broker).or_default();
-        state.in_flight = state.in_flight.saturating_sub(1);
-        for index in indices {
+        for (index, _) in done.batches {
             if let Some((_, flight)) = self.land(index, request) {
                 let ack = Ack {
                     base_offset: None,
@@ -84,7 +103,12 @@ impl<T> Sender<T> {
             partition.acknowledged(now, flight.batch.stamp);
         }
         if let Some(token) = flight.batch.token {
-            self.events.push_back(Event::Acknowledged { token, ack });
+            let attempts = flight.batch.attempts;
+            self.events.push_back(Event::Acknowledged {
+                token,
+                ack,
+                attempts,
+            });
         }
     }
 
@@ -109,6 +133,8 @@ impl<T> Sender<T> {
             hole: partition
                 .hole
                 .is_some_and(|first| first <= flight.batch.ordinal),
+            records: flight.batch.count,
+            transactional: self.config.transactional,
         };
         flight.batch.last_failure = Some(Failure::Code(answer.code));
         match verdict(answer.code, facts) {
@@ -141,13 +167,10 @@ impl<T> Sender<T> {
                 flight.batch.maybe_written = false;
                 self.retry(now, index, flight, true);
             }
+            Verdict::Split => self.split(now, index, flight),
             Verdict::Fail { attempt } => {
                 flight.batch.note(attempt);
-                self.fail(
-                    index,
-                    flight.batch,
-                    Why::Answered(answer.message.as_deref()),
-                );
+                self.fail(index, flight.batch, Why::Answered(answer));
             }
         }
         if let Some(hint) = answer.leader_hint {
@@ -159,6 +182,42 @@ impl<T> Sender<T> {
                 Some(hint.leader_epoch),
                 topic_id,
             );
+        }
+    }
+
+    /// Hands a batch that is too large to the driver to be cut. Until the halves are there it holds
+    /// its place, and nothing of the partition overtakes it.
+    fn split(&mut self, now: Instant, index: PartitionIndex, mut flight: Flight<T>) {
+        let batch = &mut flight.batch;
+        let expired = batch.deadline <= now;
+        let Some((token, records)) = (!expired)
+            .then(|| batch.token.take().zip(batch.records.take()))
+            .flatten()
+        else {
+            self.fail(index, flight.batch, Why::Expired);
+            return;
+        };
+        let split = Split {
+            partition: index,
+            ordinal: batch.ordinal,
+            token,
+            records,
+            deadline: batch.deadline,
+        };
+        self.events.push_back(Event::Split(Box::new(split)));
+        if let Some(partition) = self.at(index) {
+            partition.put_back(flight.batch);
+            partition.draining = true;
+        }
+    }
+
+    /// Takes in that a batch's request was given up. That is our doing, so it counts as no attempt.
+    pub(super) fn handle_stalled(&mut self, now: Instant, index: PartitionIndex, wait: bool) {
+        while let Some(mut flight) = self.at(index).and_then(|p| p.in_flight.pop_back()) {
+            flight.batch.note(Attempt::Unknown);
+            flight.batch.last_failure = Some(Failure::Stalled);
+            flight.batch.attempts = flight.batch.attempts.saturating_sub(1);
+            self.retry(now, index, flight, wait);
         }
     }
 
@@ -228,14 +287,26 @@ impl<T> Sender<T> {
             // be taken for the old ones (KIP-360).
             partition.open_hole(batch.ordinal);
         }
+        let error = batch.failure(&partition.name, why);
+        self.break_transaction(&error);
         if let Some(token) = batch.token.take() {
-            let error = batch.failure(&partition.name, why);
-            self.events.push_back(Event::Failed { token, error });
+            let record_errors = match why {
+                Why::Answered(answer) => answer.record_errors.clone(),
+                _ => Vec::new(),
+            };
+            self.events.push_back(Event::Failed {
+                token,
+                error,
+                record_errors,
+                attempts: batch.attempts,
+            });
         }
     }
 
     pub(super) fn settle(&mut self, index: PartitionIndex) {
-        let used_up = self.at(index).and_then(Partition::settle);
+        let transactional = self.config.transactional;
+        let settle = |partition: &mut Partition<T>| partition.settle(transactional);
+        let used_up = self.at(index).and_then(settle);
         if used_up.is_some_and(|old| {
             self.identity
                 .is_some_and(|i| i.producer_id == old.producer_id)
@@ -261,5 +332,15 @@ impl<T> Sender<T> {
         }
         self.list(now, index);
         self.retime(index);
+    }
+}
+
+/// The event of a batch that failed as a whole.
+pub(super) fn failed<T>(token: T, error: Error, attempts: u32) -> Event<T> {
+    Event::Failed {
+        token,
+        error,
+        record_errors: Vec::new(),
+        attempts,
     }
 }

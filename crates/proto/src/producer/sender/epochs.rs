@@ -1,0 +1,100 @@
+//! Who we are to the brokers, and what belongs to the present transaction.
+
+use super::Sender;
+use super::answers::failed;
+use crate::error::Error;
+use crate::producer::batch::{Batch, Why};
+use crate::producer::identity::Identity;
+use crate::producer::partition::{Admission, Partition};
+use crate::producer::types::{Event, PartitionIndex};
+use std::time::Instant;
+
+impl<T> Sender<T> {
+    /// Gives the producer id for partitions that have none yet.
+    pub fn set_identity(&mut self, now: Instant, identity: Identity) {
+        self.identity = Some(identity);
+        self.identity_asked = false;
+        for index in self.indices() {
+            self.list(now, index);
+        }
+    }
+
+    /// Takes in that no producer id is to be had, for a reason that waiting does not mend: what
+    /// waits for one fails. The next batch asks again.
+    pub fn refuse_identity(&mut self, error: &Error) {
+        self.identity_asked = false;
+        for index in self.indices() {
+            let waits = |p: &Partition<T>| p.identity.is_none() && p.in_flight.is_empty();
+            while let Some(partition) = self.at(index).filter(|p| waits(p))
+                && let Some(mut batch) = partition.queue.pop_front()
+            {
+                let error = error
+                    .clone()
+                    .at_partition(partition.name.clone())
+                    .with_outcome(batch.outcome());
+                if let Some(token) = batch.token.take() {
+                    let attempts = batch.attempts;
+                    self.events.push_back(failed(token, error, attempts));
+                }
+            }
+            self.retime(index);
+        }
+    }
+
+    /// Takes an epoch that the transaction coordinator gave: every partition's sequences start at 0.
+    /// To be called when nothing is in flight.
+    pub fn begin_epoch(&mut self, now: Instant, identity: Identity) {
+        self.identity = Some(identity);
+        self.identity_asked = false;
+        for partition in &mut self.partitions {
+            partition.begin_epoch(identity);
+        }
+        for index in self.indices() {
+            self.list(now, index);
+        }
+    }
+
+    /// The partition is part of the transaction now.
+    pub fn admit(&mut self, now: Instant, index: PartitionIndex) {
+        if let Some(partition) = self.at(index) {
+            partition.admission = Admission::Granted;
+        }
+        self.list(now, index);
+    }
+
+    /// The transaction has ended: the next one begins without partitions.
+    pub fn close_admissions(&mut self) {
+        self.broken = false;
+        for partition in &mut self.partitions {
+            partition.admission = Admission::None;
+        }
+    }
+
+    /// Says, once, that the present transaction cannot be committed.
+    pub(super) fn break_transaction(&mut self, error: &Error) {
+        if self.config.transactional && !std::mem::replace(&mut self.broken, true) {
+            self.events
+                .push_back(Event::TransactionBroken(error.clone()));
+        }
+    }
+
+    /// Fails everything that was never sent: the transaction will be aborted.
+    pub fn fail_unsent(&mut self, error: &Error) {
+        for index in self.indices() {
+            let unsent = |p: &Partition<T>| p.queue.front().is_some_and(Batch::is_unsent);
+            while let Some(partition) = self.at(index).filter(|p| unsent(p))
+                && let Some(batch) = partition.queue.pop_front()
+            {
+                self.fail(index, batch, Why::Aborted(error));
+            }
+            self.retime(index);
+        }
+    }
+
+    /// Whether a sent batch awaits its end.
+    pub fn is_in_flight(&self) -> bool {
+        self.partitions
+            .iter()
+            .any(|p| !p.in_flight.is_empty() || !p.queue.is_empty())
+    }
+}

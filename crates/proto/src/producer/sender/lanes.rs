@@ -1,0 +1,323 @@
+//! A broker's two lanes: what is ready to be sent on each, and what is in flight.
+
+use super::Sender;
+use crate::batch::BatchStamp;
+use crate::producer::batch::Flight;
+use crate::producer::types::{Event, Lane, PartitionIndex, RequestId, Transmit, TransmitBatch};
+use crate::topic::{BrokerId, TopicId};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// A request may take so much longer than those before it.
+const LATENCY_FACTOR: u32 = 8;
+/// The stall time is doubled at most so often.
+const STRIKES_MAX: u32 = 6;
+
+/// What is known of a broker.
+#[derive(Debug, Default)]
+pub(super) struct Broker {
+    main: LaneState,
+    apart: LaneState,
+    pub(super) muted_until: Option<Instant>,
+    /// A moving average of how long an answer takes on the main lane.
+    latency: Duration,
+    /// Requests given up in a row. If giving up did not help, the broker is slow as a whole, and
+    /// sending again what it has in hand already would make it slower.
+    strikes: u32,
+}
+
+/// One connection's state.
+#[derive(Debug, Default)]
+pub(super) struct LaneState {
+    pub(super) connected: bool,
+    pub(super) asked: bool,
+    /// In the order of sending, which is the order of the answers.
+    pub(super) in_flight: VecDeque<RequestId>,
+    /// Since when the oldest request is the oldest.
+    head_since: Option<Instant>,
+    pub(super) ready: VecDeque<PartitionIndex>,
+}
+
+/// A request that was sent and is unanswered.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) broker: BrokerId,
+    pub(super) lane: Lane,
+    pub(super) batches: Vec<(PartitionIndex, Option<TopicId>)>,
+    bytes: usize,
+}
+
+impl Request {
+    fn concerns_only(&self, index: PartitionIndex) -> bool {
+        self.batches.iter().all(|(other, _)| *other == index)
+    }
+}
+
+impl Broker {
+    pub(super) fn lane(&self, lane: Lane) -> &LaneState {
+        match lane {
+            Lane::Main => &self.main,
+            Lane::Apart => &self.apart,
+        }
+    }
+
+    pub(super) fn lane_mut(&mut self, lane: Lane) -> &mut LaneState {
+        match lane {
+            Lane::Main => &mut self.main,
+            Lane::Apart => &mut self.apart,
+        }
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        Lane::ALL
+            .iter()
+            .any(|&lane| !self.lane(lane).ready.is_empty())
+    }
+
+    fn has_room(&self, lane: Lane, requests_max: usize) -> bool {
+        let state = self.lane(lane);
+        let most = match lane {
+            Lane::Main => requests_max,
+            Lane::Apart => 1,
+        };
+        state.connected && !state.ready.is_empty() && state.in_flight.len() < most
+    }
+
+    /// Takes in how long the oldest answer of the main lane took.
+    fn note_latency(&mut self, took: Duration, usual: Duration) {
+        self.latency = (self.latency * 7 + took) / 8;
+        if took < usual {
+            self.strikes = 0;
+        }
+    }
+}
+
+impl<T> Sender<T> {
+    /// The next request to be sent, if any.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        while let Some((broker, lane)) = self.free_lane(now) {
+            if let Some(transmit) = self.fill(now, broker, lane) {
+                return Some(transmit);
+            }
+        }
+        None
+    }
+
+    fn free_lane(&self, now: Instant) -> Option<(BrokerId, Lane)> {
+        let most = self.config.requests_max;
+        self.brokers
+            .iter()
+            .filter(|(_, broker)| broker.muted_until.is_none_or(|until| until <= now))
+            .find_map(|(id, broker)| {
+                let free = |lane: &&Lane| broker.has_room(**lane, most);
+                Lane::ALL.iter().find(free).map(|&lane| (*id, lane))
+            })
+    }
+
+    /// Fills one request from the lane's list: one batch a partition, until it is large enough.
+    fn fill(&mut self, now: Instant, broker: BrokerId, lane: Lane) -> Option<Transmit> {
+        let request = RequestId(self.next_request);
+        let mut batches: Vec<TransmitBatch> = Vec::new();
+        let mut bytes = 0usize;
+        while let Some(&index) = self.brokers.get(&broker)?.lane(lane).ready.front() {
+            let size = self.front_bytes(index);
+            let large = !batches.is_empty() && bytes + size > self.config.request_bytes_max;
+            if large || (lane == Lane::Apart && !batches.is_empty()) {
+                break;
+            }
+            self.brokers
+                .get_mut(&broker)?
+                .lane_mut(lane)
+                .ready
+                .pop_front();
+            if let Some(batch) = self.take(now, index, request) {
+                bytes += size;
+                batches.push(batch);
+            }
+        }
+        if batches.is_empty() {
+            return None;
+        }
+        self.next_request += 1;
+        let state = self.brokers.entry(broker).or_default().lane_mut(lane);
+        state.in_flight.push_back(request);
+        state.head_since.get_or_insert(now);
+        let named = batches.iter().map(|b| (b.partition, b.topic_id)).collect();
+        let sent = Request {
+            broker,
+            lane,
+            batches: named,
+            bytes,
+        };
+        self.requests.insert(request, sent);
+        for batch in &batches {
+            // Its next batch goes into another request.
+            self.list(now, batch.partition);
+            if self.has_room(batch.partition) {
+                self.events.push_back(Event::Room(batch.partition));
+            }
+        }
+        Some(Transmit {
+            request,
+            broker,
+            lane,
+            batches,
+        })
+    }
+
+    fn front_bytes(&self, index: PartitionIndex) -> usize {
+        self.partitions
+            .get(index.0 as usize)
+            .and_then(|partition| partition.queue.front()?.records.as_ref())
+            .map_or(0, |records| records.size_bytes())
+    }
+
+    /// Takes a partition's next batch into flight.
+    fn take(
+        &mut self,
+        now: Instant,
+        index: PartitionIndex,
+        request: RequestId,
+    ) -> Option<TransmitBatch> {
+        let idempotent = self.config.idempotent;
+        let partition = self.partitions.get_mut(index.0 as usize)?;
+        partition.listed = false;
+        if !partition.sendable(now, idempotent) {
+            return None;
+        }
+        if idempotent && partition.identity.or(self.identity).is_none() {
+            self.list(now, index); // which asks for an identity
+            return None;
+        }
+        let ours = self.identity.filter(|_| idempotent);
+        let batch = partition.take(now, ours)?;
+        let records = batch.records.as_ref()?;
+        let stamp = batch.stamp.map(|stamp| BatchStamp {
+            producer_id: stamp.identity.producer_id,
+            epoch: stamp.identity.epoch,
+            base_sequence: stamp.base_sequence.0,
+            transactional: self.config.transactional,
+        });
+        let transmit = TransmitBatch {
+            partition: index,
+            topic_id: partition.topic_id,
+            header: records.header(stamp),
+            segments: records.segments().to_vec(),
+        };
+        partition.in_flight.push_back(Flight {
+            request: request.0,
+            batch,
+        });
+        self.retime(index);
+        Some(transmit)
+    }
+
+    /// Takes a request out of flight, however it ended.
+    pub(super) fn finish(&mut self, now: Instant, request: RequestId) -> Option<Request> {
+        let done = self.requests.remove(&request)?;
+        let usual = self.usual(done.bytes);
+        let broker = self.brokers.entry(done.broker).or_default();
+        let lane = broker.lane_mut(done.lane);
+        let was_head = lane.in_flight.front() == Some(&request);
+        lane.in_flight.retain(|other| *other != request);
+        if !was_head {
+            return Some(done);
+        }
+        let next = (!lane.in_flight.is_empty()).then_some(now);
+        if let Some(since) = std::mem::replace(&mut lane.head_since, next)
+            && done.lane == Lane::Main
+        {
+            broker.note_latency(now.saturating_duration_since(since), usual);
+        }
+        Some(done)
+    }
+
+    /// What a request of so many bytes may take before anyone wonders: a slow line is no stall.
+    fn usual(&self, bytes: usize) -> Duration {
+        let line = Duration::from_micros(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.config.stall_after.saturating_add(line)
+    }
+
+    /// When the lane's oldest request keeps the others waiting too long; `None` while nobody waits.
+    pub(super) fn stalls_at(&self, broker: BrokerId, lane: Lane) -> Option<Instant> {
+        if !self.config.idempotent {
+            return None; // what may be written could not be sent again
+        }
+        let state = self.brokers.get(&broker)?;
+        let since = state.lane(lane).head_since?;
+        let mut in_flight = state.lane(lane).in_flight.iter();
+        let head = self.requests.get(in_flight.next()?)?;
+        let (first, _) = head.batches.first()?;
+        let others_wait = !head.concerns_only(*first)
+            || in_flight.any(|r| {
+                self.requests
+                    .get(r)
+                    .is_some_and(|r| !r.concerns_only(*first))
+            })
+            || state.lane(lane).ready.iter().any(|other| other != first);
+        if !others_wait {
+            return None;
+        }
+        let slow = state.latency.saturating_mul(LATENCY_FACTOR);
+        let wait = self.usual(head.bytes).max(slow);
+        let wait = wait.saturating_mul(1 << state.strikes.min(STRIKES_MAX));
+        since.checked_add(wait)
+    }
+
+    /// Every lane with something in flight.
+    pub(super) fn busy_lanes(&self) -> impl Iterator<Item = (BrokerId, Lane)> + '_ {
+        self.brokers.iter().flat_map(|(id, broker)| {
+            let busy = |lane: &Lane| !broker.lane(*lane).in_flight.is_empty();
+            Lane::ALL.into_iter().filter(busy).map(|lane| (*id, lane))
+        })
+    }
+
+    /// Gives up a lane whose oldest request stalls. Its partitions go apart, one at a time, so that
+    /// the one whose follower is stuck shows itself and holds up no other.
+    pub(super) fn abandon(&mut self, now: Instant, broker: BrokerId, lane: Lane) {
+        let Some(state) = self.brokers.get_mut(&broker) else {
+            return;
+        };
+        state.strikes += 1;
+        let state = state.lane_mut(lane);
+        state.connected = false;
+        state.asked = false;
+        state.head_since = None;
+        let requests = std::mem::take(&mut state.in_flight);
+        self.events.push_back(Event::Abandon(broker, lane));
+        for (place, request) in requests.into_iter().enumerate() {
+            let Some(request) = self.requests.remove(&request) else {
+                continue;
+            };
+            for (index, _) in request.batches {
+                let stalled = place == 0;
+                if stalled {
+                    self.move_to(index, Lane::Apart);
+                }
+                self.handle_stalled(now, index, stalled && lane == Lane::Apart);
+                self.after_answer(now, index);
+            }
+        }
+    }
+
+    /// A partition that answered in good time on the lane apart goes back to the others.
+    pub(super) fn note_apart(&mut self, index: PartitionIndex, took: Duration) {
+        if took < self.config.stall_after {
+            self.move_to(index, Lane::Main);
+        }
+    }
+
+    fn move_to(&mut self, index: PartitionIndex, lane: Lane) {
+        let leader = self.at(index).and_then(|partition| partition.leader);
+        self.unlist(index, leader);
+        if let Some(partition) = self.at(index) {
+            partition.lane = lane;
+        }
+    }
+
+    /// Since when the lane of that request waits for its oldest answer.
+    pub(super) fn head_since(&self, request: RequestId) -> Option<Instant> {
+        let sent = self.requests.get(&request)?;
+        self.brokers.get(&sent.broker)?.lane(sent.lane).head_since
+    }
+}

@@ -1,0 +1,110 @@
+//! Who leads which partition, and which connections stand.
+
+use super::Sender;
+use crate::error::{Error, ErrorKind};
+use crate::producer::partition::{Admission, Partition};
+use crate::producer::types::{Event, Lane, PartitionIndex};
+use crate::topic::{BrokerId, TopicId};
+use std::time::Instant;
+
+/// A view may be older than what we know, but not for ever: after so many of them in a row that name
+/// an older epoch, it is ours that is wrong (a topic made anew without ids, a hint that lied).
+const OLDER_VIEWS_MAX: u32 = 3;
+
+impl<T> Sender<T> {
+    /// Says who leads a partition now, and which topic it is of.
+    pub fn set_leader(
+        &mut self,
+        now: Instant,
+        index: PartitionIndex,
+        leader: Option<BrokerId>,
+        leader_epoch: Option<i32>,
+        topic_id: Option<TopicId>,
+    ) {
+        let Some(partition) = self.at(index) else {
+            return;
+        };
+        let remade =
+            topic_id.is_some() && partition.topic_id.is_some() && topic_id != partition.topic_id;
+        partition.topic_id = topic_id.or(partition.topic_id);
+        if remade {
+            let name = partition.name.clone();
+            let admitted = partition.admission == Admission::Granted;
+            partition.remade();
+            if partition.in_flight.is_empty() {
+                self.settle(index);
+            }
+            if admitted {
+                let message = "the topic was deleted and made anew within the transaction";
+                let error = Error::new(ErrorKind::UnknownTopicOrPartition, message);
+                self.break_transaction(&error.at_partition(name));
+            }
+        }
+        let Some(partition) = self.at(index) else {
+            return;
+        };
+        if is_older(partition, leader_epoch) {
+            return;
+        }
+        partition.leader_epoch = leader_epoch.or(partition.leader_epoch);
+        if partition.leader != leader {
+            if leader.is_some() {
+                partition.blocked_until = None;
+            }
+            let old = std::mem::replace(&mut partition.leader, leader);
+            self.unlist(index, old);
+            if let Some(partition) = self.at(index) {
+                partition.lane = Lane::Main;
+            }
+        }
+        self.list(now, index);
+        self.retime(index);
+    }
+
+    /// Takes the partition out of the list it stands in. Left there, it could stand twice in the list
+    /// of a broker that leads it again: two batches of one partition in a request.
+    pub(super) fn unlist(&mut self, index: PartitionIndex, leader: Option<BrokerId>) {
+        let Some(partition) = self.at(index) else {
+            return;
+        };
+        let lane = partition.lane;
+        let listed = std::mem::take(&mut partition.listed);
+        if let Some(leader) = leader.filter(|_| listed)
+            && let Some(broker) = self.brokers.get_mut(&leader)
+        {
+            broker.lane_mut(lane).ready.retain(|&other| other != index);
+        }
+    }
+
+    /// Says whether requests can be sent to a broker.
+    pub fn set_connected(&mut self, broker: BrokerId, lane: Lane, connected: bool) {
+        let state = self.brokers.entry(broker).or_default().lane_mut(lane);
+        state.connected = connected;
+        state.asked = false;
+        if !connected && !state.ready.is_empty() {
+            self.want(broker, lane);
+        }
+    }
+
+    pub(super) fn want(&mut self, broker: BrokerId, lane: Lane) {
+        let state = self.brokers.entry(broker).or_default().lane_mut(lane);
+        if !state.connected && !state.asked {
+            state.asked = true;
+            self.events.push_back(Event::Connect(broker, lane));
+        }
+    }
+}
+
+/// Whether this epoch is older than the one we know, and not yet often enough to be believed.
+fn is_older<T>(partition: &mut Partition<T>, leader_epoch: Option<i32>) -> bool {
+    if leader_epoch.is_none() || leader_epoch >= partition.leader_epoch {
+        partition.older_views = 0;
+        return false;
+    }
+    partition.older_views += 1;
+    if partition.older_views < OLDER_VIEWS_MAX {
+        return true;
+    }
+    partition.older_views = 0;
+    false
+}
