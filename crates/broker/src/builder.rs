@@ -1,6 +1,7 @@
 //! How a cluster is put together.
 
 use crate::cluster::Cluster;
+use crate::flag::Flag;
 use crate::groups;
 use crate::net;
 use crate::settings::{Clock, FirstSequence, Settings};
@@ -246,9 +247,9 @@ impl Builder {
             id,
             host,
             port,
-            up: watch::Sender::new(true),
+            up: Flag::new(true),
             open: watch::Sender::new(0),
-            frozen: watch::Sender::new(false),
+            frozen: Flag::new(false),
         };
         Ok((node, listener))
     }

@@ -29,7 +29,7 @@ impl Running {
     fn stop(&self) {
         self.shared.running.send_replace(false);
         for node in &self.shared.nodes {
-            node.up.send_replace(false);
+            node.up.set(false);
         }
     }
 }
@@ -214,7 +214,7 @@ impl Cluster {
     pub async fn stop_node(&self, id: i32) -> Result<()> {
         let shared = self.shared();
         let node = shared.node(id).ok_or_else(|| unknown_node(id))?;
-        node.up.send_replace(false);
+        node.up.set(false);
         shared.fetch_sessions.lock().end_node(id);
         shared.coordinators_moved();
         shared.each_partition(|partition| partition.lock().node_stopped(id));
@@ -252,10 +252,10 @@ impl Cluster {
                 let reason = format!("port {} of 127.0.0.1 cannot be bound: {error}", node.port);
                 Error::new(ErrorKind::Connection, reason).caused_by(error)
             })?;
-            node.up.send_replace(true);
+            node.up.set(true);
             net::listen(shared, node, listener);
         } else {
-            node.up.send_replace(true);
+            node.up.set(true);
         }
         shared.coordinators_moved();
         shared.each_partition(|partition| partition.lock().node_started(id));
@@ -270,7 +270,7 @@ impl Cluster {
     /// `Config` if there is no such node.
     pub fn freeze_node(&self, id: i32) -> Result<()> {
         let node = self.shared().node(id).ok_or_else(|| unknown_node(id))?;
-        node.frozen.send_replace(true);
+        node.frozen.set(true);
         Ok(())
     }
 
@@ -280,7 +280,7 @@ impl Cluster {
     /// `Config` if there is no such node.
     pub fn thaw_node(&self, id: i32) -> Result<()> {
         let node = self.shared().node(id).ok_or_else(|| unknown_node(id))?;
-        node.frozen.send_replace(false);
+        node.frozen.set(false);
         Ok(())
     }
 

@@ -24,6 +24,7 @@ mod builder;
 mod cluster;
 mod faults;
 mod fetch_session;
+mod flag;
 mod frame;
 mod groups;
 mod inspect;

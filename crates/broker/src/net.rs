@@ -46,12 +46,14 @@ pub(crate) async fn bind(port: u16) -> io::Result<TcpListener> {
 /// Accepts connections for a node until it stops.
 pub(crate) fn listen(shared: &Arc<Shared>, node: &Node, listener: TcpListener) {
     let open = Open::new(shared, node);
-    let mut up = node.up.subscribe();
     tokio::spawn(async move {
+        let Some(node) = open.shared.node(open.node) else {
+            return;
+        };
         loop {
             let accepted = tokio::select! {
                 biased;
-                _ = up.wait_for(|up| !up) => break,
+                () = node.up.wait_for(false) => break,
                 accepted = listener.accept() => accepted,
             };
             match accepted {

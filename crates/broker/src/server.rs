@@ -4,7 +4,7 @@
 use crate::api::{self, Context, Outcome};
 use crate::faults::{Action, Due};
 use crate::frame::{Input, Malformed, Reply, RequestHead, read_frame};
-use crate::state::Shared;
+use crate::state::{Node, Shared};
 use bytes::BytesMut;
 use kafka_protocol::messages::ApiKey;
 use std::io;
@@ -46,32 +46,24 @@ impl Connection {
         let Some(node) = self.shared.node(self.node) else {
             return;
         };
-        let mut up = node.up.subscribe();
         let ended = tokio::select! {
             biased;
-            _ = up.wait_for(|up| !up) => Ok(()),
-            ended = self.requests(stream) => ended,
+            () = node.up.wait_for(false) => Ok(()),
+            ended = self.requests(node, stream) => ended,
         };
         if let Err(error) = ended {
             tracing::debug!(node = self.node, %error, "a connection broke");
         }
     }
 
-    async fn requests<S>(&self, stream: S) -> io::Result<()>
+    async fn requests<S>(&self, node: &Node, stream: S) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let mut stream = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
         let frame_max = self.shared.settings.request_bytes_max;
-        let mut frozen = self
-            .shared
-            .node(self.node)
-            .map(|node| node.frozen.subscribe());
         while let Some(frame) = read_frame(&mut stream, frame_max).await? {
-            if let Some(frozen) = &mut frozen {
-                // The sender lives as long as the node, so this cannot fail.
-                let _ = frozen.wait_for(|frozen| !frozen).await;
-            }
+            node.frozen.wait_for(false).await;
             let Some(outcome) = self.request(frame).await else {
                 return Ok(());
             };

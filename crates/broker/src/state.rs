@@ -2,6 +2,7 @@
 
 use crate::faults::FaultTable;
 use crate::fetch_session::FetchSessions;
+use crate::flag::Flag;
 use crate::groups::Coordinator;
 use crate::partition::Partition;
 use crate::settings::{Settings, TopicConfig};
@@ -55,12 +56,12 @@ pub(crate) struct Node {
     pub(crate) host: String,
     pub(crate) port: u16,
     /// Whether it runs; its connections end when it does not.
-    pub(crate) up: watch::Sender<bool>,
+    pub(crate) up: Flag,
     /// How many connections and listeners it has open.
     pub(crate) open: watch::Sender<usize>,
     /// Whether it takes connections and answers nothing, like a process that was stopped by a
     /// signal.
-    pub(crate) frozen: watch::Sender<bool>,
+    pub(crate) frozen: Flag,
 }
 
 /// Leader and leader epoch by topic id and partition.
@@ -68,7 +69,7 @@ pub(crate) type Leaders = BTreeMap<([u8; 16], i32), (Option<i32>, i32)>;
 
 impl Node {
     pub(crate) fn is_up(&self) -> bool {
-        *self.up.borrow()
+        self.up.get()
     }
 }
 
