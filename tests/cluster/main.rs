@@ -28,5 +28,6 @@ mod process;
 mod python;
 mod records;
 mod steering;
+mod stuck;
 mod text;
 mod topics;

@@ -31,6 +31,7 @@ enum Change {
     Idempotence(bool),
     Compression(Compression),
     DeliveryTimeout(Duration),
+    StallAfter(Duration),
 }
 
 impl ProducerBuilder {
@@ -105,6 +106,14 @@ impl ProducerBuilder {
         self.with(Change::DeliveryTimeout(timeout))
     }
 
+    /// How long a request may keep the partitions of others waiting before it is given up and its
+    /// partitions are sent apart; 500 ms. See
+    /// [`Config::stall_after`](ottla_producer::Config::stall_after).
+    #[must_use]
+    pub fn stall_after(self, time: Duration) -> Self {
+        self.with(Change::StallAfter(time))
+    }
+
     /// Chooses the partition of each record; sticky runs, and Java's murmur2 for keys.
     #[doc(alias = "partitioner.class")]
     pub fn partitioner(mut self, partitioner: impl Partitioner) -> Self {
@@ -137,6 +146,7 @@ impl ProducerBuilder {
                 Change::Idempotence(on) => config.idempotence = on,
                 Change::Compression(codec) => config.compression = codec,
                 Change::DeliveryTimeout(timeout) => config.delivery_timeout = timeout,
+                Change::StallAfter(timeout) => config.stall_after = timeout,
             }
         }
         // Fewer copies than all cannot be idempotent. Who asks for them and does not speak of
