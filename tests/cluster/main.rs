@@ -17,6 +17,7 @@
 mod command;
 mod corpus;
 mod embedded;
+mod endurance;
 mod foreign;
 mod fresh;
 mod groups;
