@@ -4,11 +4,10 @@ mod builder;
 
 pub use builder::Builder;
 
-use crate::commit::Offsets;
 use crate::driver::Command;
 use crate::shared::{Listener, Rebalance, Shared, now};
 use ottla_proto::fetch::{Cursor, FetchedRecord, Pause, Progress, Ready, Start};
-use ottla_proto::group::Committed;
+use ottla_proto::group::{Committed, GroupMetadata, Identity};
 use ottla_proto::{Error, ErrorKind, Result, TopicPartition};
 use ottla_wire::Cluster;
 use parking_lot::Mutex;
@@ -41,6 +40,10 @@ pub struct Consumer {
     touched: Vec<Arc<Progress>>,
     /// An error that came behind records which went out first.
     stashed: VecDeque<Error>,
+    /// It has a membership to keep; otherwise its partitions were given to it by hand.
+    is_member: bool,
+    /// Who this member was when the user last took records.
+    identity: Option<Identity>,
     polls: u64,
     ended: bool,
     /// Behind a lock only so that a consumer can be shared between threads by reference.
@@ -219,6 +222,9 @@ impl Consumer {
         let mut rebalances = std::mem::take(&mut desk.rebalances);
         self.stashed.append(&mut desk.errors);
         self.ended |= desk.ended;
+        if let Some(identity) = desk.identity.take() {
+            self.identity = Some(identity);
+        }
         let wakes_driver = std::mem::take(&mut desk.wants_poll);
         let release = desk.release.take();
         if let Some(partitions) = &release {
@@ -259,8 +265,33 @@ impl Consumer {
         self.commit_offsets(offsets).await
     }
 
+    /// On whose behalf a transactional producer commits what this consumer has handed out: the
+    /// member as of the latest call that took records, so that a member which lost its partitions
+    /// meanwhile is refused.
+    ///
+    /// # Errors
+    /// `State` without a group, and while this member is not in its group.
+    pub fn group_metadata(&self) -> Result<GroupMetadata> {
+        self.need_group()?;
+        let group = self.shared.config.group.clone().unwrap_or_default();
+        if !self.is_member {
+            return Ok(GroupMetadata::outside(group));
+        }
+        let joined = self.identity.as_ref().filter(|id| id.generation.is_some());
+        let identity = joined.ok_or_else(|| {
+            let what = format!("the consumer is not in its group {group} now");
+            Error::new(ErrorKind::State, what)
+        })?;
+        Ok(GroupMetadata {
+            group,
+            generation: identity.generation,
+            member_id: Arc::clone(&identity.member_id),
+            instance_id: identity.instance.clone(),
+        })
+    }
+
     /// Where each partition stands: behind the last record handed out.
-    fn positions(&self) -> Offsets {
+    pub fn positions(&self) -> BTreeMap<TopicPartition, Committed> {
         let fetcher = self.shared.fetcher.lock();
         let position = |progress: &Arc<Progress>| {
             let committed = Committed {

@@ -70,6 +70,8 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     office: Option<Arc<Office>>,
     membership: Option<Membership>,
+    /// The identity that the user was told last.
+    told: Option<Identity>,
     commands: mpsc::Receiver<Command>,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     /// One at a time and in order, or an older commit could overtake a newer one.
@@ -108,6 +110,7 @@ impl Driver {
             shared,
             office,
             membership,
+            told: None,
             commands,
             work: FuturesUnordered::new(),
             commits: VecDeque::new(),
@@ -331,6 +334,7 @@ impl Driver {
                 }
             }
         }
+        self.tell_identity();
         if self
             .membership
             .as_ref()
@@ -340,6 +344,17 @@ impl Driver {
             if !std::mem::replace(&mut desk.wants_poll, true) {
                 self.shared.attention.store(true, Ordering::Release);
             }
+        }
+    }
+
+    /// After what was lost: offsets of a partition that is gone must not go out under an identity
+    /// that is still good.
+    fn tell_identity(&mut self) {
+        let identity = self.membership.as_ref().map(Membership::identity);
+        if let Some(identity) = identity.filter(|own| self.told.as_ref() != Some(own)) {
+            let identity = identity.clone();
+            self.told = Some(identity.clone());
+            self.shared.tell(|desk| desk.identity = Some(identity));
         }
     }
 

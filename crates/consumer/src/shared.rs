@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::lanes::Lanes;
 use ottla_proto::fetch::{FetchConfig, Fetcher, Progress};
+use ottla_proto::group::Identity;
 use ottla_proto::{Error, TopicPartition};
 use ottla_wire::Cluster;
 use parking_lot::Mutex;
@@ -77,6 +78,8 @@ pub(crate) struct Desk {
     pub(crate) rebalances: VecDeque<Rebalance>,
     /// To be told, bounded by [`ERRORS_MAX`].
     pub(crate) errors: VecDeque<Error>,
+    /// Who this member is since the rebalances above.
+    pub(crate) identity: Option<Identity>,
     /// The driver wants to hear of the next call.
     pub(crate) wants_poll: bool,
     /// Nothing follows: the membership failed, or the consumer was closed.

@@ -147,6 +147,7 @@ impl Builder {
         let office = group.map(|group| Arc::new(Office::new(cluster.clone(), group)));
         let shared = Arc::new(Shared::new(cluster, config));
         let membership = (!topics.is_empty()).then(|| membership(&shared, &topics));
+        let is_member = membership.is_some();
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let mut driver = Driver::new(Arc::clone(&shared), office, membership, &topics, receiver);
         driver.assign(partitions);
@@ -160,6 +161,8 @@ impl Builder {
             current: None,
             touched: Vec::new(),
             stashed: VecDeque::new(),
+            is_member,
+            identity: None,
             polls: 0,
             ended: false,
             listener: listener.map(Mutex::new),
