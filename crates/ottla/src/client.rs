@@ -4,6 +4,7 @@ use crate::groups::Groups;
 use crate::producer::ProducerBuilder;
 use crate::properties::Properties;
 use crate::topics::Topics;
+use crate::transactions::TransactionalProducerBuilder;
 use ottla_proto::Result;
 use ottla_wire::{Cluster, Dial, Settings, Tcp};
 use std::sync::Arc;
@@ -53,6 +54,14 @@ impl Client {
     /// Begins a producer with the client's properties.
     pub fn producer(&self) -> ProducerBuilder {
         ProducerBuilder::new(self.cluster.clone(), Arc::clone(&self.properties))
+    }
+
+    /// Begins a transactional producer with the client's properties, under this transactional id.
+    pub fn transactional_producer(
+        &self,
+        transactional_id: impl Into<Arc<str>>,
+    ) -> TransactionalProducerBuilder {
+        TransactionalProducerBuilder::new(self.producer(), transactional_id.into())
     }
 
     /// Begins a consumer with the client's properties.

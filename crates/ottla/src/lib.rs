@@ -22,6 +22,7 @@ mod producer;
 mod properties;
 mod table;
 mod topics;
+mod transactions;
 
 pub use client::{Client, ClientBuilder};
 pub use groups::Groups;
@@ -30,10 +31,12 @@ pub use ottla_lag as lag;
 pub use ottla_partitioner as partitioner;
 pub use ottla_partitioner::{LagAware, Partitioner};
 pub use ottla_producer::{Acks, Delivery, Metrics, Producer, RecordMetadata};
+pub use ottla_producer::{Decision, GroupMetadata, Transaction, TransactionalProducer};
 pub use ottla_proto::batch::Compression;
+pub use ottla_proto::group::Committed;
 pub use ottla_proto::setting::Setting;
 pub use ottla_proto::{
-    BrokerId, ClusterView, Code, Error, ErrorKind, Header, Place, Record, Result, TopicId,
+    BrokerId, ClusterView, Code, Error, ErrorKind, Header, Place, Record, Remedy, Result, TopicId,
     TopicPartition, WriteOutcome,
 };
 pub use ottla_wire::{BoxFuture, BoxStream, Cluster, Dial};
@@ -41,3 +44,4 @@ pub use producer::ProducerBuilder;
 pub use properties::Properties;
 pub use table::settings;
 pub use topics::{NewTopic, TopicDescription, Topics};
+pub use transactions::TransactionalProducerBuilder;

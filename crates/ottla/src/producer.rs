@@ -131,6 +131,12 @@ impl ProducerBuilder {
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) names the property at fault.
     pub fn build(self) -> Result<Producer> {
+        let (cluster, config, partitioner) = self.parts()?;
+        Producer::new(cluster, config, partitioner)
+    }
+
+    /// What a producer is built from.
+    pub(crate) fn parts(self) -> Result<(Cluster, Config, Arc<dyn Partitioner>)> {
         let mut config = Config::default();
         let typed = |change: &Change| matches!(change, Change::Idempotence(_));
         let asked =
@@ -158,7 +164,13 @@ impl ProducerBuilder {
             Some(own) => own,
             None => placement::by_properties(&self.properties)?,
         };
-        Producer::new(self.cluster, config, partitioner)
+        Ok((self.cluster, config, partitioner))
+    }
+
+    /// Sets a property of transactions.
+    pub(crate) fn of_transactions(mut self, name: &str, value: impl Into<String>) -> Result<Self> {
+        self.properties.set(name, value)?;
+        Ok(self)
     }
 }
 

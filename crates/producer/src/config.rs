@@ -3,6 +3,7 @@
 use ottla_proto::batch::Compression;
 use ottla_proto::setting::{Kind, Setting, Support};
 use ottla_proto::{Error, ErrorKind, Result};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How many copies a record needs before it counts as acknowledged.
@@ -145,6 +146,12 @@ pub struct Config {
     pub compress_on: CompressOn,
     /// Where timestamps come from.
     pub clock: Clock,
+    /// `transactional.id`; none. The name under which transactions are written, and under which
+    /// an earlier producer is fenced.
+    pub transactional_id: Option<Arc<str>>,
+    /// `transaction.timeout.ms`; 60 s. A transaction that stays open for longer is aborted by its
+    /// coordinator.
+    pub transaction_timeout: Duration,
 }
 
 impl Default for Config {
@@ -166,6 +173,8 @@ impl Default for Config {
             compression_levels: CompressionLevels::default(),
             compress_on: CompressOn::BlockingThreads,
             clock: Clock::System,
+            transactional_id: None,
+            transaction_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -319,8 +328,20 @@ pub const SETTINGS: &[Setting] = &[
             "The level of the codec in use, where its own is not set.",
         )
     },
-    ignored("transactional.id", Kind::Text, ""),
-    ignored("transaction.timeout.ms", Kind::Millis(1, INT_MAX), "60000"),
+    row(
+        "transactional.id",
+        &[],
+        Kind::Text,
+        "",
+        "The name under which transactions are written; an earlier producer of that name is fenced.",
+    ),
+    row(
+        "transaction.timeout.ms",
+        &[],
+        Kind::Millis(1, INT_MAX),
+        "60000",
+        "When the coordinator aborts a transaction that is still open.",
+    ),
     ignored("transaction.two.phase.commit.enable", Kind::Bool, "false"),
     ignored("key.serializer", Kind::Text, ""),
     ignored("value.serializer", Kind::Text, ""),
@@ -367,6 +388,10 @@ impl Config {
             // librdkafka's way to say "its own default".
             "compression.level" if value == "-1" => self.compression_levels.any = None,
             "compression.level" => self.compression_levels.any = Some(number(name, value)?),
+            "transactional.id" => {
+                self.transactional_id = Some(value).filter(|id| !id.is_empty()).map(Arc::from);
+            }
+            "transaction.timeout.ms" => self.transaction_timeout = millis(name, value)?,
             _ if SETTINGS.iter().any(|row| row.name == name) => {}
             _ => return Err(config(format!("{name} is not a property of the producer"))),
         }
@@ -381,6 +406,9 @@ impl Config {
         let refuse = |message: String| Err(config(message));
         if self.idempotence && self.acks != Acks::All {
             return refuse("enable.idempotence=true needs acks=all".to_owned());
+        }
+        if self.transactional_id.is_some() && !self.idempotence {
+            return refuse("transactional.id needs enable.idempotence=true".to_owned());
         }
         if self.idempotence && self.in_flight_max > 5 {
             return refuse(format!(

@@ -3,12 +3,14 @@
 mod outcomes;
 mod send;
 mod topics;
+mod transactions;
 
 use crate::config::{Acks, CompressOn};
 use crate::inbox::{Message, Parcel};
 use crate::metrics::add;
 use crate::producer::Shared;
 use crate::slot::Slot;
+use crate::transaction::Opening;
 use ottla_proto::batch::{Compression, Compressor};
 use ottla_proto::producer::{Batch, Config as Core, Lane, PartitionIndex, Sender};
 use ottla_proto::{BrokerId, Error, ErrorKind, Result, WriteOutcome};
@@ -20,6 +22,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
+use transactions::Desk;
 
 /// While batches are open the clock of records is looked at this often.
 const CLOCK_TICK: Duration = Duration::from_millis(10);
@@ -53,6 +56,8 @@ pub(crate) struct Driver {
     overdue: BTreeSet<PartitionIndex>,
     /// Attempts to get a producer id that failed in a row.
     identity_failures: u32,
+    /// Of a transactional producer.
+    desk: Option<Desk>,
     tasks: JoinSet<()>,
     views: watch::Receiver<u64>,
     view_generation: u64,
@@ -70,13 +75,13 @@ pub(crate) struct Token {
 }
 
 impl Driver {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, opening: Option<Opening>) -> Self {
         let config = &shared.config;
         let settings = shared.cluster.settings();
         let core = Sender::new(Core {
             idempotent: config.idempotence,
             acks_all: config.acks == Acks::All,
-            transactional: false,
+            transactional: opening.is_some(),
             stall_after: config.stall_after,
             retries: config.retries,
             retry_backoff: settings.retry_backoff,
@@ -86,6 +91,7 @@ impl Driver {
             seed: settings.seed,
         });
         let views = shared.cluster.changes();
+        let desk = opening.map(|opening| Desk::new(opening, settings));
         Self {
             core,
             places: Vec::new(),
@@ -97,6 +103,7 @@ impl Driver {
             connections: BTreeMap::new(),
             overdue: BTreeSet::new(),
             identity_failures: 0,
+            desk,
             tasks: JoinSet::new(),
             views,
             view_generation: 0,
@@ -109,7 +116,7 @@ impl Driver {
         loop {
             let now = self.shared.now();
             self.turn(now);
-            if (self.closing.is_some() || self.ending) && self.unsettled.is_empty() {
+            if (self.closing.is_some() || self.ending) && self.is_done(now) {
                 break;
             }
             let wake = self.next_wake(now).map(tokio::time::Instant::from_std);
@@ -157,18 +164,27 @@ impl Driver {
         }
         self.seal_lingered(now);
         self.settle(now);
+        self.conduct(now);
         while let Some(transmit) = self.core.poll_transmit(now) {
             self.transmit(now, transmit);
             self.settle(now);
+            self.conduct(now);
         }
         self.end_flushes();
+    }
+
+    /// Whether nothing is left to do for a producer that takes no more.
+    fn is_done(&self, now: Instant) -> bool {
+        let desk = self.desk.as_ref();
+        self.unsettled.is_empty() && desk.is_none_or(|desk| desk.is_done(now))
     }
 
     fn next_wake(&self, now: Instant) -> Option<Instant> {
         let linger = self.lingering.front().map(|(at, ..)| *at);
         let busy = !self.unsettled.is_empty();
         let tick = busy.then(|| now + CLOCK_TICK.max(self.shared.config.linger));
-        [self.core.poll_timeout(), linger, tick]
+        let desk = self.desk.as_ref().and_then(Desk::poll_timeout);
+        [self.core.poll_timeout(), linger, tick, desk]
             .into_iter()
             .flatten()
             .min()
@@ -230,10 +246,12 @@ impl Driver {
             }
             Message::Close(told) => {
                 self.ending = true;
+                self.end_transactions(now);
                 self.seal_all(now);
                 self.closing = Some(told);
             }
             Message::Abandoned => self.abandoned(now),
+            Message::Transaction(command) => self.command(now, command),
         }
     }
 
@@ -247,6 +265,7 @@ impl Driver {
             );
         }
         self.ending = true;
+        self.end_transactions(now);
         self.seal_all(now);
     }
 

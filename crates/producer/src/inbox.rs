@@ -1,6 +1,7 @@
 //! What the driver hears: a batch at a time, never a record.
 
 use crate::delivery::Completion;
+use crate::transaction::Command;
 use bytes::Bytes;
 use ottla_proto::batch::SealedRecords;
 use ottla_proto::producer::{Identity, Lane, PartitionIndex, RequestId};
@@ -72,6 +73,8 @@ pub(crate) enum Message {
     Close(oneshot::Sender<()>),
     /// The last handle is gone.
     Abandoned,
+    /// Something about transactions.
+    Transaction(Command),
 }
 
 /// The driver's letter box. It is bounded by what fills it: one message a batch (and batches are

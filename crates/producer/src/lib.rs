@@ -14,8 +14,10 @@ mod producer;
 mod runs;
 mod slot;
 mod table;
+mod transaction;
 
 pub use config::{Acks, Clock, CompressOn, CompressionLevels, Config, SETTINGS};
 pub use delivery::{Delivery, RecordMetadata};
 pub use metrics::Metrics;
 pub use producer::Producer;
+pub use transaction::{Decision, GroupMetadata, Transaction, TransactionalProducer};

@@ -8,6 +8,7 @@ use crate::metrics::{Counters, Metrics, get};
 use crate::pool::{Pool, Reservation};
 use crate::slot::{Refused, Shop};
 use crate::table::{Table, Topic};
+use crate::transaction::Opening;
 use arc_swap::ArcSwap;
 use ottla_partitioner::{KeyChoice, Partitioner};
 use ottla_proto::batch::{BatchWriter, HEADER_BYTES};
@@ -214,8 +215,35 @@ impl Producer {
     /// runtime.
     pub fn new(
         cluster: Cluster,
+        config: Config,
+        partitioner: Arc<dyn Partitioner>,
+    ) -> Result<Self> {
+        if config.transactional_id.is_some() {
+            let what = "a producer with a transactional.id is a TransactionalProducer";
+            return Err(Error::new(ErrorKind::Config, what));
+        }
+        Self::start(cluster, config, partitioner, None)
+    }
+
+    /// The producer beneath a transactional one.
+    pub(crate) fn transactional(
+        cluster: Cluster,
+        config: Config,
+        partitioner: Arc<dyn Partitioner>,
+        opening: Opening,
+    ) -> Result<Self> {
+        Self::start(cluster, config, partitioner, Some(opening))
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn start(
+        cluster: Cluster,
         mut config: Config,
         partitioner: Arc<dyn Partitioner>,
+        opening: Option<Opening>,
     ) -> Result<Self> {
         config.check()?;
         // A batch is never larger than the largest one.
@@ -249,7 +277,7 @@ impl Producer {
             random: AtomicU64::new(seed),
         });
         shared.now();
-        runtime.spawn(Driver::new(Arc::clone(&shared)).run());
+        runtime.spawn(Driver::new(Arc::clone(&shared), opening).run());
         let handle = Arc::new(Handle(Arc::clone(&shared)));
         Ok(Self {
             shared,

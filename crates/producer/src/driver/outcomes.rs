@@ -16,9 +16,21 @@ impl Driver {
                 Event::Connect(broker, lane) => self.connect(broker, lane),
                 Event::Abandon(broker, lane) => self.abandon(broker, lane),
                 Event::Refresh => self.shared.cluster.mark_stale(self.view_generation),
+                // A transactional producer's coordinator gives it one unasked.
+                Event::NeedIdentity if self.desk.is_some() => {}
                 Event::NeedIdentity => self.identify(),
                 Event::Moved(partition, hint) => self.shared.cluster.apply_leader(&partition, hint),
                 Event::Split(split) => self.split(now, *split),
+                Event::NeedAdmission(index) => {
+                    if let (Some(desk), Some(name)) = (&mut self.desk, self.core.name(index)) {
+                        desk.want(index, name.clone());
+                    }
+                }
+                Event::TransactionBroken(error) => {
+                    if let Some(desk) = &mut self.desk {
+                        desk.fail(error);
+                    }
+                }
                 outcome => self.tell(outcome),
             }
         }

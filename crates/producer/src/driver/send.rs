@@ -1,10 +1,12 @@
 //! Requests out, answers in.
 
 use super::Driver;
+use super::transactions::Desk;
 use crate::config::Acks;
 use crate::inbox::Message;
 use crate::metrics::add;
 use bytes::Bytes;
+use ottla_proto::producer::transaction::Protocol;
 use ottla_proto::producer::{Lane, RequestId, Transmit, Unanswered};
 use ottla_proto::{BrokerId, Error, Result, WriteOutcome};
 use ottla_wire::api::produce::{self, Head, PartitionBatch, TopicBatches};
@@ -132,11 +134,17 @@ impl Driver {
         } else {
             produce::VERSIONS_BY_NAME
         };
+        let ours = match self.desk.as_ref().map(Desk::protocol) {
+            None => ours,
+            // A newer request would make the broker add its partitions to the transaction.
+            Some(Protocol::One) => *ours.start()..=produce::ADDS_PARTITIONS_FROM - 1,
+            Some(Protocol::Two) => produce::ADDS_PARTITIONS_FROM..=*ours.end(),
+        };
         let version = connection.version(ApiKey::Produce, ours)?;
         let head = Head {
             acks: self.shared.config.acks.on_wire(),
             timeout: self.shared.cluster.settings().request_timeout,
-            transactional_id: None,
+            transactional_id: self.shared.config.transactional_id.clone(),
         };
         let frame = produce::encode(version, connection.client_id(), &head, topics)?;
         Ok((frame, version))

@@ -133,6 +133,19 @@ impl Transactions {
         )
     }
 
+    /// Whether a transaction could begin at once: how the one before ended is known.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready)
+    }
+
+    /// Why nothing further is possible, once it is so.
+    pub fn failure(&self) -> Option<&Error> {
+        match &self.state {
+            State::Dead(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Asks for a transaction: [`Event::Begun`] follows once the one before has ended.
     ///
     /// # Errors
@@ -157,11 +170,6 @@ impl Transactions {
             self.state = State::Open;
             self.events.push_back(Event::Begun);
         }
-    }
-
-    /// The caller that waited for its transaction has left.
-    pub fn forget_begin(&mut self) {
-        self.begin_asked = false;
     }
 
     /// A partition has something to send: [`Event::Admitted`] follows.

@@ -47,6 +47,17 @@ pub struct Response {
 /// Cancel safety: an identity that nobody hears of is harmless; a transactional one is fenced by
 /// the next call.
 pub async fn call(connection: &Connection, request: &Request) -> Result<Response> {
+    let answer = ask(connection, request).await?;
+    answer.map_err(|code| connection.name(Error::broker(code, "InitProducerId")))
+}
+
+/// As [`call`], but keeps the broker's code apart from what went wrong on the way.
+///
+/// # Errors
+/// `Connection`, `Timeout`, `Protocol` or `UnsupportedVersion`, naming the broker.
+///
+/// Cancel safety: as [`call`].
+pub async fn ask(connection: &Connection, request: &Request) -> Result<Result<Response, Code>> {
     let ours = match (&request.transactional_id, request.current) {
         (Some(_), Some(_)) => KEEPS_IDENTITY_FROM..=*OURS.end(),
         _ => OURS,
@@ -64,14 +75,12 @@ pub async fn call(connection: &Connection, request: &Request) -> Result<Response
     let timeout = connection.request_timeout();
     let answer: InitProducerIdResponse =
         super::call(connection, ApiKey::InitProducerId, version, &body, timeout).await?;
-    Code(answer.error_code)
-        .ok()
-        .map_err(|code| connection.name(Error::broker(code, "InitProducerId")))?;
-    Ok(Response {
+    let response = Response {
         throttle: from_millis(answer.throttle_time_ms),
         identity: Identity {
             producer_id: answer.producer_id.0,
             epoch: answer.producer_epoch,
         },
-    })
+    };
+    Ok(Code(answer.error_code).ok().map(|()| response))
 }

@@ -21,6 +21,8 @@ use std::time::Duration;
 pub const VERSIONS: RangeInclusive<i16> = 3..=13;
 /// Our versions that name topics: one topic without an id keeps the whole request at these.
 pub const VERSIONS_BY_NAME: RangeInclusive<i16> = 3..=12;
+/// From here a leader adds what is written to it to its producer's transaction (KIP-890).
+pub const ADDS_PARTITIONS_FROM: i16 = 12;
 const FLEXIBLE_FROM: i16 = 9;
 const LOG_START_FROM: i16 = 5;
 /// From here the answer says which records are wrong (KIP-467).
