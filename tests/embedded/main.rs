@@ -7,4 +7,5 @@ mod consumer;
 mod edges;
 mod operations;
 mod producer;
+mod transactions;
 mod weather;
