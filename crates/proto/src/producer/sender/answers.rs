@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 impl<T> Sender<T> {
     /// Takes in the answer to a request.
     pub fn handle_answer(&mut self, now: Instant, request: RequestId, answer: &ProduceAnswer) {
-        let since = self.head_since(request);
+        let well_again = self.is_well_again(now, request);
         let Some(done) = self.finish(now, request) else {
             return;
         };
@@ -28,8 +28,8 @@ impl<T> Sender<T> {
                 // The broker passed the partition over: nothing is certain.
                 None => self.handle_lost(now, index, request, Unanswered::Lost),
             }
-            if let Some(since) = since.filter(|_| done.lane == Lane::Apart) {
-                self.note_apart(index, now.saturating_duration_since(since));
+            if well_again {
+                self.move_to(index, Lane::Main);
             }
             self.after_answer(now, index);
         }

@@ -258,10 +258,14 @@ impl<T> Sender<T> {
         if !others_wait {
             return None;
         }
-        let slow = state.latency.saturating_mul(LATENCY_FACTOR);
-        let wait = self.usual(head.bytes).max(slow);
-        let wait = wait.saturating_mul(1 << state.strikes.min(STRIKES_MAX));
-        since.checked_add(wait)
+        since.checked_add(self.patience(state, head.bytes))
+    }
+
+    /// How long a broker's answer to a request of so many bytes is waited for while others wait.
+    fn patience(&self, broker: &Broker, bytes: usize) -> Duration {
+        let slow = broker.latency.saturating_mul(LATENCY_FACTOR);
+        let wait = self.usual(bytes).max(slow);
+        wait.saturating_mul(1 << broker.strikes.min(STRIKES_MAX))
     }
 
     /// Every lane with something in flight.
@@ -300,24 +304,25 @@ impl<T> Sender<T> {
         }
     }
 
-    /// A partition that answered in good time on the lane apart goes back to the others.
-    pub(super) fn note_apart(&mut self, index: PartitionIndex, took: Duration) {
-        if took < self.config.stall_after {
-            self.move_to(index, Lane::Main);
-        }
+    /// Whether that request went apart and was answered, as far as the broker's patience goes, in
+    /// good time: then its partition goes back to the others. On a broker that is slow as a whole
+    /// the patience grows, so that not all of its partitions stay apart.
+    pub(super) fn is_well_again(&self, now: Instant, request: RequestId) -> bool {
+        let well = || {
+            let sent = self.requests.get(&request)?;
+            let broker = self.brokers.get(&sent.broker)?;
+            let since = broker.lane(sent.lane).head_since?;
+            let took = now.saturating_duration_since(since);
+            Some(sent.lane == Lane::Apart && took < self.patience(broker, sent.bytes))
+        };
+        well().unwrap_or(false)
     }
 
-    fn move_to(&mut self, index: PartitionIndex, lane: Lane) {
+    pub(super) fn move_to(&mut self, index: PartitionIndex, lane: Lane) {
         let leader = self.at(index).and_then(|partition| partition.leader);
         self.unlist(index, leader);
         if let Some(partition) = self.at(index) {
             partition.lane = lane;
         }
-    }
-
-    /// Since when the lane of that request waits for its oldest answer.
-    pub(super) fn head_since(&self, request: RequestId) -> Option<Instant> {
-        let sent = self.requests.get(&request)?;
-        self.brokers.get(&sent.broker)?.lane(sent.lane).head_since
     }
 }

@@ -318,6 +318,40 @@ fn a_broker_that_is_slow_as_a_whole_is_given_ever_more_time() {
 }
 
 #[test]
+fn the_partitions_of_a_broker_that_is_slow_as_a_whole_do_not_stay_apart() {
+    let mut many = many(8, stalling()).proven(8);
+    let slow = 2 * SECOND;
+    let mut sent: Vec<(Instant, Transmit)> = vec![];
+    let mut apart = 0;
+    for round in 0..120u32 {
+        for partition in 0..8 {
+            if many.sender.queued(PartitionIndex(partition)) == 0 {
+                many.push(partition, round, 1);
+            }
+        }
+        while let Some(transmit) = many.sender.poll_transmit(many.now) {
+            apart = if transmit.lane == Lane::Apart {
+                round
+            } else {
+                apart
+            };
+            sent.push((many.now + slow, transmit));
+        }
+        many.pass(SECOND / 4);
+        for lane in Lane::ALL {
+            many.sender.set_connected(LEADER, lane, true);
+        }
+        let due = |(at, _): &mut (Instant, Transmit)| *at <= many.now;
+        let answered: Vec<_> = sent.extract_if(.., due).collect();
+        for (_, transmit) in answered {
+            many.answer(&transmit, Code::NONE);
+        }
+    }
+    assert!(apart > 0, "nothing was given up");
+    assert!(apart < 100, "still apart after {} s", apart / 4);
+}
+
+#[test]
 fn bug_12_an_older_epoch_is_believed_once_it_is_all_that_is_heard() {
     let mut bench = bench();
     let of = |bench: &mut Bench, leader, epoch| {
