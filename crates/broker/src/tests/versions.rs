@@ -4,6 +4,9 @@ use crate::api::versions_of;
 use crate::server::Connection;
 use crate::testing::{Client, batch_bytes, fetch_request, name, produce_request, request_frame};
 use crate::{ApiKey, Cluster, Code};
+use kafka_protocol::messages::add_partitions_to_txn_request::{
+    AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
+};
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::delete_records_request::{
@@ -23,6 +26,9 @@ use kafka_protocol::messages::offset_fetch_request::{
 };
 use kafka_protocol::messages::offset_for_leader_epoch_request::{
     OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
+use kafka_protocol::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Request, StrBytes};
@@ -130,6 +136,56 @@ async fn logs_are_served_in_every_version() {
     .await;
     every_version(|_| InitProducerIdRequest::default().with_transactional_id(None)).await;
     every_version(|_| ApiVersionsRequest::default()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn transactions_are_served_in_every_version() {
+    let id = || TransactionalId(text("x"));
+    every_version(|_| {
+        InitProducerIdRequest::default()
+            .with_transactional_id(Some(id()))
+            .with_transaction_timeout_ms(1000)
+    })
+    .await;
+    every_version(|version| {
+        let topic = AddPartitionsToTxnTopic::default()
+            .with_name(name("t"))
+            .with_partitions(vec![0, 9]);
+        let request = AddPartitionsToTxnRequest::default();
+        if version >= 4 {
+            let transaction = AddPartitionsToTxnTransaction::default()
+                .with_transactional_id(id())
+                .with_topics(vec![topic]);
+            let verify = transaction.clone().with_verify_only(true);
+            request.with_transactions(vec![transaction, verify])
+        } else {
+            request
+                .with_v3_and_below_transactional_id(id())
+                .with_v3_and_below_topics(vec![topic])
+        }
+    })
+    .await;
+    every_version(|_| {
+        AddOffsetsToTxnRequest::default()
+            .with_transactional_id(id())
+            .with_group_id(group("g"))
+    })
+    .await;
+    every_version(|_| {
+        let topic = TxnOffsetCommitRequestTopic::default()
+            .with_name(name("t"))
+            .with_partitions(vec![TxnOffsetCommitRequestPartition::default()]);
+        TxnOffsetCommitRequest::default()
+            .with_transactional_id(id())
+            .with_group_id(group("g"))
+            .with_topics(vec![topic])
+    })
+    .await;
+    every_version(|_| EndTxnRequest::default().with_transactional_id(id())).await;
+    every_version(|_| DescribeTransactionsRequest::default().with_transactional_ids(vec![id()]))
+        .await;
+    every_version(|_| ListTransactionsRequest::default().with_state_filters(vec![text("Empty")]))
+        .await;
 }
 
 #[tokio::test(start_paused = true)]

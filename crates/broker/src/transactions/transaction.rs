@@ -96,8 +96,8 @@ pub(crate) struct Moment {
 pub(crate) struct Transaction {
     pub(crate) producer_id: i64,
     pub(crate) epoch: i16,
-    /// The epoch before the last bump that a client asked for by naming it: the same request again
-    /// is a retry, and gets the same answer. -1 for none.
+    /// The epoch before the last bump, unless that bump was for another producer: who names it is
+    /// given the current one. -1 for none.
     last_epoch: i16,
     /// The producer id whose epochs were used up before this one; -1 for none.
     previous_id: i64,
@@ -354,11 +354,11 @@ impl Transaction {
         });
     }
 
-    /// Aborts the open transaction under an epoch that nobody is given, so that its producer can
-    /// write nothing more.
+    /// Aborts the open transaction under an epoch that nobody was given, so that its producer can
+    /// write nothing more. It may go on by naming its old epoch, until another one comes.
     fn fence(&mut self, at: Moment) {
+        self.last_epoch = self.epoch;
         self.epoch = self.epoch.saturating_add(1);
-        self.last_epoch = -1;
         self.decide(at, Decision::Abort, self.identity(), None);
     }
 

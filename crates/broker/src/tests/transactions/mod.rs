@@ -1,9 +1,18 @@
-//! Transactions over the wire, in both protocols.
+//! Transactions over the wire, in both protocols. The codes are those that Kafka 4.3 answered to
+//! the same requests.
+
+mod ending;
+mod states;
 
 use crate::testing::{Client, batch_bytes, fetch_request, name, produce_request, transactional};
 use crate::{Builder, Cluster, Code};
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use kafka_protocol::messages::fetch_response::PartitionData;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
@@ -52,6 +61,22 @@ impl<'a> Producer<'a> {
             epoch,
             sequence: 0,
         }
+    }
+
+    /// Another producer under the same transactional id, as after a restart.
+    async fn again(client: &'a mut Client, speaks: Speaks) -> Self {
+        let first = init(client, "x", None, 60_000).await;
+        if first.0 == Code::NONE {
+            return Producer {
+                client,
+                speaks,
+                id: first.1,
+                epoch: first.2,
+                sequence: 0,
+            };
+        }
+        assert_eq!(first.0, Code::CONCURRENT_TRANSACTIONS);
+        Self::new(client, speaks).await
     }
 
     async fn add(&mut self, partition: i32) -> Code {
@@ -237,16 +262,121 @@ async fn what_is_committed_is_seen_and_what_is_aborted_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reader_of_what_is_committed_stops_before_an_open_transaction() {
+    let (cluster, mut client) = cluster(|b| b).await;
+    let plain = batch_bytes(&["p"], 0, None);
+    client.produce(-1, "t", 0, plain.clone()).await.unwrap();
+    let mut reader = Client::to(&cluster, 0).await;
+    let mut producer = Producer::new(&mut client, Speaks::V2).await;
+    producer.send("a").await;
+    reader.produce(-1, "t", 0, plain).await.unwrap();
+
+    let part = read_committed(&mut reader, 0).await;
+    assert_eq!((part.last_stable_offset, part.high_watermark), (1, 3));
+    let one = client_batches(&part);
+    assert_eq!(one, 1, "the batch before it");
+    assert_eq!(latest(&mut reader, 1).await, 1);
+    assert_eq!(latest(&mut reader, 0).await, 3);
+
+    // A reader that waits is woken by the end.
+    let mut waits = fetch_request("t", 0, 1).with_isolation_level(1);
+    waits.max_wait_ms = 60_000;
+    waits.min_bytes = 1;
+    reader.send(12, &waits).await;
+    producer.end(true).await;
+    let answer = reader.receive::<FetchRequest>(12).await.unwrap();
+    assert_eq!(client_batches(&answer.responses[0].partitions[0]), 3);
+}
+
+/// How many batches a partition's answer holds.
+fn client_batches(part: &PartitionData) -> usize {
+    let records = part.records.clone().unwrap_or_default();
+    ottla_proto::batch::Batches::new(&records).count()
+}
+
+/// The offset of the end, as ListOffsets has it for an isolation level.
+async fn latest(client: &mut Client, isolation: i8) -> i64 {
+    let partition = ListOffsetsPartition::default().with_timestamp(-1);
+    let topic = ListOffsetsTopic::default()
+        .with_name(name("t"))
+        .with_partitions(vec![partition]);
+    let request = ListOffsetsRequest::default()
+        .with_isolation_level(isolation)
+        .with_topics(vec![topic]);
+    let answer = client.call(6, &request).await.unwrap();
+    answer.topics[0].partitions[0].offset
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_offsets_of_a_transaction_count_from_its_commit_on() {
     for speaks in [Speaks::V1, Speaks::V2] {
         let (cluster, mut client) = cluster(|b| b).await;
         let mut producer = Producer::new(&mut client, speaks).await;
         producer.send_offset(5).await;
         assert_eq!(cluster.committed("g", "t", 0), None);
+        let unstable = (Code::UNSTABLE_OFFSET_COMMIT, -1);
+        assert_eq!(committed(producer.client, true).await, unstable);
+        assert_eq!(committed(producer.client, false).await, (Code::NONE, -1));
         producer.end(true).await;
         assert_eq!(cluster.committed("g", "t", 0), Some(5));
         producer.send_offset(9).await;
         producer.end(false).await;
         assert_eq!(cluster.committed("g", "t", 0), Some(5));
+        assert_eq!(committed(producer.client, true).await, (Code::NONE, 5));
     }
+}
+
+/// What OffsetFetch says of partition 0.
+async fn committed(client: &mut Client, stable: bool) -> (Code, i64) {
+    let topic = OffsetFetchRequestTopic::default()
+        .with_name(name("t"))
+        .with_partition_indexes(vec![0]);
+    let request = OffsetFetchRequest::default()
+        .with_group_id(GroupId(text("g")))
+        .with_topics(Some(vec![topic]))
+        .with_require_stable(stable);
+    let answer = client.call(7, &request).await.unwrap();
+    let found = &answer.topics[0].partitions[0];
+    (Code(found.error_code), found.committed_offset)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offset_committed_later_outside_stands() {
+    let (cluster, mut client) = cluster(|b| b).await;
+    let mut producer = Producer::new(&mut client, Speaks::V2).await;
+    producer.send_offset(5).await;
+    let partition = OffsetCommitRequestPartition::default().with_committed_offset(7);
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(name("t"))
+        .with_partitions(vec![partition]);
+    let request = OffsetCommitRequest::default()
+        .with_group_id(GroupId(text("g")))
+        .with_topics(vec![topic]);
+    producer.client.call(7, &request).await.unwrap();
+    producer.end(true).await;
+    assert_eq!(cluster.committed("g", "t", 0), Some(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn offsets_of_a_member_that_is_not_there_are_refused() {
+    let (_cluster, mut client) = cluster(|b| b).await;
+    let producer = Producer::new(&mut client, Speaks::V2).await;
+    let mut of_generation = async |group: &str, generation: i32| {
+        let topic = TxnOffsetCommitRequestTopic::default()
+            .with_name(name("t"))
+            .with_partitions(vec![TxnOffsetCommitRequestPartition::default()]);
+        let request = TxnOffsetCommitRequest::default()
+            .with_transactional_id(id("x"))
+            .with_producer_id(ProducerId(producer.id))
+            .with_producer_epoch(producer.epoch)
+            .with_group_id(GroupId(text(group)))
+            .with_generation_id(generation)
+            .with_member_id(text("m"))
+            .with_topics(vec![topic]);
+        let answer = producer.client.call(5, &request).await.unwrap();
+        Code(answer.topics[0].partitions[0].error_code)
+    };
+    assert_eq!(of_generation("g", 3).await, Code::ILLEGAL_GENERATION);
+    assert_eq!(of_generation("g", -1).await, Code::NONE);
+    assert_eq!(of_generation("g", 3).await, Code::UNKNOWN_MEMBER_ID);
 }
