@@ -1,116 +1,230 @@
-//! The command line, the same for the parent and for the processes it starts.
+//! The command lines: the parent's, and those of the processes that it starts.
+
+use std::path::PathBuf;
 
 use crate::job::{Codec, Job, Tuning};
 use crate::peers::{self, PEERS, Peer};
-use crate::text;
 
-/// A cell moves about this much, so that every cell takes about as long.
-const CELL_BYTES: usize = 256 << 20;
+/// What the parent compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plan {
+    /// The cells that the other arguments name.
+    Named,
+    /// A minute's look.
+    Quick,
+    /// Everything that the targets speak of.
+    Full,
+}
 
 #[derive(Debug, Clone)]
 pub struct Arguments {
+    pub plan: Plan,
     pub sizes: Vec<usize>,
     pub codecs: Vec<Codec>,
     pub peers: Vec<String>,
-    /// By default as many as make `CELL_BYTES`, 100,000 at least and 2,000,000 at most.
+    /// By default as many as make a cell last about as long as any other.
     pub records: Option<usize>,
-    pub runs: usize,
+    /// By default three, five when the cells are named.
+    pub runs: Option<usize>,
     pub callers: usize,
     pub partitions: i32,
-    /// Milliseconds that an answer waits; each is a table of its own.
+    /// Milliseconds that an answer waits; each is a cell of its own.
     pub rtts: Vec<usize>,
     pub keyed: bool,
     pub tuning: Tuning,
-    /// For a client process.
-    pub bootstrap: String,
-    /// For a client process.
-    pub count_allocations: bool,
+    /// A real Kafka instead of the null broker.
+    pub bootstrap: Option<String>,
+    pub json: Option<PathBuf>,
+    pub markdown: Option<PathBuf>,
 }
 
 impl Arguments {
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         let mut arguments = Arguments {
+            plan: Plan::Named,
             sizes: vec![10, 100, 1000, 10_000],
-            codecs: vec![Codec::None, Codec::Lz4, Codec::Zstd],
+            codecs: Codec::ALL.to_vec(),
             peers: PEERS.iter().map(|peer| peer.name.to_owned()).collect(),
             records: None,
-            runs: 5,
+            runs: None,
             callers: 1,
             partitions: 12,
             rtts: vec![0],
             keyed: false,
             tuning: Tuning::Same,
-            bootstrap: String::new(),
-            count_allocations: false,
+            bootstrap: None,
+            json: None,
+            markdown: None,
         };
         while let Some(flag) = words.next() {
             let mut value = || words.next().ok_or(format!("{flag} wants a value"));
             match flag.as_str() {
-                "--quick" => {
-                    (arguments.sizes, arguments.codecs, arguments.runs) =
-                        (vec![100, 1000], vec![Codec::None], 3);
-                }
+                "--quick" => arguments.plan = Plan::Quick,
+                "--full" => arguments.plan = Plan::Full,
                 "--size" => arguments.sizes = list(&value()?, number)?,
                 "--codec" => arguments.codecs = list(&value()?, Codec::parse)?,
                 "--peers" => arguments.peers = list(&value()?, peer)?,
-                "--records" => arguments.records = Some(number(&value()?)?),
-                "--runs" => arguments.runs = number(&value()?)?.max(1),
+                "--records" => arguments.records = Some(number(&value()?)?.max(1)),
+                "--runs" => arguments.runs = Some(number(&value()?)?.max(1)),
                 "--callers" => arguments.callers = number(&value()?)?.max(1),
-                "--partitions" => arguments.partitions = number(&value()?)?.max(1) as i32,
+                "--partitions" => arguments.partitions = partitions(&value()?)?,
                 "--rtt" => arguments.rtts = list(&value()?, number)?,
                 "--keyed" => arguments.keyed = true,
                 "--defaults" => arguments.tuning = Tuning::OwnDefaults,
-                "--bootstrap" => arguments.bootstrap = value()?,
-                "--count-allocations" => arguments.count_allocations = true,
+                "--bootstrap" => arguments.bootstrap = Some(value()?),
+                "--json" => arguments.json = Some(value()?.into()),
+                "--markdown" => arguments.markdown = Some(value()?.into()),
                 _ => return Err(format!("unknown argument {flag}; see the head of main.rs")),
             }
         }
         Ok(arguments)
     }
 
-    pub fn records_of(&self, size: usize) -> usize {
-        self.records
-            .unwrap_or((CELL_BYTES / size).clamp(100_000, 2_000_000))
+    pub fn runs(&self) -> usize {
+        self.runs.unwrap_or(match self.plan {
+            Plan::Named => 5,
+            Plan::Quick | Plan::Full => 3,
+        })
+    }
+}
+
+/// What a broker process is told.
+pub struct BrokerArguments {
+    pub partitions: i32,
+    pub rtt_ms: u64,
+}
+
+impl BrokerArguments {
+    pub fn parse(mut words: impl Iterator<Item = String>) -> Result<BrokerArguments, String> {
+        let (mut partitions_given, mut rtt_ms) = (1, 0);
+        while let Some(flag) = words.next() {
+            let value = words.next().ok_or(format!("{flag} wants a value"))?;
+            match flag.as_str() {
+                "--partitions" => partitions_given = partitions(&value)?,
+                "--rtt" => rtt_ms = number(&value)? as u64,
+                _ => return Err(format!("unknown argument {flag} of a broker")),
+            }
+        }
+        Ok(BrokerArguments {
+            partitions: partitions_given,
+            rtt_ms,
+        })
     }
 
-    pub fn warm_up_of(&self, size: usize) -> usize {
-        self.records_of(size) / 10
+    pub fn words(&self) -> [String; 4] {
+        [
+            "--partitions".to_owned(),
+            self.partitions.to_string(),
+            "--rtt".to_owned(),
+            self.rtt_ms.to_string(),
+        ]
     }
+}
 
-    /// The arguments of a client process for one cell.
-    pub fn of_client(&self, peer: &str, size: usize, codec: Codec, bootstrap: &str) -> Vec<String> {
+/// What a client process is told, in whatever language it is written.
+#[derive(Debug, Clone)]
+pub struct ClientArguments {
+    pub peer: String,
+    /// The file that values are cut from.
+    pub text: PathBuf,
+    pub bootstrap: String,
+    pub topic: String,
+    pub size: usize,
+    pub records: usize,
+    pub warm_up: usize,
+    pub codec: Codec,
+    pub callers: usize,
+    pub partitions: i32,
+    pub keyed: bool,
+    pub tuning: Tuning,
+    /// Only the Rust clients are told to.
+    pub count_allocations: bool,
+}
+
+impl ClientArguments {
+    pub fn words(&self) -> Vec<String> {
         let mut words: Vec<String> = [
-            ("--peers", peer.to_owned()),
-            ("--size", size.to_string()),
-            ("--codec", codec.name().to_owned()),
-            ("--records", self.records_of(size).to_string()),
+            ("--peers", self.peer.clone()),
+            ("--text", self.text.display().to_string()),
+            ("--bootstrap", self.bootstrap.clone()),
+            ("--topic", self.topic.clone()),
+            ("--size", self.size.to_string()),
+            ("--records", self.records.to_string()),
+            ("--warm-up", self.warm_up.to_string()),
+            ("--codec", self.codec.name().to_owned()),
             ("--callers", self.callers.to_string()),
             ("--partitions", self.partitions.to_string()),
-            ("--bootstrap", bootstrap.to_owned()),
         ]
         .into_iter()
         .flat_map(|(flag, value)| [flag.to_owned(), value])
         .collect();
-        words.extend(self.keyed.then(|| "--keyed".to_owned()));
-        words.extend((self.tuning == Tuning::OwnDefaults).then(|| "--defaults".to_owned()));
+        let flags = [
+            (self.keyed, "--keyed"),
+            (self.tuning == Tuning::OwnDefaults, "--defaults"),
+            (self.count_allocations, "--count-allocations"),
+        ];
+        words.extend(
+            flags
+                .iter()
+                .filter(|(on, _)| *on)
+                .map(|(_, flag)| (*flag).to_owned()),
+        );
         words
     }
 
-    pub fn single_peer(&self) -> Result<&'static Peer, String> {
-        let name = self.peers.first().ok_or("no peer")?;
-        peers::find(name).ok_or(format!("no peer {name}"))
+    pub fn parse(mut words: impl Iterator<Item = String>) -> Result<ClientArguments, String> {
+        let mut arguments = ClientArguments {
+            peer: String::new(),
+            text: PathBuf::new(),
+            bootstrap: String::new(),
+            topic: String::new(),
+            size: 100,
+            records: 0,
+            warm_up: 0,
+            codec: Codec::None,
+            callers: 1,
+            partitions: 1,
+            keyed: false,
+            tuning: Tuning::Same,
+            count_allocations: false,
+        };
+        while let Some(flag) = words.next() {
+            let mut value = || words.next().ok_or(format!("{flag} wants a value"));
+            match flag.as_str() {
+                "--peers" => arguments.peer = value()?,
+                "--text" => arguments.text = value()?.into(),
+                "--bootstrap" => arguments.bootstrap = value()?,
+                "--topic" => arguments.topic = value()?,
+                "--size" => arguments.size = number(&value()?)?,
+                "--records" => arguments.records = number(&value()?)?,
+                "--warm-up" => arguments.warm_up = number(&value()?)?,
+                "--codec" => arguments.codec = Codec::parse(&value()?)?,
+                "--callers" => arguments.callers = number(&value()?)?,
+                "--partitions" => arguments.partitions = partitions(&value()?)?,
+                "--keyed" => arguments.keyed = true,
+                "--defaults" => arguments.tuning = Tuning::OwnDefaults,
+                "--count-allocations" => arguments.count_allocations = true,
+                _ => return Err(format!("unknown argument {flag} of a client")),
+            }
+        }
+        Ok(arguments)
+    }
+
+    pub fn peer(&self) -> Result<&'static Peer, String> {
+        peers::find(&self.peer).ok_or(format!("no peer {}", self.peer))
     }
 
     pub fn job(&self) -> Result<Job, String> {
-        let size = *self.sizes.first().ok_or("no size")?;
-        let codec = *self.codecs.first().ok_or("no codec")?;
+        let text = std::fs::read(&self.text)
+            .map_err(|error| format!("{}: {error}", self.text.display()))?;
         Ok(Job {
-            text: text::text(codec),
+            text: text.leak(),
             bootstrap: self.bootstrap.clone(),
-            size,
-            records: self.records_of(size),
-            warm_up: self.warm_up_of(size),
-            codec,
+            topic: self.topic.clone().leak(),
+            size: self.size,
+            records: self.records,
+            warm_up: self.warm_up,
+            codec: self.codec,
             tuning: self.tuning,
             keyed: self.keyed,
             callers: self.callers,
@@ -127,6 +241,10 @@ fn number(word: &str) -> Result<usize, String> {
     word.replace('_', "")
         .parse()
         .map_err(|_| format!("{word} is not a number"))
+}
+
+fn partitions(word: &str) -> Result<i32, String> {
+    i32::try_from(number(word)?.max(1)).map_err(|_| format!("{word} is too many partitions"))
 }
 
 fn peer(name: &str) -> Result<String, String> {

@@ -3,14 +3,14 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::ops::Range;
+use std::time::Duration;
 
 use ottla::Compression;
 use ottla_proto::batch::Compressor;
 
 use crate::job::{BATCH_BYTES, Codec, Job};
-use crate::measure::Cost;
+use crate::measure::{Cost, thread_cpu};
 use crate::peers::Failure;
-use crate::protocol::TOPIC;
 
 /// Requests sent and not yet answered.
 const IN_FLIGHT_MAX: usize = 5;
@@ -29,6 +29,8 @@ struct Floor {
     partition: i32,
     in_flight: usize,
     compressor: Compressor,
+    /// Spent in the compressor alone.
+    codec: Duration,
 }
 
 pub fn run(job: &Job) -> Result<Cost, Failure> {
@@ -41,20 +43,28 @@ pub fn run(job: &Job) -> Result<Cost, Failure> {
         partition: 0,
         in_flight: 0,
         compressor: Compressor::new(),
+        codec: Duration::ZERO,
     };
-    job.measure(|range| floor.send(job, range))
+    let cost = job.measure(|range| {
+        floor.codec = Duration::ZERO;
+        floor.send(job, range)
+    })?;
+    Ok(Cost {
+        codec_ns: floor.codec.as_nanos() as u64,
+        ..cost
+    })
 }
 
 impl Floor {
     fn send(&mut self, job: &Job, range: Range<usize>) -> Result<(), Failure> {
-        self.begin();
+        self.begin(job.topic);
         let mut in_batch: i32 = 0;
         for index in range {
             encode(&mut self.frame, in_batch, job.key(index), job.value(index));
             in_batch += 1;
             if self.frame.len() - self.batch_at + job.size + RECORD_OVERHEAD_BYTES > BATCH_BYTES {
                 self.write(in_batch, job)?;
-                self.begin();
+                self.begin(job.topic);
                 in_batch = 0;
             }
         }
@@ -68,7 +78,7 @@ impl Floor {
     }
 
     /// A Produce request of version 8 up to the first record.
-    fn begin(&mut self) {
+    fn begin(&mut self, topic: &str) {
         let frame = &mut self.frame;
         frame.clear();
         frame.extend([0; 4]);
@@ -78,8 +88,8 @@ impl Floor {
         frame.extend((-1i16).to_be_bytes()); // acks all
         frame.extend(30_000i32.to_be_bytes());
         frame.extend(1i32.to_be_bytes());
-        frame.extend((TOPIC.len() as i16).to_be_bytes());
-        frame.extend(TOPIC.as_bytes());
+        frame.extend((topic.len() as i16).to_be_bytes());
+        frame.extend(topic.as_bytes());
         frame.extend(1i32.to_be_bytes());
         frame.extend(self.partition.to_be_bytes());
         frame.extend([0; 4]); // the size of the batch
@@ -119,9 +129,11 @@ impl Floor {
             Codec::Zstd => Compression::Zstd,
         };
         let records_at = self.batch_at + HEADER_BYTES;
+        let before = thread_cpu();
         let compressed = self
             .compressor
             .compress(codec, None, &[&self.frame[records_at..]])?;
+        self.codec += thread_cpu() - before;
         self.frame.truncate(records_at);
         self.frame.extend(compressed);
         Ok(())

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::measure::{Cost, Meter};
 
 /// What all clients are given to hold unsent records in; enough that none has to wait for the other core.
@@ -13,7 +15,8 @@ pub const LINGER: Duration = Duration::from_millis(5);
 /// How many keys there are in a keyed run.
 const KEYS: usize = 1 << 16;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Codec {
     None,
     Lz4,
@@ -21,6 +24,8 @@ pub enum Codec {
 }
 
 impl Codec {
+    pub const ALL: [Codec; 3] = [Codec::None, Codec::Lz4, Codec::Zstd];
+
     /// As in `compression.type`.
     pub fn name(self) -> &'static str {
         match self {
@@ -40,15 +45,16 @@ impl Codec {
     }
 
     pub fn parse(name: &str) -> Result<Codec, String> {
-        [Codec::None, Codec::Lz4, Codec::Zstd]
+        Codec::ALL
             .into_iter()
             .find(|codec| codec.name() == name)
             .ok_or_else(|| format!("no codec {name}: none, lz4 or zstd"))
     }
 }
 
-/// Batch size, linger and buffer: the same for all, or what each client comes with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Codec, batch size, linger and buffer: the same for all, or what each client comes with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Tuning {
     Same,
     OwnDefaults,
@@ -59,6 +65,7 @@ pub struct Job {
     /// What values and keys are cut from.
     pub text: &'static [u8],
     pub bootstrap: String,
+    pub topic: &'static str,
     /// Bytes of a value.
     pub size: usize,
     pub records: usize,
@@ -74,7 +81,7 @@ pub struct Job {
 
 impl Job {
     pub fn value(&self, index: usize) -> &'static [u8] {
-        let start = (index * self.size) % (self.text.len() - self.size);
+        let start = index % (self.text.len() / self.size) * self.size;
         &self.text[start..start + self.size]
     }
 

@@ -1,133 +1,185 @@
 //! The parent: for each cell and run it starts a broker and a client as processes, and collects what they say.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, BrokerArguments, ClientArguments};
 use crate::broker::Counts;
-use crate::job::{Codec, Tuning};
+use crate::cluster::Cluster;
+use crate::job::Tuning;
 use crate::measure::Cost;
-use crate::peers::{FLOOR, Failure, PEERS, Peer};
-use crate::table::{self, Row, Run};
+use crate::peers::{FLOOR, Failure, Peer};
+use crate::plan::{self, Cell};
+use crate::programs::Programs;
+use crate::protocol::TOPIC;
+use crate::report::{self, Note, Report, Row, Table};
+use crate::{markdown, table, targets, text};
 
 /// A client that hangs fails its run and not the whole comparison.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(180);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let peers: Vec<&Peer> = PEERS
-        .iter()
-        .filter(|peer| arguments.peers.iter().any(|name| name == peer.name))
-        .collect();
-    println!(
-        "acks all, {} partitions, {}, {} caller(s), {}; medians of {} runs",
-        arguments.partitions,
-        if arguments.keyed { "keyed" } else { "no key" },
-        arguments.callers,
-        match arguments.tuning {
-            Tuning::Same => "linger 5 ms, batch 1 MB",
-            Tuning::OwnDefaults => "each client's own defaults",
-        },
-        arguments.runs,
-    );
-    for peer in peers.iter().chain([&&FLOOR]) {
-        println!("  {:<8} {}", peer.name, peer.note);
+    let start = Instant::now();
+    let peers = plan::peers(arguments);
+    let mut session = Session {
+        programs: Programs::build(&peers),
+        folder: Folder::create()?,
+        cluster: arguments
+            .bootstrap
+            .as_deref()
+            .map(Cluster::connect)
+            .transpose()?,
+        runs: arguments.runs(),
+    };
+    let mut report = Report {
+        commit: report::commit(),
+        machine: report::machine(),
+        runs: session.runs,
+        seconds: 0,
+        notes: session.notes(&peers),
+        cells: Vec::new(),
+        targets: Vec::new(),
+    };
+    table::print_head(&report);
+    for cell in plan::cells(arguments) {
+        let table = session.measure(cell, &peers);
+        table::print(&table);
+        report.cells.push(table);
     }
-    for &rtt_ms in &arguments.rtts {
-        for &size in &arguments.sizes {
-            for &codec in &arguments.codecs {
-                Cell {
-                    arguments,
-                    rtt_ms,
-                    size,
-                    codec,
-                }
-                .run(&peers);
-            }
-        }
+    report.targets = targets::check(&report.cells);
+    report.seconds = start.elapsed().as_secs();
+    table::print_end(&report);
+    if let Some(path) = &arguments.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report)?)?;
+    }
+    if let Some(path) = &arguments.markdown {
+        std::fs::write(path, markdown::tables(&report))?;
     }
     Ok(())
 }
 
-/// One table: what is sent, and how far away the broker is.
-struct Cell<'a> {
-    arguments: &'a Arguments,
-    rtt_ms: usize,
-    size: usize,
-    codec: Codec,
+struct Session {
+    programs: Programs,
+    folder: Folder,
+    /// None for the null broker.
+    cluster: Option<Cluster>,
+    runs: usize,
 }
 
-impl Cell<'_> {
-    fn run(&self, peers: &[&Peer]) {
-        let Cell {
-            arguments,
-            rtt_ms,
-            size,
-            codec,
-        } = *self;
-        let peers: Vec<&Peer> = peers.iter().copied().chain([&FLOOR]).collect();
-        let mut rows: Vec<Row> = peers
-            .iter()
-            .map(|peer| Row {
-                name: peer.name,
-                runs: Vec::new(),
-                allocations: None,
-                failure: None,
-            })
+impl Session {
+    fn notes(&self, peers: &[&'static Peer]) -> Vec<Note> {
+        let all = peers.iter().copied().chain([&FLOOR]);
+        all.map(|peer| Note {
+            client: peer.name,
+            note: match self.programs.missing(peer) {
+                None => peer.note.to_owned(),
+                Some(why) => format!("{}: left out, {why}", peer.note),
+            },
+        })
+        .collect()
+    }
+
+    /// The clients take turns, so that what disturbs the machine for a while disturbs all of them.
+    fn measure(&mut self, cell: Cell, peers: &[&'static Peer]) -> Table {
+        let peers: Vec<&Peer> = cell
+            .peers(peers)
+            .filter(|peer| self.programs.missing(peer).is_none())
+            .filter(|peer| self.cluster.is_none() || peer.name != FLOOR.name)
             .collect();
-        for _ in 0..arguments.runs {
+        let mut rows: Vec<Row> = peers.iter().map(|peer| Row::new(peer.name)).collect();
+        for _ in 0..self.runs {
             for (peer, row) in peers.iter().zip(&mut rows) {
-                match self.run_once(peer, &[]) {
-                    Ok(run) => row.runs.push(run),
+                // What never succeeded is not tried again: it may have taken a minute to fail.
+                if row.failure.is_some() && row.cpu_ns.is_empty() {
+                    continue;
+                }
+                match self.run_once(&cell, peer, false) {
+                    Ok((cost, counts)) => row.add(&cost, counts.as_ref(), cell.records, cell.size),
                     Err(error) => row.failure = Some(error.to_string()),
                 }
             }
         }
-        for (peer, row) in peers
-            .iter()
-            .zip(&mut rows)
-            .filter(|(_, row)| !row.runs.is_empty())
-        {
-            row.allocations = self
-                .run_once(peer, &["--count-allocations"])
-                .ok()
-                .map(|run| run.cost.allocations);
+        for (peer, row) in peers.iter().zip(&mut rows) {
+            if !cell.is_standard() || !peer.counts_allocations || row.cpu_ns.is_empty() {
+                continue;
+            }
+            if let Ok((cost, _)) = self.run_once(&cell, peer, true) {
+                row.allocations = Some(cost.allocations as f64 / cell.records as f64);
+            }
         }
-        let (records, warm_up) = (arguments.records_of(size), arguments.warm_up_of(size));
-        let title = format!(
-            "{size} bytes, {}, {records} records, {rtt_ms} ms round trip",
-            codec.name()
-        );
-        table::print(&title, records, warm_up, &rows);
+        Table { cell, rows }
     }
 
-    fn run_once(&self, peer: &Peer, more: &[&str]) -> Result<Run, Failure> {
-        let Cell {
-            arguments,
-            rtt_ms,
-            size,
-            codec,
-        } = *self;
-        let mut broker = Broker::start(arguments.partitions, rtt_ms)?;
-        let bootstrap = format!("127.0.0.1:{}", broker.port);
-        let client = Command::new(std::env::current_exe()?)
-            .arg("client")
-            .args(arguments.of_client(peer.name, size, codec, &bootstrap))
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = within(CLIENT_TIMEOUT, client)?;
-        let counts = broker.stop()?;
-        if !output.status.success() {
-            return Err(format!("the client ended with {}", output.status).into());
+    fn run_once(
+        &mut self,
+        cell: &Cell,
+        peer: &Peer,
+        count_allocations: bool,
+    ) -> Result<(Cost, Option<Counts>), Failure> {
+        let warm_up = cell.warm_up(peer);
+        let mut client = ClientArguments {
+            peer: peer.name.to_owned(),
+            text: self.folder.text(cell.compressed()),
+            bootstrap: String::new(),
+            topic: TOPIC.to_owned(),
+            size: cell.size,
+            records: cell.records,
+            warm_up,
+            codec: cell.codec,
+            callers: cell.callers,
+            partitions: cell.partitions,
+            keyed: cell.keyed,
+            tuning: cell.tuning,
+            count_allocations,
+        };
+        let expected = (cell.records + warm_up) as u64;
+        let Some(cluster) = &mut self.cluster else {
+            let mut broker = Broker::start(cell)?;
+            client.bootstrap = format!("127.0.0.1:{}", broker.port);
+            let cost = run_client(&self.programs, &self.folder, peer, &client)?;
+            let counts = broker.stop()?;
+            check(&counts, peer, cell, expected)?;
+            return Ok((cost, Some(counts)));
+        };
+        client.bootstrap = cluster.bootstrap.clone();
+        client.topic = cluster.create_topic(cell.partitions)?;
+        let cost = run_client(&self.programs, &self.folder, peer, &client);
+        let records = cluster.records(&client.topic, cell.partitions);
+        cluster.delete_topic(&client.topic)?;
+        match records? {
+            records if records != expected && cost.is_ok() => {
+                Err(format!("the cluster has {records} records, not {expected}").into())
+            }
+            _ => Ok((cost?, None)),
         }
-        let cost: Cost = serde_json::from_slice(&output.stdout)?;
-        let expected = (arguments.records_of(size) + arguments.warm_up_of(size)) as u64;
-        check(&counts, peer, codec, expected)?;
-        Ok(Run { cost, counts })
     }
+}
+
+fn run_client(
+    programs: &Programs,
+    folder: &Folder,
+    peer: &Peer,
+    arguments: &ClientArguments,
+) -> Result<Cost, Failure> {
+    let errors = folder.path.join("errors");
+    let client = programs
+        .command(peer)?
+        .args(arguments.words())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(std::fs::File::create(&errors)?)
+        .spawn()?;
+    let output = within(CLIENT_TIMEOUT, client)?;
+    if !output.status.success() {
+        let said = std::fs::read(&errors)?;
+        let said = String::from_utf8_lossy(&said);
+        let last = said.lines().rfind(|line| !line.trim().is_empty());
+        return Err(format!("{}: {}", output.status, last.unwrap_or("no word")).into());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 /// Waits for a process that prints no more than a line.
@@ -137,7 +189,7 @@ fn within(timeout: Duration, mut process: Child) -> Result<Output, Failure> {
         if Instant::now() >= deadline {
             process.kill()?;
             process.wait()?;
-            return Err(format!("the client was not done within {timeout:?}").into());
+            return Err(format!("not done within {timeout:?}").into());
         }
         thread::sleep(Duration::from_millis(5));
     }
@@ -145,7 +197,7 @@ fn within(timeout: Duration, mut process: Child) -> Result<Output, Failure> {
 }
 
 /// What makes a figure worthless.
-fn check(counts: &Counts, peer: &Peer, codec: Codec, expected: u64) -> Result<(), Failure> {
+fn check(counts: &Counts, peer: &Peer, cell: &Cell, expected: u64) -> Result<(), Failure> {
     if counts.records != expected {
         return Err(format!("the broker got {} records, not {expected}", counts.records).into());
     }
@@ -153,19 +205,44 @@ fn check(counts: &Counts, peer: &Peer, codec: Codec, expected: u64) -> Result<()
         return Err(format!("{} corrupt batches, {} gaps", counts.corrupt, counts.gaps).into());
     }
     // A client may leave a batch as it is when compressing does not make it smaller.
-    let compressed = counts.codecs[codec.bits()];
-    if compressed * 10 < counts.batches * 9 {
-        return Err(format!(
-            "only {compressed} of {} batches are {}",
-            counts.batches,
-            codec.name()
-        )
-        .into());
+    let compressed = counts.codecs[cell.codec.bits()];
+    if cell.tuning == Tuning::Same && compressed * 10 < counts.batches * 9 {
+        let (batches, codec) = (counts.batches, cell.codec.name());
+        return Err(format!("only {compressed} of {batches} batches are {codec}").into());
     }
     if peer.idempotent && counts.idempotent != counts.batches {
         return Err("some batches carry no producer id".into());
     }
     Ok(())
+}
+
+/// What the client processes read, in a folder that goes away with the parent.
+struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    fn create() -> Result<Folder, Failure> {
+        let path = std::env::temp_dir().join(format!("versus-{}", std::process::id()));
+        std::fs::create_dir(&path)?;
+        let folder = Folder { path };
+        for compressed in [false, true] {
+            std::fs::write(folder.text(compressed), text::text(compressed))?;
+        }
+        Ok(folder)
+    }
+
+    fn text(&self, compressed: bool) -> PathBuf {
+        let name = if compressed { "long-text" } else { "text" };
+        Path::join(&self.path, name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // A folder of temporary files that stays behind is no reason to fail.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
 }
 
 struct Broker {
@@ -176,15 +253,14 @@ struct Broker {
 }
 
 impl Broker {
-    fn start(partitions: i32, rtt_ms: usize) -> Result<Broker, Failure> {
+    fn start(cell: &Cell) -> Result<Broker, Failure> {
+        let arguments = BrokerArguments {
+            partitions: cell.partitions,
+            rtt_ms: cell.rtt_ms as u64,
+        };
         let mut process = Command::new(std::env::current_exe()?)
             .arg("broker")
-            .args([
-                "--partitions",
-                &partitions.to_string(),
-                "--rtt",
-                &rtt_ms.to_string(),
-            ])
+            .args(arguments.words())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

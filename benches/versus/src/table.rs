@@ -1,106 +1,78 @@
-//! The table a person reads.
+//! The tables that a person reads.
 
-use crate::broker::Counts;
-use crate::measure::Cost;
+use crate::report::{Report, Row, Table};
+use crate::targets::Verdict;
 
-/// One run of one client.
-#[derive(Debug, Clone)]
-pub struct Run {
-    pub cost: Cost,
-    pub counts: Counts,
-}
-
-/// All runs of one client in one cell, and a run that counted allocations.
-#[derive(Debug, Clone)]
-pub struct Row {
-    pub name: &'static str,
-    pub runs: Vec<Run>,
-    pub allocations: Option<u64>,
-    pub failure: Option<String>,
-}
-
-/// Nanoseconds a record: median, least and most.
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Option<Spread> {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        Some(Spread {
-            median: *values.get(values.len() / 2)?,
-            least: *values.first()?,
-            most: *values.last()?,
-        })
-    }
-}
-
-impl Row {
-    fn cpu(&self, records: usize) -> Option<Spread> {
-        Spread::of(
-            self.runs
-                .iter()
-                .map(|run| run.cost.cpu.as_nanos() as f64 / records as f64),
-        )
-    }
-
-    fn wall(&self, records: usize) -> Option<Spread> {
-        Spread::of(
-            self.runs
-                .iter()
-                .map(|run| run.cost.wall.as_nanos() as f64 / records as f64),
-        )
-    }
-}
-
-/// Prints one cell; the ratio is that of client CPU to the first row's.
-pub fn print(title: &str, records: usize, warm_up: usize, rows: &[Row]) {
-    println!("\n{title}");
+/// What is measured, where, and with whom.
+pub fn print_head(report: &Report) {
     println!(
-        "{:<10} {:>9} {:>13} {:>7} {:>9} {:>9} {:>9} {:>10} {:>9}",
+        "commit {}, {}; acks all, linger 5 ms, batches of 1 MB; medians of {} runs",
+        report.commit, report.machine, report.runs
+    );
+    for note in &report.notes {
+        println!("  {:<8} {}", note.client, note.note);
+    }
+}
+
+/// One cell; the ratio is that of client CPU to the first row's.
+pub fn print(table: &Table) {
+    println!("\n{}, {} records", table.cell.title(), table.cell.records);
+    println!(
+        "{:<10} {:>9} {:>13} {:>7} {:>9} {:>9} {:>8} {:>9} {:>8}",
         "client", "cpu ns", "(range)", "ratio", "wall ns", "allocs", "bytes", "records", "batches"
     );
     println!(
-        "{:<10} {:>9} {:>13} {:>7} {:>9} {:>9} {:>9} {:>10} {:>9}",
-        "", "/record", "", "", "/record", "/record", "/record", "/batch", "/request"
+        "{:<10} {:>9} {:>13} {:>7} {:>9} {:>9} {:>8} {:>9} {:>8}",
+        "", "/record", "", "to ours", "/record", "/record", "/raw", "/batch", "/request"
     );
-    let reference = rows
-        .first()
-        .and_then(|row| row.cpu(records))
-        .map(|spread| spread.median);
-    for row in rows {
-        let (Some(cpu), Some(wall), Some(run)) =
-            (row.cpu(records), row.wall(records), row.runs.first())
-        else {
-            println!(
-                "{:<10} failed: {}",
-                row.name,
-                row.failure.as_deref().unwrap_or("no run")
-            );
-            continue;
-        };
-        let total = (records + warm_up) as f64;
-        let counts = &run.counts;
-        let allocations = row.allocations.map_or("-".to_owned(), |count| {
-            format!("{:.3}", count as f64 / records as f64)
-        });
-        println!(
-            "{:<10} {:>9.0} {:>13} {:>7.2} {:>9.0} {:>9} {:>9.1} {:>10.0} {:>9.1}",
-            row.name,
-            cpu.median,
-            format!("({:.0}-{:.0})", cpu.least, cpu.most),
-            cpu.median / reference.unwrap_or(cpu.median),
-            wall.median,
-            allocations,
-            counts.bytes as f64 / total,
-            total / counts.batches as f64,
-            counts.batches as f64 / counts.requests as f64,
-        );
-        if let Some(failure) = &row.failure {
-            println!("{:<10} one run failed: {failure}", "");
-        }
+    let reference = table.rows.first().and_then(Row::cpu);
+    for row in &table.rows {
+        print_row(row, reference.map(|spread| spread.median));
     }
+}
+
+fn print_row(row: &Row, reference: Option<f64>) {
+    let (Some(cpu), Some(wall)) = (row.cpu(), row.wall()) else {
+        let failure = row.failure.as_deref().unwrap_or("no run");
+        println!("{:<10} {:>9}  {failure}", row.client, "failed");
+        return;
+    };
+    println!(
+        "{:<10} {:>9.0} {:>13} {:>7.2} {:>9.0} {:>9} {:>8} {:>9} {:>8}",
+        row.client,
+        cpu.median,
+        format!("({:.0}-{:.0})", cpu.least, cpu.most),
+        cpu.median / reference.unwrap_or(cpu.median),
+        wall.median,
+        optional(row.allocations, 3),
+        optional(row.bytes_ratio, 3),
+        optional(row.records_per_batch, 0),
+        optional(row.batches_per_request, 1),
+    );
+    if let Some(codec) = row.codec() {
+        let range = format!("({:.0}-{:.0})", codec.least, codec.most);
+        println!("{:<10} {:>9.0} {range:>13}", "  codec", codec.median);
+    }
+    if let Some(failure) = &row.failure {
+        println!("{:<10} a run failed: {failure}", "");
+    }
+}
+
+fn optional(value: Option<f64>, digits: usize) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
+}
+
+/// Whether the targets hold, as far as their cells were measured.
+pub fn print_end(report: &Report) {
+    if !report.targets.is_empty() {
+        println!("\n{:<7} target: measured", "");
+    }
+    for target in &report.targets {
+        let verdict = match target.verdict {
+            Verdict::Holds => "holds",
+            Verdict::Missed => "MISSED",
+        };
+        println!("{verdict:<7} {}: {}", target.target, target.measured);
+    }
+    println!("\n{} s", report.seconds);
 }

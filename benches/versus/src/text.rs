@@ -5,9 +5,8 @@
 //! in other words: each word gives its place to another one of the same length that is about as frequent. The
 //! vocabulary stays, the phrases do not.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-
-use crate::job::Codec;
 
 /// Entries of Debian's package list: text that people really send around.
 static CORPUS: &[u8] = include_bytes!("../corpus.txt");
@@ -24,12 +23,12 @@ enum Token {
     Between(&'static [u8]),
 }
 
-/// The text of a run, kept until the process ends.
-pub fn text(codec: Codec) -> &'static [u8] {
-    if codec == Codec::None {
-        CORPUS
+/// The text of a run: the corpus, or for runs in which some client compresses the long text.
+pub fn text(compressed: bool) -> Cow<'static, [u8]> {
+    if compressed {
+        in_other_words(CORPUS).into()
     } else {
-        in_other_words(CORPUS).leak()
+        CORPUS.into()
     }
 }
 

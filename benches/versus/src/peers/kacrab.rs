@@ -9,7 +9,6 @@ use kacrab::producer::{Producer, ProducerError, ProducerRecord};
 use super::{Failure, block_on, each_caller, measure};
 use crate::job::{BATCH_BYTES, BUFFER_BYTES, Job, LINGER, Tuning};
 use crate::measure::Cost;
-use crate::protocol::TOPIC;
 
 /// `send` spins on the worker thread while the buffer is full, and the task that would empty it may be queued
 /// behind it. So a caller looks at the buffer every so many records, and sleeps while it is over half full.
@@ -21,10 +20,10 @@ pub fn run(job: &Job) -> Result<Cost, Failure> {
         let mut builder = Producer::builder()
             .set("bootstrap.servers", job.bootstrap.as_str())
             .set("acks", "all")
-            .set("enable.idempotence", "true")
-            .set("compression.type", job.codec.name());
+            .set("enable.idempotence", "true");
         if job.tuning == Tuning::Same {
             builder = builder
+                .set("compression.type", job.codec.name())
                 .set("linger.ms", LINGER.as_millis().to_string())
                 .set("batch.size", BATCH_BYTES.to_string())
                 .set("max.request.size", (16 * BATCH_BYTES).to_string())
@@ -48,7 +47,7 @@ async fn send(
     job: Job,
     range: std::ops::Range<usize>,
 ) -> Result<(), Failure> {
-    let topic: Arc<str> = TOPIC.into();
+    let topic: Arc<str> = job.topic.into();
     let half = producer_buffer_bytes(&job) / 2;
     for index in range {
         while index % LOOK_EVERY == 0 && producer.buffered_bytes() > half {

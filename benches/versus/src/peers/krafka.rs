@@ -10,22 +10,18 @@ use krafka::{Kafka, Record};
 use super::{Failure, block_on, each_caller, measure};
 use crate::job::{BATCH_BYTES, BUFFER_BYTES, Codec, Job, LINGER, Tuning};
 use crate::measure::Cost;
-use crate::protocol::TOPIC;
 
 pub fn run(job: &Job) -> Result<Cost, Failure> {
     block_on(async {
         let kafka = Kafka::builder(&job.bootstrap).connect().await?;
-        let mut builder = kafka
-            .producer()
-            .acks(Acks::All)
-            .idempotent(true)
-            .compression(match job.codec {
-                Codec::None => Compression::None,
-                Codec::Lz4 => Compression::Lz4,
-                Codec::Zstd => Compression::Zstd,
-            });
+        let mut builder = kafka.producer().acks(Acks::All).idempotent(true);
         if job.tuning == Tuning::Same {
             builder = builder
+                .compression(match job.codec {
+                    Codec::None => Compression::None,
+                    Codec::Lz4 => Compression::Lz4,
+                    Codec::Zstd => Compression::Zstd,
+                })
                 .batch_size(BATCH_BYTES)
                 .linger(LINGER)
                 .buffer_memory(BUFFER_BYTES);
@@ -49,7 +45,7 @@ async fn send(
     range: std::ops::Range<usize>,
 ) -> Result<(), Failure> {
     for index in range {
-        let mut record = Record::new(TOPIC, Bytes::from_static(job.value(index)));
+        let mut record = Record::new(job.topic, Bytes::from_static(job.value(index)));
         if let Some(key) = job.key(index) {
             record = record.key(Bytes::from_static(key));
         }

@@ -15,54 +15,97 @@ use crate::measure::{Cost, Meter};
 
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// A client by name, what stands beside it in the table, and its run.
+/// What runs a client in its process.
+#[derive(Debug, Clone, Copy)]
+pub enum Program {
+    /// A function of this program.
+    Rust(fn(&Job) -> Result<Cost, Failure>),
+    /// `peers/go`.
+    Go,
+    /// `peers/java`.
+    Java,
+}
+
+/// A client by name, and what stands beside it in the report.
+#[derive(Debug)]
 pub struct Peer {
     pub name: &'static str,
     pub note: &'static str,
     /// Whether its batches carry a producer id.
     pub idempotent: bool,
-    pub run: fn(&Job) -> Result<Cost, Failure>,
+    /// Whether this program sees its allocations: not those of C, Go and Java.
+    pub counts_allocations: bool,
+    /// Whether it compiles itself while it runs, and so needs a longer run before the one that counts.
+    pub warms_up: bool,
+    pub program: Program,
 }
 
-pub const PEERS: &[Peer] = &[
+const RUST: Peer = Peer {
+    name: "",
+    note: "",
+    idempotent: true,
+    counts_allocations: true,
+    warms_up: false,
+    program: Program::Rust(ours::run),
+};
+
+pub static PEERS: &[Peer] = &[
     Peer {
         name: "ours",
         note: "ottla of this repository",
-        idempotent: true,
-        run: ours::run,
+        ..RUST
     },
     Peer {
         name: "rdkafka",
-        note: "librdkafka 2.12.1 through rdkafka 0.39.0, BaseProducer with delivery reports; allocations are those of Rust alone",
-        idempotent: true,
-        run: rdkafka::run,
+        note: "librdkafka 2.12.1 through rdkafka 0.39.0, BaseProducer with delivery reports",
+        counts_allocations: false,
+        program: Program::Rust(rdkafka::run),
+        ..RUST
+    },
+    Peer {
+        name: "franz-go",
+        note: "franz-go 1.22.2",
+        counts_allocations: false,
+        program: Program::Go,
+        ..RUST
+    },
+    Peer {
+        name: "java",
+        note: "Apache Kafka's kafka-clients 4.3.1, warm",
+        counts_allocations: false,
+        warms_up: true,
+        program: Program::Java,
+        ..RUST
     },
     Peer {
         name: "krafka",
         note: "krafka 0.28.1",
-        idempotent: true,
-        run: krafka::run,
+        program: Program::Rust(krafka::run),
+        ..RUST
     },
     Peer {
         name: "kacrab",
         note: "kacrab 0.4.0",
-        idempotent: true,
-        run: kacrab::run,
+        program: Program::Rust(kacrab::run),
+        ..RUST
     },
     Peer {
         name: "rskafka",
         note: "rskafka 0.6.0, a BatchProducer a partition; it has no idempotence and no partitioner",
         idempotent: false,
-        run: rskafka::run,
+        program: Program::Rust(rskafka::run),
+        ..RUST
     },
 ];
 
 /// What no client can undercut.
-pub const FLOOR: Peer = Peer {
+pub static FLOOR: Peer = Peer {
     name: "floor",
     note: "one thread, a blocking socket, one reused batch of 1 MB: encoding, (our codec,) CRC, write",
     idempotent: false,
-    run: floor::run,
+    counts_allocations: false,
+    program: Program::Rust(floor::run),
+    ..RUST
 };
 
 pub fn find(name: &str) -> Option<&'static Peer> {

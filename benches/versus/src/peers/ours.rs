@@ -7,22 +7,18 @@ use ottla::{Acks, Client, Compression, Producer, Record};
 use super::{Failure, block_on, each_caller, measure};
 use crate::job::{BATCH_BYTES, BUFFER_BYTES, Codec, Job, LINGER, Tuning};
 use crate::measure::Cost;
-use crate::protocol::TOPIC;
 
 pub fn run(job: &Job) -> Result<Cost, Failure> {
     block_on(async {
         let client = Client::builder(job.bootstrap.as_str()).connect().await?;
-        let mut builder = client
-            .producer()
-            .acks(Acks::All)
-            .idempotence(true)
-            .compression(match job.codec {
-                Codec::None => Compression::None,
-                Codec::Lz4 => Compression::Lz4,
-                Codec::Zstd => Compression::Zstd,
-            });
+        let mut builder = client.producer().acks(Acks::All).idempotence(true);
         if job.tuning == Tuning::Same {
             builder = builder
+                .compression(match job.codec {
+                    Codec::None => Compression::None,
+                    Codec::Lz4 => Compression::Lz4,
+                    Codec::Zstd => Compression::Zstd,
+                })
                 .batch_bytes(BATCH_BYTES)
                 .linger(LINGER)
                 .buffer_bytes(BUFFER_BYTES);
@@ -46,7 +42,7 @@ async fn send(
     range: std::ops::Range<usize>,
 ) -> Result<(), Failure> {
     for index in range {
-        let mut record = Record::to(TOPIC).value(job.value(index));
+        let mut record = Record::to(job.topic).value(job.value(index));
         if let Some(key) = job.key(index) {
             record = record.key(key);
         }

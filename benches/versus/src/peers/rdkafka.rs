@@ -13,7 +13,6 @@ use rdkafka::{ClientContext, Message};
 use super::Failure;
 use crate::job::{BATCH_BYTES, BUFFER_BYTES, Job, LINGER, Tuning};
 use crate::measure::Cost;
-use crate::protocol::TOPIC;
 
 /// Records between two looks at the delivery reports.
 const POLL_EVERY: usize = 1024;
@@ -42,10 +41,10 @@ pub fn run(job: &Job) -> Result<super::Cost, Failure> {
     config
         .set("bootstrap.servers", &job.bootstrap)
         .set("acks", "all")
-        .set("enable.idempotence", "true")
-        .set("compression.type", job.codec.name());
+        .set("enable.idempotence", "true");
     if job.tuning == Tuning::Same {
         config
+            .set("compression.type", job.codec.name())
             .set("linger.ms", LINGER.as_millis().to_string())
             .set("batch.size", BATCH_BYTES.to_string())
             .set("batch.num.messages", "1000000")
@@ -98,7 +97,7 @@ fn send(
     range: std::ops::Range<usize>,
 ) -> Result<(), Failure> {
     for index in range {
-        let mut record = BaseRecord::<[u8], [u8]>::to(TOPIC).payload(job.value(index));
+        let mut record = BaseRecord::<[u8], [u8]>::to(job.topic).payload(job.value(index));
         record.key = job.key(index);
         while let Err((error, back)) = producer.send(record) {
             match error {

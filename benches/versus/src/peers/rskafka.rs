@@ -16,7 +16,6 @@ use rskafka::record::Record;
 use super::{Failure, block_on, each_caller, measure};
 use crate::job::{BATCH_BYTES, BUFFER_BYTES, Codec, Job, LINGER};
 use crate::measure::Cost;
-use crate::protocol::TOPIC;
 
 /// Futures that one caller keeps, at most.
 const IN_FLIGHT_MAX: usize = 200_000;
@@ -39,7 +38,7 @@ pub fn run(job: &Job) -> Result<Cost, Failure> {
         let mut producers = Vec::new();
         for partition in 0..job.partitions {
             let client = client
-                .partition_client(TOPIC, partition, UnknownTopicHandling::Error)
+                .partition_client(job.topic, partition, UnknownTopicHandling::Error)
                 .await?;
             producers.push(
                 BatchProducerBuilder::new(Arc::new(client))
