@@ -105,6 +105,6 @@ impl Job {
         send(0..self.warm_up)?;
         let meter = Meter::start();
         send(self.warm_up..self.warm_up + self.records)?;
-        Ok(meter.stop())
+        Ok(meter.stop(self.warm_up))
     }
 }

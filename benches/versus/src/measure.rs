@@ -62,6 +62,8 @@ pub struct Cost {
     pub allocations: u64,
     /// The part of the CPU time that compressing took; only the floor knows.
     pub codec_ns: u64,
+    /// What was sent before the measuring began.
+    pub warm_up: u64,
 }
 
 /// Begun after connecting and warming up.
@@ -80,12 +82,13 @@ impl Meter {
         }
     }
 
-    pub fn stop(self) -> Cost {
+    pub fn stop(self, warm_up: usize) -> Cost {
         Cost {
             cpu_ns: (process_cpu() - self.cpu).as_nanos() as u64,
             wall_ns: self.wall.elapsed().as_nanos() as u64,
             allocations: ALLOCATIONS.load(Relaxed) - self.allocations,
             codec_ns: 0,
+            warm_up: warm_up as u64,
         }
     }
 }

@@ -38,6 +38,7 @@ type cost struct {
 	Wall        int64 `json:"wall_ns"`
 	Allocations int64 `json:"allocations"`
 	Codec       int64 `json:"codec_ns"`
+	WarmUp      int   `json:"warm_up"`
 }
 
 func main() {
@@ -116,7 +117,8 @@ func run() (*cost, error) {
 	if err := j.send(client, j.warmUp, j.records); err != nil {
 		return nil, err
 	}
-	return &cost{CPU: processCPU() - cpu, Wall: time.Since(wall).Nanoseconds()}, nil
+	cpu = processCPU() - cpu
+	return &cost{CPU: cpu, Wall: time.Since(wall).Nanoseconds(), WarmUp: j.warmUp}, nil
 }
 
 // send hands over count records from index first on, a part by each caller, and waits for all acknowledgements.

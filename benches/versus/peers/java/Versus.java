@@ -19,6 +19,11 @@ public final class Versus {
     private static final int LINGER_MS = 5;
     private static final int KEYS = 1 << 16;
 
+    /** It compiles itself while it runs: it runs before the measuring until it has used so much CPU time. */
+    private static final long WARM_UP_CPU_NS = 2_500_000_000L;
+    /** Unless it waits most of the time. */
+    private static final long WARM_UP_WALL_NS = 5_000_000_000L;
+
     private final Map<String, String> arguments = new HashMap<>();
     private final String topic;
     private final int callers;
@@ -41,7 +46,7 @@ public final class Versus {
         callers = number("callers");
         int size = number("size");
         byte[] text = Files.readAllBytes(Path.of(arguments.get("text")));
-        values = new byte[Math.min(text.length / size, number("records") + number("warm-up"))][];
+        values = new byte[text.length / size][];
         for (int at = 0; at < values.length; at++) {
             values[at] = Arrays.copyOfRange(text, at * size, (at + 1) * size);
         }
@@ -63,26 +68,39 @@ public final class Versus {
         if (!arguments.containsKey("defaults")) {
             properties.put("compression.type", arguments.get("codec"));
             properties.put("linger.ms", LINGER_MS);
-            properties.put("batch.size", BATCH_BYTES);
-            properties.put("max.request.size", 16 * BATCH_BYTES);
+            properties.put("batch.size", batchBytes());
+            properties.put("max.request.size", 2 * BATCH_BYTES);
+            // With the 128 KiB that it asks for by itself, the JDK copies what is left of a large request again
+            // and again, once for each time that the socket takes a part of it.
+            properties.put("send.buffer.bytes", -1);
             properties.put("buffer.memory", BUFFER_BYTES);
         }
         return properties;
     }
 
+    /** It takes the memory of a whole batch with a partition's first record: all must fit at the same time. */
+    private int batchBytes() {
+        return keys == null ? BATCH_BYTES : Math.min(BATCH_BYTES, BUFFER_BYTES / number("partitions"));
+    }
+
     private void run() throws Exception {
         var serializer = new ByteArraySerializer();
         try (var producer = new KafkaProducer<>(properties(), serializer, serializer)) {
-            int warmUp = number("warm-up");
+            int warmUp = 0;
             int records = number("records");
-            send(producer, 0, warmUp);
-            long cpu = processCpu();
             long wall = System.nanoTime();
+            do {
+                send(producer, warmUp, number("warm-up"));
+                warmUp += number("warm-up");
+            } while (processCpu() < WARM_UP_CPU_NS && System.nanoTime() - wall < WARM_UP_WALL_NS);
+            long cpu = processCpu();
+            wall = System.nanoTime();
             send(producer, warmUp, records);
             wall = System.nanoTime() - wall;
             cpu = processCpu() - cpu;
             System.out.printf(
-                "{\"cpu_ns\":%d,\"wall_ns\":%d,\"allocations\":0,\"codec_ns\":0}%n", cpu, wall);
+                "{\"cpu_ns\":%d,\"wall_ns\":%d,\"allocations\":0,\"codec_ns\":0,\"warm_up\":%d}%n",
+                cpu, wall, warmUp);
         }
     }
 

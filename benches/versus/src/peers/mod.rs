@@ -35,8 +35,6 @@ pub struct Peer {
     pub idempotent: bool,
     /// Whether this program sees its allocations: not those of C, Go and Java.
     pub counts_allocations: bool,
-    /// Whether it compiles itself while it runs, and so needs a longer run before the one that counts.
-    pub warms_up: bool,
     pub program: Program,
 }
 
@@ -45,7 +43,6 @@ const RUST: Peer = Peer {
     note: "",
     idempotent: true,
     counts_allocations: true,
-    warms_up: false,
     program: Program::Rust(ours::run),
 };
 
@@ -73,7 +70,6 @@ pub static PEERS: &[Peer] = &[
         name: "java",
         note: "Apache Kafka's kafka-clients 4.3.1, warm",
         counts_allocations: false,
-        warms_up: true,
         program: Program::Java,
         ..RUST
     },
@@ -105,7 +101,6 @@ pub static FLOOR: Peer = Peer {
     idempotent: false,
     counts_allocations: false,
     program: Program::Rust(floor::run),
-    ..RUST
 };
 
 pub fn find(name: &str) -> Option<&'static Peer> {
@@ -129,7 +124,7 @@ async fn measure(
     send(0..job.warm_up).await?;
     let meter = Meter::start();
     send(job.warm_up..job.warm_up + job.records).await?;
-    Ok(meter.stop())
+    Ok(meter.stop(job.warm_up))
 }
 
 /// Splits `range` among the job's callers, each a task.
