@@ -11,7 +11,7 @@ use std::time::Instant;
 
 /// How many partitions one choice compares. A lookup costs a few nanoseconds and a run serves some
 /// hundred records, so a choice stays far below a nanosecond a record.
-const WINDOW: usize = 64;
+const WINDOW: usize = 32;
 
 /// Partitions with their queues, as far as they may be chosen.
 struct Compared {
@@ -32,8 +32,7 @@ impl Compared {
             longest: 0,
             alike: true,
         };
-        let (before, behind) = view.available.split_at(from.min(view.available.len()));
-        for partition in behind.iter().chain(before).take(len).copied() {
+        for partition in window(view.available, from, len) {
             if sticky.masks(view, partition, now) {
                 seen.alike = false;
                 continue;
@@ -79,6 +78,18 @@ impl Compared {
 /// No queue counts as longer than this many runs; so the sum of all weights fits 32 bits.
 const QUEUE_MAX: u64 = (1 << 26) - 2;
 
+/// Whether no partition of the window has a run waiting: most often so, and quickly seen.
+fn nothing_waits(sticky: Sticky, view: &TopicView<'_>, from: usize, len: usize) -> bool {
+    let run_bytes = u64::from(sticky.bytes(view));
+    window(view.available, from, len)
+        .all(|partition| view.queued.waiting_bytes(partition) < run_bytes)
+}
+
+fn window(available: &[i32], from: usize, len: usize) -> impl Iterator<Item = i32> {
+    let (before, behind) = available.split_at(from.min(available.len()));
+    behind.iter().chain(before).take(len).copied()
+}
+
 /// A partition by what waits for each; `None` when they are all alike, or none may be chosen.
 pub(crate) fn choose(
     sticky: Sticky,
@@ -97,6 +108,9 @@ pub(crate) fn choose(
     // first.
     for at in (0..count).step_by(WINDOW) {
         let len = WINDOW.min(count - at);
+        if at == 0 && !sticky.may_mask() && nothing_waits(sticky, view, first, len) {
+            return None;
+        }
         let seen = Compared::look(sticky, view, now, (first + at) % count, len);
         // What stands outside of the window may still be refused.
         if seen.alike && (count <= WINDOW || !sticky.may_mask()) {

@@ -6,6 +6,7 @@
 //! what the other producers send is added as a flow. So many producers with the same old figures do
 //! not all run to the same partition.
 
+use crate::striped::{Share, Striped};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How long a scaled-up own send may be, in seconds of a median partition's drain. Own sends stand
@@ -19,6 +20,12 @@ const BACKLOG_DRAIN: f32 = 0.5;
 /// How often a lost race for one partition's estimate is tried again before the update is given up:
 /// the estimate is corrected by the next plan anyway, and the caller must not be held.
 const RACE_MAX: u32 = 4;
+
+/// How long a stripe keeps its sends to one partition for itself, in seconds, before it adds them to
+/// the estimate that all stripes look at. Threads that begin many runs in a millisecond would
+/// otherwise take the estimates' cache lines from each other at every one; at the usual pace, a run
+/// in some milliseconds, nothing is kept back.
+const SETTLE_SECONDS: f32 = 0.001;
 
 /// No rate, and no count of records, is taken to be higher than this: so no figure, however senseless,
 /// overflows the arithmetic of a choice.
@@ -50,64 +57,98 @@ pub struct Drain {
     pub own_rate: f64,
 }
 
-/// One partition's queue as estimated. The constant part and the estimate stand together, so that
-/// looking at a candidate costs one cache line.
+/// One partition's queue as estimated, in seconds of what its consumer reads. The constant part and
+/// the estimate stand together, so that looking at a candidate costs one cache line.
 #[derive(Debug)]
 #[repr(align(32))]
 struct Lane {
+    /// What its consumer reads, in records a second.
     rate: f32,
-    seconds_a_record: f32,
+    /// What one own record adds: it stands for `scale` of all producers.
+    own_record: f32,
+    /// What was there when the plan was taken.
     backlog: f32,
-    /// Records a second that other producers send here.
+    /// What other producers add in a second.
     inflow: f32,
-    /// When the backlog will be gone, in seconds since the plan was taken.
-    clear_at: f32,
-    /// High half: when `sent` was last brought up to date, in microseconds since the plan was
-    /// taken. Low half: the bits of `sent` (f32), what was added since the plan and is still unread.
+    /// When `sent` was last brought up to date, and `sent`: what was added since the plan was taken
+    /// and is still unread.
     state: AtomicU64,
 }
 
-fn pack(micros: u32, sent: f32) -> u64 {
-    u64::from(micros) << 32 | u64::from(sent.to_bits())
+/// As `f32::max`, which takes several instructions more to see to what is not a number; nothing here
+/// is not.
+#[inline]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+/// A time, in seconds since the plan was taken, and what was there then, in one atomic word. Both are
+/// floats, because turning integers into floats takes a good part of a look at a candidate.
+fn pack(since: f32, what: f32) -> u64 {
+    u64::from(since.to_bits()) << 32 | u64::from(what.to_bits())
+}
+
+fn unpack(word: u64) -> (f32, f32) {
+    (
+        f32::from_bits((word >> 32) as u32),
+        f32::from_bits(word as u32),
+    )
+}
+
+/// What one stripe sent to a partition and did not add to its lane yet: since when it keeps it, and
+/// the records, below zero when a reservation that was added is taken back.
+#[derive(Debug, Default)]
+struct Unsettled(AtomicU64);
+
+impl Unsettled {
+    #[inline]
+    fn load(&self) -> (f32, f32) {
+        unpack(self.0.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    fn store(&self, since: f32, records: f32) {
+        // Only this stripe writes here: see `Striped`.
+        self.0.store(pack(since, records), Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn add(&self, records: f32) {
+        let (since, kept) = self.load();
+        self.store(since, kept + records);
+    }
 }
 
 impl Lane {
-    /// What was sent since the plan was taken and is still unread at `micros`.
-    fn sent_at(&self, state: u64, micros: u32, age: Age) -> f32 {
-        let since = (state >> 32) as u32;
-        let sent = f32::from_bits(state as u32);
-        let seconds = micros.saturating_sub(since) as f32 * 1e-6;
+    /// What was sent since the plan was taken and is still unread.
+    #[inline]
+    fn sent_at(&self, state: u64, when: When) -> f32 {
+        let (since, sent) = unpack(state);
         // The consumer reads what was there before what was sent since; so the backlog needs no
         // state of its own, only the moment at which it will be gone.
-        let busy_until = match age {
-            Age::Fresh => self.clear_at,
-            Age::Stale => 0.0,
-        };
-        let reading = (micros as f32 * 1e-6 - busy_until.max(since as f32 * 1e-6)).max(0.0);
-        (sent + self.inflow * seconds - self.rate * reading).max(0.0)
+        let clear_at = when.believed * self.backlog * BACKLOG_DRAIN.recip();
+        let read = larger(when.seconds - larger(clear_at, since), 0.0);
+        let arrived = self.inflow * larger(when.seconds - since, 0.0);
+        larger(sent + arrived - read, 0.0)
     }
 
-    fn backlog_at(&self, micros: u32, age: Age) -> f32 {
-        match age {
-            Age::Fresh => {
-                (self.backlog - BACKLOG_DRAIN * self.rate * micros as f32 * 1e-6).max(0.0)
-            }
-            Age::Stale => 0.0,
-        }
+    #[inline]
+    fn backlog_at(&self, when: When) -> f32 {
+        let drained = BACKLOG_DRAIN * when.seconds;
+        larger(when.believed * self.backlog - drained, 0.0)
     }
 
-    fn add(&self, micros: u32, age: Age, records: f32) {
+    fn add(&self, when: When, records: f32) {
+        let own = self.own_record * records;
         let mut state = self.state.load(Ordering::Relaxed);
         for _ in 0..RACE_MAX {
             // Another thread may have been here a moment later than us: time only goes forward.
-            let at = micros.max((state >> 32) as u32);
-            let sent = (self.sent_at(state, at, age) + records).max(0.0);
-            match self.state.compare_exchange_weak(
-                state,
-                pack(at, sent),
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            ) {
+            let (since, _) = unpack(state);
+            let at = when.at(larger(when.seconds, since));
+            let sent = larger(self.sent_at(state, at) + own, 0.0);
+            let new = pack(at.seconds, sent);
+            let order = Ordering::Relaxed;
+            match self.state.compare_exchange_weak(state, new, order, order) {
                 Ok(_) => return,
                 Err(newer) => state = newer,
             }
@@ -128,6 +169,7 @@ pub(crate) enum Age {
 #[derive(Debug)]
 pub(crate) struct Lanes {
     lanes: Box<[Lane]>,
+    unsettled: Striped<Unsettled>,
     /// How many records of all producers one own record stands for.
     scale: f32,
     /// What the producers that read the plan write, in records a second.
@@ -160,18 +202,17 @@ impl Lanes {
         let others = (all - scale * own).max(0.0);
         let lane = |p: &DrainPartition| {
             let rate = if usable(p.rate) { p.rate } else { median };
-            let rate = rate.clamp(RATE_MIN, FIGURE_MAX) as f32;
-            let backlog = clean(p.backlog) as f32;
+            let rate = rate.clamp(RATE_MIN, FIGURE_MAX);
             Lane {
-                rate,
-                seconds_a_record: rate.recip(),
-                backlog,
-                inflow: (others * clean(p.share).min(1.0)) as f32,
-                clear_at: backlog / (BACKLOG_DRAIN * rate),
-                state: AtomicU64::new(pack(0, 0.0)),
+                rate: rate as f32,
+                own_record: (scale / rate) as f32,
+                backlog: (clean(p.backlog) / rate) as f32,
+                inflow: (others * clean(p.share).min(1.0) / rate) as f32,
+                state: AtomicU64::new(pack(0.0, 0.0)),
             }
         };
         Some(Self {
+            unsettled: Striped::new(drain.partitions.len()),
             lanes: drain.partitions.iter().map(lane).collect(),
             scale: scale as f32,
             own_rate: own as f32,
@@ -183,21 +224,20 @@ impl Lanes {
         self.lanes.get(usize::try_from(partition).ok()?)
     }
 
-    /// Whether the plan speaks of this partition.
-    pub(crate) fn knows(&self, partition: i32) -> bool {
-        self.lane(partition).is_some()
+    /// The lanes as one stripe sees them.
+    #[inline]
+    pub(crate) fn seen(&self, when: When, stripe: usize) -> Option<Seen<'_>> {
+        Some(Seen {
+            lanes: &self.lanes,
+            unsettled: self.unsettled.share(stripe)?,
+            when,
+        })
     }
 
-    /// In how many seconds a record sent now will be read. A partition that the plan does not know
-    /// is new: empty, at the median's speed.
-    pub(crate) fn wait(&self, partition: i32, micros: u32, age: Age) -> f32 {
-        match self.lane(partition) {
-            Some(lane) => {
-                let sent = lane.sent_at(lane.state.load(Ordering::Relaxed), micros, age);
-                (sent + lane.backlog_at(micros, age) + self.scale) * lane.seconds_a_record
-            }
-            None => self.scale / self.median_rate,
-        }
+    /// In how many seconds a record will be read that is sent to a partition newer than the plan:
+    /// empty, at the median's speed.
+    pub(crate) fn wait_when_new(&self) -> f32 {
+        self.scale / self.median_rate
     }
 
     /// How many records a run to this partition may have: `drain_seconds` of what its consumer
@@ -214,11 +254,101 @@ impl Lanes {
             .map_or(self.median_rate, |lane| lane.rate)
     }
 
-    /// Counts records as sent (or, if negative, as not sent after all).
-    pub(crate) fn add(&self, partition: i32, micros: u32, age: Age, records: i64) {
-        if let Some(lane) = self.lane(partition) {
-            lane.add(micros, age, self.scale * records as f32);
+    /// Counts records as not sent after all.
+    pub(crate) fn take_back(&self, partition: i32, stripe: usize, records: u32) {
+        let own = self.unsettled.share(stripe);
+        if let Some(unsettled) = own.and_then(|own| own.partition(partition)) {
+            unsettled.add(-(records as f32));
         }
+    }
+}
+
+/// When the lanes are looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct When {
+    /// Since the plan was taken.
+    seconds: f32,
+    /// 1 while the plan's backlog is believed, 0 after.
+    believed: f32,
+}
+
+impl When {
+    pub(crate) fn new(micros: u32, age: Age) -> Self {
+        let believed = match age {
+            Age::Fresh => 1.0,
+            Age::Stale => 0.0,
+        };
+        Self {
+            seconds: micros as f32 * 1e-6,
+            believed,
+        }
+    }
+
+    fn at(self, seconds: f32) -> Self {
+        Self { seconds, ..self }
+    }
+}
+
+/// The lanes as one stripe sees them at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen<'l> {
+    lanes: &'l [Lane],
+    unsettled: Share<'l, Unsettled>,
+    when: When,
+}
+
+impl Seen<'_> {
+    fn lane(&self, partition: i32) -> Option<(&Lane, &Unsettled)> {
+        let lane = self.lanes.get(usize::try_from(partition).ok()?)?;
+        Some((lane, self.unsettled.partition(partition)?))
+    }
+
+    /// In how many seconds a record that this stripe sends now will be read; `None` for a partition
+    /// that the plan does not know.
+    #[inline]
+    pub(crate) fn wait(&self, partition: i32) -> Option<f32> {
+        let (lane, unsettled) = self.lane(partition)?;
+        let (since, mut kept) = unsettled.load();
+        // Both are asked, so that the branch is almost never taken.
+        if (kept != 0.0) & self.is_due(since) {
+            self.settle(lane, unsettled, 0.0);
+            kept = 0.0;
+        }
+        let sent = lane.sent_at(lane.state.load(Ordering::Relaxed), self.when);
+        let sent = larger(sent + lane.own_record * kept, 0.0);
+        // The record itself is read last.
+        Some(sent + lane.backlog_at(self.when) + lane.own_record)
+    }
+
+    /// Counts records as sent.
+    #[inline]
+    pub(crate) fn add(&self, partition: i32, records: u32) {
+        let Some((lane, unsettled)) = self.lane(partition) else {
+            return;
+        };
+        if self.is_due(unsettled.load().0) {
+            self.settle(lane, unsettled, records as f32);
+        } else {
+            unsettled.add(records as f32);
+        }
+    }
+
+    /// Adds what the stripe kept for itself, and so many records more, to the lane that all look at.
+    #[cold]
+    fn settle(&self, lane: &Lane, unsettled: &Unsettled, records: f32) {
+        let (since, kept) = unsettled.load();
+        unsettled.store(self.when.seconds, 0.0);
+        if kept != 0.0 {
+            // As of the time when it was sent, or it would not have drained since.
+            lane.add(self.when.at(since), kept);
+        }
+        if records != 0.0 {
+            lane.add(self.when, records);
+        }
+    }
+
+    fn is_due(&self, since: f32) -> bool {
+        self.when.seconds - since >= SETTLE_SECONDS
     }
 }
 
@@ -249,7 +379,13 @@ mod tests {
         (a - b).abs() <= 1e-3 * b.abs().max(1.0)
     }
 
-    const FRESH: Age = Age::Fresh;
+    fn fresh(lanes: &Lanes, micros: u32) -> Seen<'_> {
+        lanes.seen(When::new(micros, Age::Fresh), 0).unwrap()
+    }
+
+    fn wait(lanes: &Lanes, partition: i32, micros: u32) -> f32 {
+        fresh(lanes, micros).wait(partition).unwrap()
+    }
 
     #[test]
     fn a_lane_is_half_a_cache_line() {
@@ -259,45 +395,59 @@ mod tests {
     #[test]
     fn a_backlog_drains_at_half_speed_and_own_sends_after_it_at_full_speed() {
         let lanes = lanes(&[(100.0, 50.0)], 80.0, 80.0);
-        assert!(close(lanes.wait(0, 0, FRESH), 0.51));
-        assert!(close(lanes.wait(0, 500_000, FRESH), 0.26));
-        lanes.add(0, 500_000, FRESH, 100);
-        assert!(close(lanes.wait(0, 500_000, FRESH), 1.26));
+        assert!(close(wait(&lanes, 0, 0), 0.51));
+        assert!(close(wait(&lanes, 0, 500_000), 0.26));
+        fresh(&lanes, 500_000).add(0, 100);
+        assert!(close(wait(&lanes, 0, 500_000), 1.26));
         // The backlog is gone at 1 s; then the 100 drain in another second.
-        assert!(close(lanes.wait(0, 1_000_000, FRESH), 1.01));
-        assert!(close(lanes.wait(0, 1_500_000, FRESH), 0.51));
-        assert!(close(lanes.wait(0, 3_000_000, FRESH), 0.01));
+        assert!(close(wait(&lanes, 0, 1_000_000), 1.01));
+        assert!(close(wait(&lanes, 0, 1_500_000), 0.51));
+        assert!(close(wait(&lanes, 0, 3_000_000), 0.01));
     }
 
     #[test]
     fn an_unused_reservation_is_taken_back() {
         let lanes = lanes(&[(100.0, 0.0)], 80.0, 80.0);
-        lanes.add(0, 0, FRESH, 50);
-        lanes.add(0, 0, FRESH, -40);
-        assert!(close(lanes.wait(0, 0, FRESH), 0.11));
-        lanes.add(0, 0, FRESH, -1_000);
-        assert!(close(lanes.wait(0, 0, FRESH), 0.01), "never below nothing");
+        fresh(&lanes, 0).add(0, 50);
+        lanes.take_back(0, 0, 40);
+        assert!(close(wait(&lanes, 0, 0), 0.11));
+        lanes.take_back(0, 0, 1_000);
+        assert!(close(wait(&lanes, 0, 0), 0.01), "never below nothing");
     }
 
     #[test]
     fn other_producers_count_as_a_flow_and_by_the_scale() {
         // One of four alike producers: one own record stands for four, nothing is left as a flow.
         let lanes_of_four = lanes(&[(100.0, 0.0), (100.0, 0.0)], 160.0, 40.0);
-        lanes_of_four.add(0, 0, FRESH, 1);
-        assert!(close(lanes_of_four.wait(0, 0, FRESH), 0.08));
+        fresh(&lanes_of_four, 0).add(0, 1);
+        assert!(close(wait(&lanes_of_four, 0, 0), 0.08));
         // One of a thousand: the scale stops at a quarter of a second of drain; 0.975 is a flow.
         let lanes_of_many = lanes(&[(100.0, 0.0), (100.0, 0.0)], 1_000.0, 1.0);
-        assert!(close(lanes_of_many.wait(0, 0, FRESH), 0.25));
+        assert!(close(wait(&lanes_of_many, 0, 0), 0.25));
         // 975 records a second over two partitions, against 100 read: 387.5 more a second.
-        assert!(close(lanes_of_many.wait(0, 1_000_000, FRESH), 4.125));
+        assert!(close(wait(&lanes_of_many, 0, 1_000_000), 4.125));
     }
 
     #[test]
     fn a_stale_backlog_is_dropped_and_the_rates_stay() {
         let lanes = lanes(&[(100.0, 1e6), (20.0, 0.0)], 80.0, 80.0);
-        assert!(lanes.wait(0, 4_000_000, FRESH) > 1_000.0);
-        assert!(close(lanes.wait(0, 4_000_000, Age::Stale), 0.01));
-        assert!(close(lanes.wait(1, 4_000_000, Age::Stale), 0.05));
+        assert!(wait(&lanes, 0, 4_000_000) > 1_000.0);
+        assert!(close(
+            lanes
+                .seen(When::new(4_000_000, Age::Stale), 0)
+                .unwrap()
+                .wait(0)
+                .unwrap(),
+            0.01
+        ));
+        assert!(close(
+            lanes
+                .seen(When::new(4_000_000, Age::Stale), 0)
+                .unwrap()
+                .wait(1)
+                .unwrap(),
+            0.05
+        ));
     }
 
     #[test]
@@ -330,20 +480,20 @@ mod tests {
         fn looking_often_changes_nothing(
             backlog in 0.0..500.0f64,
             inflow in 0.0..300.0f64,
-            sent in 0i64..200,
+            sent in 0u32..200,
             steps in proptest::collection::vec(0u32..400_000, 1..20),
         ) {
             let make = || lanes(&[(100.0, backlog)], inflow + 100.0, 100.0);
             let (often, once) = (make(), make());
             // No scale: all others are a flow.
-            often.add(0, 0, FRESH, sent);
-            once.add(0, 0, FRESH, sent);
+            fresh(&often, 0).add(0, sent);
+            fresh(&once, 0).add(0, sent);
             let mut micros = 0;
             for step in steps {
                 micros += step;
-                often.add(0, micros, FRESH, 0);
+                fresh(&often, micros).add(0, 0);
             }
-            let (a, b) = (often.wait(0, micros, FRESH), once.wait(0, micros, FRESH));
+            let (a, b) = (wait(&often, 0, micros), wait(&once, 0, micros));
             prop_assert!((a - b).abs() <= 1e-2 * b.max(1.0), "{a} {b}");
         }
 
@@ -362,8 +512,9 @@ mod tests {
             };
             let lanes = Lanes::new(&drain).unwrap();
             for partition in 0..3 {
-                lanes.add(partition, micros, FRESH, 7);
-                prop_assert!(lanes.wait(partition, micros, FRESH).is_finite());
+                fresh(&lanes, micros).add(partition, 7);
+                let wait = fresh(&lanes, micros).wait(partition);
+                prop_assert!(wait.unwrap_or(lanes.wait_when_new()).is_finite());
             }
         }
     }

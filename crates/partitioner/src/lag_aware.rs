@@ -1,6 +1,6 @@
 //! Steering: keyless records go where the consumers will read them first.
 
-use crate::drain::{Age, Lanes};
+use crate::drain::{Age, Lanes, Seen, When};
 use crate::explain::{Counters, Fallback};
 use crate::plan::{Choice, PlanReader};
 use crate::sticky::{Sticky, below};
@@ -71,6 +71,14 @@ impl LagAware {
         self
     }
 
+    /// `partitioner.availability.timeout.ms`; zero, which is off. As
+    /// [`Sticky::availability_timeout`].
+    #[must_use]
+    pub fn availability_timeout(mut self, timeout: Duration) -> Self {
+        self.sticky = self.sticky.availability_timeout(timeout);
+        self
+    }
+
     /// Ends a run after this much of the partition's drain instead of [`RUN_DRAIN`]. Zero makes
     /// runs of one record.
     #[must_use]
@@ -124,24 +132,62 @@ impl LagAware {
                 )
             }
             Choice::Drain(lanes) => {
-                let partition = soonest(lanes, view, micros, age, random, self.sticky.bytes(view));
+                let seen = lanes.seen(When::new(micros, age), view.stripe);
+                let seen = seen.ok_or(Fallback::NoRates)?;
+                let partition = self.soonest(lanes, &seen, view, now, random);
                 let span = RUN_SPAN.as_secs_f32();
                 let records = lanes.run_records(partition, self.run_drain_seconds, span);
+                if mode == Steering::On as u8 {
+                    // Counted as sent when the run begins, so that the next choice knows of it.
+                    seen.add(partition, records);
+                }
                 self.run(view, partition, records)
             }
         };
-        topic.tally().count_run(run.partition);
+        topic.tally().count_run(view.stripe, run.partition);
         if mode == Steering::Watch as u8 {
             return Err(Fallback::Off);
         }
         if age == Age::Stale {
             self.plan.count_stale();
         }
-        if let Choice::Drain(lanes) = topic.choice() {
-            // Counted as sent when the run begins, so that the next choice knows of it.
-            lanes.add(run.partition, micros, age, i64::from(run.records));
-        }
         Ok(run)
+    }
+
+    /// Of a few random partitions with a leader, the one that will read a new record first.
+    fn soonest(
+        &self,
+        lanes: &Lanes,
+        seen: &Seen<'_>,
+        view: &TopicView<'_>,
+        now: Instant,
+        random: u64,
+    ) -> i32 {
+        let drawn = places(view.available.len(), random);
+        let drawn = drawn.map(|at| view.available.get(at).copied().unwrap_or(0));
+        // A partition made since the plan was taken looks empty to everyone, and own sends to it are
+        // not counted: taken in two of three cases it gets at most twice its fair share.
+        let wait_when_new = || match (random >> 16).is_multiple_of(3) {
+            true => f32::MAX,
+            false => lanes.wait_when_new(),
+        };
+        let wait = |partition| seen.wait(partition).unwrap_or_else(wait_when_new);
+        let [a, b, c] = drawn;
+        let candidates = [(wait(a), a), (wait(b), b), (wait(c), c)];
+        let best = least(&candidates, |_| true).unwrap_or(0);
+        let slack = QUEUE_SLACK_RUNS * u64::from(self.sticky.bytes(view));
+        // What is within the slack is within every bound on queues: most often that is all to ask.
+        let is_free = view.queued.waiting_bytes(best) <= slack;
+        if is_free && !self.sticky.masks(view, best, now) {
+            return best;
+        }
+        let queued = |partition: i32| view.queued.waiting_bytes(partition);
+        let shortest = drawn.into_iter().map(queued).min().unwrap_or(0);
+        let queue_max = shortest.saturating_mul(2).saturating_add(slack);
+        let is_free =
+            |partition| queued(partition) <= queue_max && !self.sticky.masks(view, partition, now);
+        // When the leaders of all of them take nothing, any other is better.
+        least(&candidates, is_free).unwrap_or_else(|| self.sticky.choose(view, now, random, None))
     }
 
     fn run(&self, view: &TopicView<'_>, partition: i32, records: u32) -> Run {
@@ -153,13 +199,28 @@ impl LagAware {
     }
 }
 
-/// Three different places below `count` (all of them, turned, if there are no more).
-fn places(count: usize, random: u64) -> ([usize; CANDIDATES], usize) {
+/// The partition of the shortest wait among those that may be taken; of equal waits, the first.
+#[inline]
+fn least(candidates: &[(f32, i32); CANDIDATES], may: impl Fn(i32) -> bool) -> Option<i32> {
+    // The bits of floats that are not below zero are in the order of the floats. With the place below
+    // them the least is found without a branch on what is random.
+    let keys = (0u64..).zip(candidates).map(|(at, (wait, partition))| {
+        let key = u64::from(wait.to_bits()) << 32 | at;
+        if may(*partition) { key } else { u64::MAX }
+    });
+    let least = keys.min()?;
+    let candidate = candidates.get((least & u64::from(u32::MAX)) as usize);
+    candidate.map(|(_, partition)| *partition)
+}
+
+/// Three different places below `count`; all of them, turned, if there are no more, and then some
+/// twice.
+fn places(count: usize, random: u64) -> [usize; CANDIDATES] {
     let (low, high) = (random as u32, (random >> 32) as u32);
     if count <= CANDIDATES {
         let turn = below(high, count);
         let place = |at: usize| (at + turn) % count.max(1);
-        return ([place(0), place(1), place(2)], count);
+        return [place(0), place(1), place(2)];
     }
     // Each draw is among the places not taken yet: with replacement, a stalled partition would be
     // chosen whenever it stands against itself.
@@ -170,38 +231,7 @@ fn places(count: usize, random: u64) -> ([usize; CANDIDATES], usize) {
     let mut third = below(mixed, count - 2);
     third += usize::from(third >= first.min(second));
     third += usize::from(third >= first.max(second));
-    ([first, second, third], CANDIDATES)
-}
-
-/// Of a few random partitions with a leader, the one that will read a new record first.
-fn soonest(
-    lanes: &Lanes,
-    view: &TopicView<'_>,
-    micros: u32,
-    age: Age,
-    random: u64,
-    run_bytes: u32,
-) -> i32 {
-    let (places, count) = places(view.available.len(), random);
-    let candidates = places.iter().take(count);
-    let candidates = candidates.filter_map(|at| view.available.get(*at).copied());
-    let queued = |partition: i32| view.queued.waiting_bytes(partition);
-    let shortest = candidates.clone().map(queued).min().unwrap_or(0);
-    let slack = QUEUE_SLACK_RUNS * u64::from(run_bytes);
-    let queue_max = shortest.saturating_mul(2).saturating_add(slack);
-    let mut best: Option<(f32, i32)> = None;
-    for partition in candidates.filter(|p| queued(*p) <= queue_max) {
-        let mut wait = lanes.wait(partition, micros, age);
-        // A partition made since the plan was taken looks empty to everyone, and own sends to it
-        // are not counted: taken in two of three cases it gets at most twice its fair share.
-        if !lanes.knows(partition) && (random >> 16).is_multiple_of(3) {
-            wait = f32::MAX;
-        }
-        if best.is_none_or(|(least, _)| wait < least) {
-            best = Some((wait, partition));
-        }
-    }
-    best.map_or(0, |(_, partition)| partition)
+    [first, second, third]
 }
 
 impl Partitioner for LagAware {
@@ -238,7 +268,8 @@ impl Partitioner for LagAware {
         let Some(topic) = plan.as_deref().and_then(|plan| plan.topic(view.topic)) else {
             return;
         };
-        topic.tally().add_records(reserved.partition, records);
+        let tally = topic.tally();
+        tally.add_records(view.stripe, reserved.partition, records);
         let unused = reserved.records.saturating_sub(records);
         if reserved.records == Run::UNLIMITED || unused == 0 {
             return;
@@ -246,326 +277,10 @@ impl Partitioner for LagAware {
         if let Choice::Drain(lanes) = topic.choice() {
             // A run that began without this plan was not counted in it; the estimate never falls
             // below nothing, and the next plan corrects it.
-            lanes.add(reserved.partition, 0, Age::Fresh, -i64::from(unused));
+            lanes.take_back(reserved.partition, view.stripe, unused);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{Bits, Brokers, view};
-    use crate::{Drain, DrainPartition, PlanPublisher, TopicPlan, plan_channel};
-    use std::sync::Arc;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn drain(partitions: &[(f64, f64)]) -> Drain {
-        let partitions = partitions.iter().map(|(rate, backlog)| DrainPartition {
-            rate: *rate,
-            backlog: *backlog,
-            share: 0.1,
-        });
-        Drain {
-            partitions: partitions.collect(),
-            arrival_rate: 800.0,
-            own_rate: 800.0,
-        }
-    }
-
-    fn steered_by(taken_at: Instant, partitions: &[(f64, f64)]) -> (PlanPublisher, LagAware) {
-        let (mut publisher, reader) = plan_channel();
-        let plan = TopicPlan::drain("orders".into(), taken_at, SECOND, &drain(partitions));
-        publisher.publish(vec![plan]);
-        (publisher, LagAware::new(reader))
-    }
-
-    /// How many runs each partition gets at one instant, unused.
-    fn shares(steer: &LagAware, view: &TopicView<'_>, now: Instant) -> Vec<u32> {
-        let mut counts = vec![0; view.partition_count as usize];
-        let (mut bits, mut previous) = (Bits(8), None);
-        for _ in 0..6_000 {
-            let run = steer.begin_run(view, now, bits.next(), previous);
-            steer.end_run(view, run, 0);
-            previous = Some(run.partition);
-            counts[run.partition as usize] += 1;
-        }
-        counts
-    }
-
-    fn fallbacks(steer: &LagAware, reason: Fallback) -> u64 {
-        let counters = steer.counters();
-        counters
-            .fallbacks
-            .iter()
-            .find(|(r, _)| *r == reason)
-            .unwrap()
-            .1
-    }
-
-    const ALL: [i32; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
-
-    #[test]
-    fn a_partition_that_drowns_gets_nothing_and_the_others_share() {
-        let now = Instant::now();
-        let mut figures = [(100.0, 0.0); 12];
-        figures[3] = (20.0, 4_000.0);
-        let (_publisher, steer) = steered_by(now, &figures);
-        let shares = shares(&steer, &view(12, &ALL), now);
-        assert_eq!(shares[3], 0);
-        for at in (0..12).filter(|at| *at != 3) {
-            assert!(shares[at] > 300, "{shares:?}");
-        }
-    }
-
-    #[test]
-    fn raw_lag_does_not_decide_but_the_time_to_read_it() {
-        let now = Instant::now();
-        let (_publisher, steer) = steered_by(now, &[(10_000.0, 2_000.0), (10.0, 20.0)]);
-        let shares = shares(&steer, &view(2, &[0, 1]), now);
-        assert_eq!(shares, [6_000, 0]);
-    }
-
-    #[test]
-    fn own_sends_turn_the_choice_to_the_others_before_the_next_plan() {
-        let now = Instant::now();
-        let (publisher, steer) = steered_by(now, &[(100.0, 0.0); 12]);
-        let view = view(12, &ALL);
-        let mut bits = Bits(3);
-        let mut counts = [0u32; 12];
-        for _ in 0..240 {
-            let run = steer.begin_run(&view, now, bits.next(), None);
-            assert_eq!(run.records, 5, "50 ms of 100 records a second");
-            steer.end_run(&view, run, 5);
-            counts[run.partition as usize] += 1;
-        }
-        for count in counts {
-            assert!((17..=23).contains(&count), "{counts:?}");
-        }
-        assert_eq!(publisher.sent("orders"), 1_200);
-        let counters = steer.counters();
-        assert_eq!(counters.topics[0].runs.iter().sum::<u64>(), 240);
-    }
-
-    #[test]
-    fn what_a_run_did_not_use_is_not_counted() {
-        let now = Instant::now();
-        let (publisher, steer) = steered_by(now, &[(100.0, 0.0), (100.0, 10.0)]);
-        let view = view(2, &[0, 1]);
-        let begin = || steer.begin_run(&view, now, 1, None);
-        let run = begin();
-        assert_eq!((run.partition, run.records), (0, 5));
-        steer.end_run(&view, run, 1);
-        assert_eq!(publisher.sent("orders"), 1);
-        // Of two runs of five one record was sent, so partition 0 is still the shorter.
-        let run = begin();
-        assert_eq!(run.partition, 0);
-        steer.end_run(&view, run, 0);
-        assert_eq!(begin().partition, 0);
-        assert_eq!(begin().partition, 0);
-        assert_eq!(begin().partition, 1, "now ten are counted as sent");
-    }
-
-    #[test]
-    fn a_slow_producer_does_not_hold_to_a_choice() {
-        let (mut publisher, reader) = plan_channel();
-        let now = Instant::now();
-        let mut figures = drain(&[(10_000.0, 0.0); 3]);
-        let steer = LagAware::new(reader);
-        let view = view(3, &[0, 1, 2]);
-        let mut records_at = |own_rate: f64| {
-            figures.own_rate = own_rate;
-            let plan = TopicPlan::drain("orders".into(), now, SECOND, &figures);
-            publisher.publish(vec![plan]);
-            steer.begin_run(&view, now, 1, None).records
-        };
-        assert_eq!(
-            records_at(50_000.0),
-            500,
-            "50 ms of what the consumer reads"
-        );
-        assert_eq!(records_at(200.0), 20, "100 ms of what is written");
-        assert_eq!(records_at(0.0), 1);
-    }
-
-    #[test]
-    fn a_run_without_a_plan_is_short_and_one_of_a_switched_off_partitioner_is_not() {
-        let (_publisher, reader) = plan_channel();
-        let steer = LagAware::new(reader);
-        let (view, now) = (view(3, &[0, 1, 2]), Instant::now());
-        assert_eq!(
-            steer.begin_run(&view, now, 1, None).records,
-            UNSURE_RUN_RECORDS
-        );
-        steer.set_steering(Steering::Off);
-        assert_eq!(steer.begin_run(&view, now, 1, None).records, Run::UNLIMITED);
-    }
-
-    #[test]
-    fn partitions_without_a_leader_are_never_chosen() {
-        let now = Instant::now();
-        let mut figures = [(100.0, 1e6); 12];
-        figures[4] = (100.0, 0.0);
-        let (_publisher, steer) = steered_by(now, &figures);
-        let available: Vec<i32> = ALL.into_iter().filter(|p| *p != 4).collect();
-        let shares = shares(&steer, &view(12, &available), now);
-        assert_eq!(shares[4], 0);
-        assert_eq!(shares.iter().sum::<u32>(), 6_000);
-    }
-
-    #[test]
-    fn a_partition_whose_broker_hangs_is_passed_over() {
-        let now = Instant::now();
-        let (_publisher, steer) = steered_by(now, &[(100.0, 0.0), (100.0, 500.0), (100.0, 500.0)]);
-        let view = TopicView {
-            queued: &Brokers {
-                waiting: vec![1_000_000, 20_000, 30_000],
-                ..Brokers::default()
-            },
-            ..view(3, &[0, 1, 2])
-        };
-        let shares = shares(&steer, &view, now);
-        assert_eq!(shares[0], 0);
-    }
-
-    #[test]
-    fn without_a_plan_or_with_one_of_another_topic_the_choice_is_uniform_and_counted() {
-        let (mut publisher, reader) = plan_channel();
-        let steer = LagAware::new(reader);
-        let now = Instant::now();
-        let view = view(12, &ALL);
-        let even = |counts: Vec<u32>| counts.iter().all(|c| (400..600).contains(c));
-        assert!(even(shares(&steer, &view, now)));
-        assert_eq!(fallbacks(&steer, Fallback::NoPlan), 6_000);
-        let other: Arc<str> = "other".into();
-        let plan = TopicPlan::drain(other, now, SECOND, &drain(&[(1.0, 1.0)]));
-        publisher.publish(vec![plan]);
-        assert!(even(shares(&steer, &view, now)));
-        assert_eq!(fallbacks(&steer, Fallback::UnknownTopic), 6_000);
-        let denied = Fallback::Denied;
-        let plan = TopicPlan::uniform("orders".into(), now, SECOND, 12, denied);
-        publisher.publish(vec![plan]);
-        assert!(even(shares(&steer, &view, now)));
-        assert_eq!(fallbacks(&steer, denied), 6_000);
-    }
-
-    #[test]
-    fn old_data_loses_its_backlog_first_and_its_rates_later() {
-        let now = Instant::now();
-        let mut figures = [(100.0, 0.0); 12];
-        figures[0] = (100.0, 1e9);
-        figures[1] = (2.0, 0.0);
-        let (_publisher, steer) = steered_by(now, &figures);
-        let view = view(12, &ALL);
-        let fresh = shares(&steer, &view, now + 2 * SECOND);
-        assert_eq!((fresh[0], fresh[1]), (0, 0));
-        let stale = shares(&steer, &view, now + 5 * SECOND);
-        assert!(
-            stale[0] > 300,
-            "its backlog is not believed any more: {stale:?}"
-        );
-        assert_eq!(stale[1], 0, "its rate is");
-        assert_eq!(steer.counters().stale_runs, 6_000);
-        let old = shares(&steer, &view, now + 61 * SECOND);
-        assert!(old[1] > 300);
-        assert_eq!(fallbacks(&steer, Fallback::TooOld), 6_000);
-    }
-
-    #[test]
-    fn a_partition_newer_than_the_plan_gets_at_most_twice_its_share() {
-        let now = Instant::now();
-        let (_publisher, steer) = steered_by(now, &[(100.0, 200.0); 11]);
-        let shares = shares(&steer, &view(12, &ALL), now);
-        let fair = 6_000 / 12;
-        assert!(shares[11] > fair / 2, "{shares:?}");
-        assert!(shares[11] <= 2 * fair + fair / 5, "{shares:?}");
-    }
-
-    #[test]
-    fn everything_lagging_alike_is_nothing_special() {
-        let now = Instant::now();
-        let (_publisher, steer) = steered_by(now, &[(100.0, 1e6); 12]);
-        let shares = shares(&steer, &view(12, &ALL), now);
-        assert!(shares.iter().all(|s| *s > 300), "{shares:?}");
-    }
-
-    #[test]
-    fn watching_counts_choices_and_steers_nothing() {
-        let now = Instant::now();
-        let mut figures = [(100.0, 0.0); 12];
-        figures[3] = (100.0, 1e6);
-        let (publisher, steer) = steered_by(now, &figures);
-        steer.set_steering(Steering::Watch);
-        let sent = shares(&steer, &view(12, &ALL), now);
-        assert!(sent[3] > 300, "placed as without steering");
-        let counters = steer.counters();
-        assert_eq!(
-            counters.topics[0].runs[3], 0,
-            "but would have been left alone"
-        );
-        assert_eq!(counters.topics[0].runs.iter().sum::<u64>(), 6_000);
-        assert_eq!(publisher.sent("orders"), 0);
-        steer.set_steering(Steering::Off);
-        let sent = shares(&steer, &view(12, &ALL), now);
-        assert!(sent[3] > 300);
-        assert_eq!(steer.counters().topics[0].runs.iter().sum::<u64>(), 6_000);
-    }
-
-    #[test]
-    fn weights_steer_too() {
-        let (mut publisher, reader) = plan_channel();
-        let now = Instant::now();
-        let weights = [3.0, 0.0, 1.0];
-        publisher.publish(vec![TopicPlan::weighted(
-            "orders".into(),
-            now,
-            SECOND,
-            &weights,
-        )]);
-        let steer = LagAware::new(reader);
-        let shares = shares(&steer, &view(3, &[0, 1, 2]), now);
-        assert!((4_300..4_700).contains(&shares[0]), "{shares:?}");
-        assert_eq!(shares[1], 0);
-    }
-
-    #[test]
-    fn keyed_records_never_move() {
-        let now = Instant::now();
-        let mut figures = [(100.0, 0.0); 12];
-        figures[5] = (100.0, 1e9);
-        let (_publisher, steer) = steered_by(now, &figures);
-        let view = view(12, &ALL);
-        for key in 0..200u32 {
-            let key = key.to_string();
-            assert_eq!(
-                steer.keyed(&view, key.as_bytes()),
-                Sticky::default().keyed(&view, key.as_bytes())
-            );
-        }
-    }
-
-    #[test]
-    fn three_places_are_different_and_even() {
-        let mut bits = Bits(4);
-        for count in [1usize, 2, 3, 4, 5, 12, 1_000] {
-            let mut seen = vec![0u32; count];
-            let rounds = 400 * count as u32;
-            for _ in 0..rounds {
-                let (places, taken) = places(count, bits.next());
-                assert_eq!(taken, count.min(CANDIDATES));
-                let places = &places[..taken];
-                for (i, place) in places.iter().enumerate() {
-                    assert!(!places[..i].contains(place), "{count}: {places:?}");
-                    seen[*place] += 1;
-                }
-            }
-            let expected = 400 * count.min(CANDIDATES) as u32;
-            for times in seen {
-                assert!(
-                    times.abs_diff(expected) < expected / 4 + 20,
-                    "{count}: {times}"
-                );
-            }
-        }
-    }
-}
+mod tests;

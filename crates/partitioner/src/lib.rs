@@ -19,6 +19,7 @@ mod plan;
 mod queues;
 mod round_robin;
 mod sticky;
+mod striped;
 #[cfg(test)]
 mod testing;
 mod weights;
@@ -49,8 +50,8 @@ pub struct TopicView<'a> {
     pub queued: &'a dyn Queues,
     /// The configured size of a batch, in bytes.
     pub batch_bytes: u32,
-    /// Which of the producer's stripes asks. It spreads counters, so that threads do not write the
-    /// same memory, and has no part in the choice.
+    /// Which of the producer's stripes asks; calls for one stripe of a topic do not overlap. It
+    /// keeps threads from writing the same memory and has no part in the choice.
     pub stripe: usize,
 }
 

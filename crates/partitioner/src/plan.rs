@@ -2,6 +2,7 @@
 
 use crate::drain::{Age, Drain, Lanes};
 use crate::explain::{Counters, Explanation, Fallback, Method, PartitionHealth, TopicCounters};
+use crate::striped::{Striped, count};
 use crate::weights::Weights;
 use arc_swap::{ArcSwapOption, Guard};
 use std::sync::Arc;
@@ -17,10 +18,8 @@ const TOO_OLD: Duration = Duration::from_secs(60);
 
 /// Runs and records by partition. It outlives the plans of its topic, so no count is lost when one
 /// is replaced.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    partitions: Box<[PartitionTally]>,
-}
+#[derive(Debug)]
+pub(crate) struct Tally(Striped<PartitionTally>);
 
 #[derive(Debug, Default)]
 struct PartitionTally {
@@ -29,43 +28,53 @@ struct PartitionTally {
 }
 
 impl Tally {
-    fn grown_from(old: Option<&Self>, partition_count: usize) -> Self {
-        let copied = |at: usize| {
-            let old = old.and_then(|old| old.partitions.get(at));
-            old.map_or_else(PartitionTally::default, |old| PartitionTally {
-                runs: AtomicU64::new(old.runs.load(Ordering::Relaxed)),
-                records: AtomicU64::new(old.records.load(Ordering::Relaxed)),
-            })
-        };
-        Self {
-            partitions: (0..partition_count).map(copied).collect(),
+    fn new(partition_count: usize) -> Self {
+        Self(Striped::new(partition_count))
+    }
+
+    fn grown_from(old: &Self, partition_count: usize) -> Self {
+        let new = Self::new(partition_count);
+        for (partition, (runs, records)) in (0i32..).zip(old.runs().zip(old.records())) {
+            if let Some(tally) = new.0.own(0, partition) {
+                tally.runs.store(runs, Ordering::Relaxed);
+                tally.records.store(records, Ordering::Relaxed);
+            }
+        }
+        new
+    }
+
+    #[inline]
+    pub(crate) fn count_run(&self, stripe: usize, partition: i32) {
+        if let Some(tally) = self.0.own(stripe, partition) {
+            count(&tally.runs, 1);
         }
     }
 
-    fn partition(&self, partition: i32) -> Option<&PartitionTally> {
-        self.partitions.get(usize::try_from(partition).ok()?)
-    }
-
-    pub(crate) fn count_run(&self, partition: i32) {
-        if let Some(tally) = self.partition(partition) {
-            tally.runs.fetch_add(1, Ordering::Relaxed);
+    #[inline]
+    pub(crate) fn add_records(&self, stripe: usize, partition: i32, records: u32) {
+        if let Some(tally) = self.0.own(stripe, partition) {
+            count(&tally.records, u64::from(records));
         }
     }
 
-    pub(crate) fn add_records(&self, partition: i32, records: u32) {
-        if let Some(tally) = self.partition(partition) {
-            tally
-                .records
-                .fetch_add(u64::from(records), Ordering::Relaxed);
-        }
+    fn sums(&self, of: fn(&PartitionTally) -> &AtomicU64) -> impl Iterator<Item = u64> {
+        (0..self.0.partition_count()).map(move |at| {
+            let counts = self
+                .0
+                .all(at)
+                .map(|tally| of(tally).load(Ordering::Relaxed));
+            counts.fold(0, u64::wrapping_add)
+        })
     }
 
-    fn sum(&self) -> u64 {
-        let records = self
-            .partitions
-            .iter()
-            .map(|p| p.records.load(Ordering::Relaxed));
-        records.fold(0, u64::wrapping_add)
+    /// By partition.
+    fn runs(&self) -> impl Iterator<Item = u64> {
+        self.sums(|tally| &tally.runs)
+    }
+
+    /// By partition.
+    fn records(&self) -> impl Iterator<Item = u64> {
+        self.sums(|tally| &tally.records)
     }
 }
 
@@ -81,8 +90,10 @@ pub(crate) enum Choice {
 pub struct TopicPlan {
     topic: Arc<str>,
     taken_at: Instant,
-    refresh: Duration,
-    partition_count: usize,
+    /// Its backlog says nothing any more when it is older than this.
+    stale_after: Duration,
+    /// It says nothing at all when it is older than this.
+    too_old_after: Duration,
     choice: Choice,
     health: Vec<PartitionHealth>,
     tally: Arc<Tally>,
@@ -99,11 +110,11 @@ impl TopicPlan {
         Self {
             topic,
             taken_at,
-            refresh,
-            partition_count,
+            stale_after: refresh.saturating_mul(STALE_REFRESHES),
+            too_old_after: TOO_OLD.max(refresh.saturating_mul(STALE_REFRESHES + 1)),
             choice,
             health: Vec::new(),
-            tally: Arc::default(),
+            tally: Arc::new(Tally::new(partition_count)),
         }
     }
 
@@ -172,15 +183,17 @@ impl TopicPlan {
     /// `None` when that is nothing.
     pub(crate) fn age(&self, now: Instant) -> Option<(u32, Age)> {
         let age = now.saturating_duration_since(self.taken_at);
-        if age > TOO_OLD.max(self.refresh.saturating_mul(STALE_REFRESHES + 1)) {
+        if age > self.too_old_after {
             return None;
         }
-        let kind = if age > self.refresh.saturating_mul(STALE_REFRESHES) {
+        let kind = if age > self.stale_after {
             Age::Stale
         } else {
             Age::Fresh
         };
-        Some((u32::try_from(age.as_micros()).unwrap_or(u32::MAX), kind))
+        let seconds = age.as_secs().saturating_mul(1_000_000);
+        let micros = seconds.saturating_add(u64::from(age.subsec_micros()));
+        Some((u32::try_from(micros).unwrap_or(u32::MAX), kind))
     }
 }
 
@@ -234,13 +247,14 @@ impl PlanPublisher {
                 .as_deref()
                 .and_then(|old| old.topic(&topic.topic))
                 .map(|t| &t.tally);
-            topic.tally = match tally {
-                Some(tally) if tally.partitions.len() >= topic.partition_count => Arc::clone(tally),
-                tally => {
-                    let tally = tally.map(|tally| &**tally);
-                    Arc::new(Tally::grown_from(tally, topic.partition_count))
+            let count = topic.tally.0.partition_count();
+            match tally {
+                None => {}
+                Some(tally) if tally.0.partition_count() >= count => {
+                    topic.tally = Arc::clone(tally);
                 }
-            };
+                Some(tally) => topic.tally = Arc::new(Tally::grown_from(tally, count)),
+            }
         }
         self.shared.plan.store(Some(Arc::new(Plan { topics })));
     }
@@ -251,7 +265,7 @@ impl PlanPublisher {
         let plan = self.shared.plan.load();
         plan.as_deref()
             .and_then(|plan| plan.topic(topic))
-            .map_or(0, |topic| topic.tally.sum())
+            .map_or(0, |topic| topic.tally.records().fold(0, u64::wrapping_add))
     }
 
     /// Whether anybody still reads what is published.
@@ -308,18 +322,8 @@ impl PlanReader {
         let of_topic = |topic: &TopicPlan| TopicCounters {
             topic: Arc::clone(&topic.topic),
             taken_at: topic.taken_at,
-            runs: topic
-                .tally
-                .partitions
-                .iter()
-                .map(|p| load(&p.runs))
-                .collect(),
-            records: topic
-                .tally
-                .partitions
-                .iter()
-                .map(|p| load(&p.records))
-                .collect(),
+            runs: topic.tally.runs().collect(),
+            records: topic.tally.records().collect(),
         };
         Counters {
             topics: topics.iter().map(of_topic).collect(),
@@ -358,7 +362,7 @@ mod tests {
             .topic("b")
             .unwrap()
             .tally()
-            .add_records(1, 7);
+            .add_records(0, 1, 7);
         assert_eq!(publisher.sent("b"), 7);
         // More partitions: what was counted is kept.
         publisher.publish(vec![weighted("b", now + 2 * SECOND, &[1.0; 4])]);
