@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
 
 mod bad_input;
+mod bugs;
 mod consumer;
 mod edges;
 mod operations;

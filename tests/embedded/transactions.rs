@@ -1,6 +1,9 @@
 //! The transactional producer against the embedded cluster, in memory and under a paused clock, in
 //! both of Kafka's protocols.
 
+pub(crate) mod failures;
+mod offsets;
+
 use ottla::consumer::{Isolation, Start};
 use ottla::{Client, Decision, Record, TopicPartition, TransactionalProducer};
 use ottla_broker::{ApiKey, Cluster};

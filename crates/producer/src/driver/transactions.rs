@@ -41,6 +41,9 @@ pub(super) struct Desk {
     /// In the order in which the core was given them, which bounds them.
     offsets: VecDeque<Told<()>>,
     settle: Option<Told<Option<Decision>>>,
+    /// The user had the open transaction: each of those is ended by a command.
+    in_hand: bool,
+    /// How the latest transaction ended that the user had.
     last: Option<Decision>,
     /// The coordinator asked last.
     coordinator: Option<(CoordinatorKind, Arc<str>, BrokerId)>,
@@ -65,6 +68,7 @@ impl Desk {
             begin: None,
             offsets: VecDeque::new(),
             settle: None,
+            in_hand: false,
             last: None,
             coordinator: None,
             give_up_at: None,
@@ -122,8 +126,10 @@ impl Desk {
         match command {
             Command::Identified(told) => self.identified = Some(told),
             Command::Begin(told) => {
-                // A caller that left when its transaction had just begun.
-                self.abort_if_open();
+                if self.begin.is_none() {
+                    // Of a caller that left when its transaction had just begun.
+                    self.abort_if_open();
+                }
                 self.begin = Some(told);
                 self.begin_if_ended();
             }
@@ -137,7 +143,10 @@ impl Desk {
             },
             Command::End { decision, told } => match self.core.failure() {
                 Some(error) => tell(Some(told), Err(error.clone())),
-                None => self.end(decision, Some(told)),
+                None => {
+                    self.in_hand = true;
+                    self.end(decision, Some(told));
+                }
             },
             Command::Settle(told) => self.settle = Some(told),
             Command::Asked(
@@ -155,7 +164,7 @@ impl Desk {
     }
 
     fn begin_if_ended(&mut self) {
-        if self.begin.is_none() || self.core.is_open() {
+        if self.core.is_open() || self.begin.as_ref().is_none_or(oneshot::Sender::is_closed) {
             return;
         }
         if let Err(error) = self.core.begin() {
@@ -176,7 +185,9 @@ impl Desk {
     }
 
     fn ended(&mut self, decision: Decision) {
-        self.last = Some(decision);
+        if std::mem::take(&mut self.in_hand) {
+            self.last = Some(decision);
+        }
         self.dropping = None;
         self.failure.set(None);
         tell(self.ending.take().and_then(|ending| ending.told), Ok(()));
