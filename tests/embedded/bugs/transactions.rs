@@ -76,12 +76,8 @@ async fn bug_08_a_batch_that_expires_in_mid_transaction_takes_the_whole_of_it_al
         tx.send(record(0, "in doubt")).await.unwrap_err();
         faults.clear();
         assert!(tx.commit().await.unwrap_err().requires_abort());
-        eprintln!("level {level} {:?} {:?} end {}", cluster.transaction("billing-1"), cluster.markers("out",0), cluster.requests(ApiKey::EndTxn));
         let tx = producer.begin().await.unwrap();
-        eprintln!("level {level} {:?} {:?} end {} init {} add {}", cluster.transaction("billing-1"), cluster.markers("out",0), cluster.requests(ApiKey::EndTxn), cluster.requests(ApiKey::InitProducerId), cluster.requests(ApiKey::AddPartitionsToTxn));
-        let x = tx.send(record(0, "next")).await;
-        eprintln!("level {level} {:?} {:?} end {} init {} add {}", cluster.transaction("billing-1"), cluster.markers("out",0), cluster.requests(ApiKey::EndTxn), cluster.requests(ApiKey::InitProducerId), cluster.requests(ApiKey::AddPartitionsToTxn));
-        x.unwrap();
+        tx.send(record(0, "next")).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(committed(&cluster).await, ["next"], "level {level}");
         assert_eq!(cluster.last_stable("out", 0), cluster.end_offset("out", 0));

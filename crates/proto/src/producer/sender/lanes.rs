@@ -3,6 +3,7 @@
 use super::Sender;
 use crate::batch::BatchStamp;
 use crate::producer::batch::Flight;
+use crate::producer::partition::Admission;
 use crate::producer::types::{Event, Lane, PartitionIndex, RequestId, Transmit, TransmitBatch};
 use crate::topic::{BrokerId, TopicId};
 use std::collections::VecDeque;
@@ -187,6 +188,11 @@ impl<T> Sender<T> {
         }
         if idempotent && partition.identity.or(self.identity).is_none() {
             self.list(now, index); // which asks for an identity
+            return None;
+        }
+        if self.config.transactional && partition.admission != Admission::Granted {
+            // It was listed in an earlier transaction, for a batch that has ended meanwhile.
+            self.list(now, index);
             return None;
         }
         let ours = self.identity.filter(|_| idempotent);

@@ -489,6 +489,21 @@ mod transactions {
     }
 
     #[test]
+    fn a_partition_left_in_its_leaders_list_waits_for_the_next_transaction_to_take_it() {
+        let mut many = transactional();
+        many.sender.admit(many.now, PartitionIndex(0));
+        many.sender.set_connected(LEADER, Lane::Main, false);
+        many.push(0, 1, 1);
+        many.pass(121 * SECOND); // it expires, listed for a connection
+        many.sender.close_admissions();
+        many.events.clear();
+        many.push(0, 2, 1);
+        many.sender.set_connected(LEADER, Lane::Main, true);
+        assert!(many.sender.poll_transmit(many.now).is_none());
+        assert_eq!(asked(&mut many), [0]);
+    }
+
+    #[test]
     fn bug_8_the_epoch_is_never_bumped_in_the_middle_of_a_transaction() {
         let mut many = transactional();
         many.sender.admit(many.now, PartitionIndex(0));
