@@ -6,6 +6,7 @@ mod bad_input;
 mod bugs;
 mod consumer;
 mod edges;
+mod memory;
 mod operations;
 mod producer;
 mod transactions;

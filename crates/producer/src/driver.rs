@@ -8,6 +8,7 @@ mod transactions;
 use crate::config::{Acks, CompressOn};
 use crate::inbox::{Message, Parcel};
 use crate::metrics::add;
+use crate::pool::Account;
 use crate::producer::Shared;
 use crate::slot::Slot;
 use crate::transaction::Opening;
@@ -160,7 +161,7 @@ impl Driver {
         }
         if self.shared.shop.pool.waiting() > 0 {
             // Someone waits for the memory that open batches hold.
-            self.seal_all(now);
+            self.seal_wanted(now);
         }
         self.seal_lingered(now);
         self.settle(now);
@@ -237,7 +238,7 @@ impl Driver {
             }
             Message::Pressed => {
                 self.shared.shop.pressed.store(false, Ordering::Release);
-                self.seal_all(now);
+                self.seal_wanted(now);
             }
             Message::Flush(told) => {
                 self.seal_all(now);
@@ -296,7 +297,7 @@ impl Driver {
             return;
         }
         self.overdue.remove(&partition);
-        let Some(parcel) = place.slot.seal(&self.shared.shop, serial) else {
+        let Some(parcel) = place.slot.seal(serial) else {
             return;
         };
         if parcel.records.size_bytes() < SPARSE_BATCH_BYTES
@@ -324,6 +325,21 @@ impl Driver {
         self.places.get(partition.0 as usize)
     }
 
+    /// Seals the open batches that hold memory which someone wants.
+    fn seal_wanted(&mut self, now: Instant) {
+        self.shared.shop.pool.heed();
+        let wanted: Vec<_> = self
+            .places
+            .iter()
+            .filter_map(|place| Some((place, place.open?)))
+            .filter(|(place, _)| place.slot.account().is_wanted())
+            .map(|(place, serial)| (place.slot.index(), serial))
+            .collect();
+        for (partition, serial) in wanted {
+            self.seal(now, partition, serial);
+        }
+    }
+
     /// Hands a sealed batch to the core, and to compression first if that is wanted.
     fn post(&mut self, now: Instant, partition: PartitionIndex, parcel: Parcel) {
         let Parcel {
@@ -331,6 +347,7 @@ impl Driver {
             completion,
             mut records,
             deadline,
+            account,
         } = parcel;
         if let Some(place) = self.places.get_mut(partition.0 as usize)
             && place.open == Some(serial)
@@ -349,7 +366,7 @@ impl Driver {
         };
         let codec = self.shared.config.compression;
         if codec == Compression::None || self.shared.config.compress_on == CompressOn::Driver {
-            compress(&self.shared, &mut records);
+            compress(&self.shared, &account, &mut records);
             self.core.push(
                 now,
                 partition,
@@ -362,7 +379,7 @@ impl Driver {
             .push(now, partition, Batch::new(token, count, deadline, None));
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn_blocking(move || {
-            compress(&shared, &mut records);
+            compress(&shared, &account, &mut records);
             let message = Message::Compressed {
                 partition,
                 ordinal,
@@ -446,7 +463,7 @@ impl Drop for Driver {
         self.shared.closed.store(true, Ordering::Release);
         self.shared.shop.pool.close();
         for place in &self.places {
-            if let Some(parcel) = place.slot.close(&self.shared.shop) {
+            if let Some(parcel) = place.slot.close() {
                 parcel.completion.complete(Err(closed()));
             }
         }
@@ -482,9 +499,13 @@ thread_local! {
     static COMPRESSOR: RefCell<Compressor> = RefCell::new(Compressor::new());
 }
 
-fn compress(shared: &Shared, records: &mut ottla_proto::batch::SealedRecords) {
+fn compress(
+    shared: &Shared,
+    account: &Arc<Account>,
+    records: &mut ottla_proto::batch::SealedRecords,
+) {
     let config = &shared.config;
-    let wrap = |bytes| shared.shop.pool.adopt(bytes);
+    let wrap = |bytes| account.adopt(bytes);
     let codec = config.compression;
     let level = config.compression_levels.of(codec);
     let done =

@@ -1,6 +1,7 @@
 //! What the driver hears: a batch at a time, never a record.
 
 use crate::delivery::Completion;
+use crate::pool::Account;
 use crate::transaction::Command;
 use bytes::Bytes;
 use ottla_proto::batch::SealedRecords;
@@ -19,6 +20,8 @@ pub(crate) struct Parcel {
     pub(crate) completion: Arc<Completion>,
     pub(crate) records: SealedRecords,
     pub(crate) deadline: Instant,
+    /// Where its memory goes back to.
+    pub(crate) account: Arc<Account>,
 }
 
 /// What may happen to the driver.

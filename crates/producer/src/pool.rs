@@ -1,12 +1,23 @@
 //! The memory that records wait in: chunks, of which there are only so many bytes.
+//!
+//! The bytes are shared out by leader, so that a broker that is slow or dead cannot take them all.
+//! Each leader has an account, which may grow while it holds at most twice what is free: a *dynamic
+//! threshold*, as switches share packet memory between their ports. One stuck leader so ends at two
+//! thirds of the memory, while the others' batches come and go in the rest; a fixed share would
+//! instead leave most of the memory unused whenever few leaders are busy. With one account there is
+//! no threshold.
 
-use bytes::Bytes;
-use ottla_proto::{Error, ErrorKind, Result};
+mod account;
+mod line;
+
+pub(crate) use account::Account;
+pub(crate) use line::Reservation;
+
+use line::Line;
+use ottla_proto::BrokerId;
 use parking_lot::Mutex;
-use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::oneshot;
+use std::sync::{Arc, Weak};
 
 /// The smallest chunk: a quiet partition's batch costs no more.
 const CHUNK_BYTES_MIN: usize = 1 << 10;
@@ -24,21 +35,12 @@ pub(crate) struct Pool {
     used: AtomicUsize,
     free_bytes: AtomicUsize,
     free: [Mutex<Vec<Vec<u8>>>; CLASSES],
+    /// Callers in the line.
     waiting: AtomicUsize,
-    waiters: Mutex<VecDeque<Waiter>>,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    bytes: usize,
-    grant: oneshot::Sender<Reservation>,
-}
-
-/// Bytes that are set aside for one caller; what it does not use goes back when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Reservation {
-    pool: Arc<Pool>,
-    bytes: usize,
+    line: Mutex<Line>,
+    /// One for each leader that a partition or a chunk belongs to.
+    accounts: Mutex<Vec<Weak<Account>>>,
+    account_count: AtomicUsize,
 }
 
 fn chunk_bytes(wanted: usize) -> usize {
@@ -60,7 +62,9 @@ impl Pool {
             free_bytes: AtomicUsize::new(0),
             free: Default::default(),
             waiting: AtomicUsize::new(0),
-            waiters: Mutex::default(),
+            line: Mutex::default(),
+            accounts: Mutex::default(),
+            account_count: AtomicUsize::new(0),
         })
     }
 
@@ -83,24 +87,23 @@ impl Pool {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// A chunk of about `wanted` bytes, from the reservation if there is one. `None` when the limit
-    /// is reached or others have waited longer.
-    pub(crate) fn take(
-        &self,
-        wanted: usize,
-        reservation: Option<&mut Reservation>,
-    ) -> Option<Vec<u8>> {
-        let bytes = chunk_bytes(wanted);
-        let reserved = reservation.is_some_and(|reservation| reservation.spend(bytes));
-        let overtakes = || self.waiting.load(Ordering::Relaxed) > 0;
-        if !reserved && (overtakes() || !self.claim(bytes)) {
-            return None;
-        }
-        let free = class(bytes).and_then(|class| self.free.get(class)?.lock().pop());
-        if free.is_some() {
-            self.free_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
-        Some(free.unwrap_or_else(|| Vec::with_capacity(bytes)))
+    /// The account of a leader; partitions without one share an account too.
+    pub(crate) fn account(self: &Arc<Self>, leader: Option<BrokerId>) -> Arc<Account> {
+        let mut accounts = self.accounts.lock();
+        accounts.retain(|account| account.strong_count() > 0);
+        let known = accounts
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|account| account.leader() == leader);
+        known.unwrap_or_else(|| {
+            let account = Arc::new(Account::new(Arc::clone(self), leader));
+            accounts.push(Arc::downgrade(&account));
+            account
+        })
+    }
+
+    fn unused(&self) -> usize {
+        self.limit.saturating_sub(self.used.load(Ordering::SeqCst))
     }
 
     fn claim(&self, bytes: usize) -> bool {
@@ -110,20 +113,13 @@ impl Pool {
             .is_ok()
     }
 
-    /// Turns a filled chunk into shared bytes that come back here when nobody needs them any more;
-    /// so a chunk can never be written while a connection still holds it.
-    pub(crate) fn share(self: &Arc<Self>, chunk: Vec<u8>) -> Bytes {
-        Bytes::from_owner(Lent {
-            pool: Arc::clone(self),
-            chunk,
-        })
-    }
-
-    /// Shares bytes that were made outside the pool (a compressed section). They count against the
-    /// limit, and may exceed it for a moment: what they replace is freed right after.
-    pub(crate) fn adopt(self: &Arc<Self>, bytes: Vec<u8>) -> Bytes {
-        self.used.fetch_add(bytes.capacity(), Ordering::AcqRel);
-        self.share(bytes)
+    /// An empty chunk; its bytes are claimed already.
+    fn chunk(&self, bytes: usize) -> Vec<u8> {
+        let free = class(bytes).and_then(|class| self.free.get(class)?.lock().pop());
+        if free.is_some() {
+            self.free_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        free.unwrap_or_else(|| Vec::with_capacity(bytes))
     }
 
     fn give_back(&self, chunk: Vec<u8>) {
@@ -136,191 +132,24 @@ impl Pool {
         }
     }
 
-    fn release(self: &Arc<Self>, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::AcqRel);
-        if self.waiting.load(Ordering::Acquire) > 0 {
-            self.grant();
-        }
-    }
-
-    /// Serves those who wait, in order. It begins only when a good part is free, so that a full
-    /// buffer does not wake one caller for each chunk.
-    fn grant(self: &Arc<Self>) {
-        let mut waiters = self.waiters.lock();
-        while let Some(first) = waiters.front() {
-            let used = self.used.load(Ordering::Acquire);
-            let free = self.limit.saturating_sub(used);
-            let enough = used == 0 || free >= self.limit / 16;
-            let gone = first.grant.is_closed();
-            let claimed = !gone && enough && self.claim(first.bytes);
-            if !gone && !claimed {
-                return;
-            }
-            let Some(first) = waiters.pop_front() else {
-                return;
-            };
-            self.waiting.fetch_sub(1, Ordering::AcqRel);
-            if !claimed {
-                continue;
-            }
-            let reservation = Reservation {
-                pool: Arc::clone(self),
-                bytes: first.bytes,
-            };
-            if let Err(unwanted) = first.grant.send(reservation) {
-                // Its drop must not come back here while the list is locked.
-                unwanted.forgo(&self.used);
+    /// Notes of which accounts someone wants memory: of those that someone waits for, and of those
+    /// that hold more than the least of these, since they keep it small. A stuck leader holds most,
+    /// so that whoever waits for it does not cut the batches of the others short.
+    pub(crate) fn heed(&self) {
+        let accounts = self.accounts.lock();
+        let accounts: Vec<_> = accounts.iter().filter_map(Weak::upgrade).collect();
+        let asked = accounts
+            .iter()
+            .filter(|account| account.heed())
+            .map(|account| account.used());
+        let least = asked.min().unwrap_or(usize::MAX);
+        for account in accounts {
+            if account.used() > least {
+                account.want();
             }
         }
-    }
-
-    /// Waits until so many bytes are set aside.
-    ///
-    /// Cancel safety: dropping the future gives up the place in the line and leaves nothing behind.
-    pub(crate) async fn reserve(self: &Arc<Self>, record_bytes: usize) -> Result<Reservation> {
-        // A record may begin in a fresh chunk and end in another.
-        let bytes = record_bytes.div_ceil(CHUNK_BYTES_MAX).max(1) * CHUNK_BYTES_MAX;
-        let bytes = bytes.min(self.limit);
-        let (grant, granted) = oneshot::channel();
-        {
-            let mut waiters = self.waiters.lock();
-            waiters.push_back(Waiter { bytes, grant });
-            self.waiting.fetch_add(1, Ordering::AcqRel);
-        }
-        // Memory may have been freed between the refusal and now.
-        self.grant();
-        granted
-            .await
-            .map_err(|_| Error::new(ErrorKind::Closed, "the producer is closed"))
-    }
-
-    /// Nobody gets memory any more.
-    pub(crate) fn close(&self) {
-        let waiters = std::mem::take(&mut *self.waiters.lock());
-        self.waiting.fetch_sub(waiters.len(), Ordering::AcqRel);
-    }
-}
-
-impl Reservation {
-    fn spend(&mut self, bytes: usize) -> bool {
-        let enough = self.bytes >= bytes;
-        if enough {
-            self.bytes -= bytes;
-        }
-        enough
-    }
-
-    fn forgo(mut self, used: &AtomicUsize) {
-        used.fetch_sub(std::mem::take(&mut self.bytes), Ordering::AcqRel);
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.pool.release(self.bytes);
-        }
-    }
-}
-
-/// A chunk on its way through a connection.
-#[derive(Debug)]
-struct Lent {
-    pool: Arc<Pool>,
-    chunk: Vec<u8>,
-}
-
-impl AsRef<[u8]> for Lent {
-    fn as_ref(&self) -> &[u8] {
-        &self.chunk
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        let chunk = std::mem::take(&mut self.chunk);
-        let bytes = chunk.capacity();
-        self.pool.give_back(chunk);
-        self.pool.release(bytes);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
-
-    fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
-        future.poll(&mut Context::from_waker(Waker::noop()))
-    }
-
-    #[test]
-    fn a_chunk_comes_back_only_when_the_last_holder_lets_go() {
-        let pool = Pool::new(1 << 20);
-        let mut chunk = pool.take(100, None).unwrap();
-        assert_eq!(pool.used(), CHUNK_BYTES_MIN);
-        chunk.extend_from_slice(b"abc");
-        let batch = pool.share(chunk);
-        let in_flight = batch.clone();
-        drop(batch);
-        assert_eq!(pool.used(), CHUNK_BYTES_MIN);
-        assert_eq!(&in_flight[..], b"abc");
-        drop(in_flight);
-        assert_eq!(pool.used(), 0);
-    }
-
-    #[test]
-    fn those_who_wait_are_served_in_order_and_before_newcomers() {
-        let pool = Pool::new(2 * CHUNK_BYTES_MAX);
-        let full = [
-            pool.take(CHUNK_BYTES_MAX, None),
-            pool.take(CHUNK_BYTES_MAX, None),
-        ];
-        assert!(pool.take(1, None).is_none());
-        let mut first = pin!(pool.reserve(100));
-        let mut second = pin!(pool.reserve(100));
-        assert!(poll(first.as_mut()).is_pending());
-        assert!(poll(second.as_mut()).is_pending());
-        let [one, two] = full;
-        drop(pool.share(one.unwrap()));
-        assert!(poll(second.as_mut()).is_pending());
-        let Poll::Ready(Ok(reservation)) = poll(first.as_mut()) else {
-            panic!("not served")
-        };
-        assert!(
-            pool.take(1, None).is_none(),
-            "a newcomer must not overtake the second"
-        );
-        drop(pool.share(two.unwrap()));
-        assert!(poll(second.as_mut()).is_ready());
-        drop(reservation);
-    }
-
-    #[test]
-    fn a_waiter_that_leaves_holds_nothing() {
-        let pool = Pool::new(CHUNK_BYTES_MAX);
-        let full = pool.take(CHUNK_BYTES_MAX, None).unwrap();
-        {
-            let mut gone = pin!(pool.reserve(100));
-            assert!(poll(gone.as_mut()).is_pending());
-        }
-        drop(pool.share(full));
-        assert_eq!(pool.used(), 0);
-        assert_eq!(pool.waiting(), 0);
-        assert!(pool.take(1, None).is_some());
-    }
-
-    #[test]
-    fn a_granted_reservation_that_is_dropped_goes_back() {
-        let pool = Pool::new(4 * CHUNK_BYTES_MAX);
-        let mut waiting = pin!(pool.reserve(10));
-        let Poll::Ready(Ok(mut reservation)) = poll(waiting.as_mut()) else {
-            panic!("not served")
-        };
-        assert_eq!(pool.used(), CHUNK_BYTES_MAX);
-        let chunk = pool.take(1, Some(&mut reservation)).unwrap();
-        drop(reservation);
-        assert_eq!(pool.used(), chunk.capacity());
-    }
-}
+mod tests;

@@ -5,12 +5,12 @@ use crate::delivery::{Delivery, RecordMetadata};
 use crate::driver::Driver;
 use crate::inbox::{Inbox, Message};
 use crate::metrics::{Counters, Metrics, get};
-use crate::pool::{Pool, Reservation};
+use crate::pool::{Account, Pool, Reservation};
 use crate::slot::{Refused, Shop};
 use crate::table::{Table, Topic};
 use crate::transaction::Opening;
 use arc_swap::ArcSwap;
-use ottla_partitioner::{KeyChoice, Partitioner};
+use ottla_partitioner::{KeyChoice, Partitioner, TopicView};
 use ottla_proto::batch::{BatchWriter, HEADER_BYTES};
 use ottla_proto::{Error, ErrorKind, Record, Result, TopicPartition, WriteOutcome};
 use ottla_wire::Cluster;
@@ -41,10 +41,43 @@ enum Refusal {
     /// Its topic is not known yet.
     Topic,
     /// The buffer is full.
-    Full(usize),
+    Full(Wanted),
     /// It can never be taken.
     Final(Error),
 }
+
+/// The memory that a record waits for.
+#[derive(Debug)]
+struct Wanted {
+    bytes: usize,
+    topic: Arc<Topic>,
+    /// `None` for a record that may go to any.
+    partition: Option<i32>,
+}
+
+impl Wanted {
+    fn accounts(&self) -> Vec<Arc<Account>> {
+        self.topic.accounts(self.partition)
+    }
+
+    /// Whether a leader has changed since.
+    fn has_moved(&self, since: &[Arc<Account>]) -> bool {
+        let now = self.accounts();
+        now.len() != since.len() || now.iter().zip(since).any(|(a, b)| !Arc::ptr_eq(a, b))
+    }
+}
+
+/// Where a record goes.
+#[derive(Debug, Clone, Copy)]
+enum Choice {
+    /// Its partition is given, by name or by its key.
+    Fixed(i32),
+    /// Any would do.
+    Run(i32),
+}
+
+/// A record that may go anywhere is offered to so many partitions more before it waits.
+const ELSEWHERE_MAX: usize = 3;
 
 impl Shared {
     /// Looks at the clock.
@@ -78,7 +111,7 @@ impl Shared {
     fn append(
         &self,
         record: &Record<'_>,
-        reservation: Option<&mut Reservation>,
+        mut reservation: Option<&mut Reservation>,
     ) -> Result<Delivery, Refusal> {
         let bytes = BatchWriter::upper_bound(record);
         let limit = self
@@ -93,49 +126,122 @@ impl Shared {
         }
         let table = self.table.load();
         let topic = table.get(record.topic).ok_or(Refusal::Topic)?;
-        let partition = self.choose(topic, record, bytes);
-        let Some(slot) = topic.slot(partition) else {
-            // It may be new: the next record may find it.
-            self.cluster
-                .mark_stale(self.cluster.view_guard().generation);
-            return Err(Refusal::Final(no_such_partition(topic, partition)));
-        };
+        match self.choose(topic, record, bytes) {
+            Choice::Fixed(partition) => {
+                let wanted = |bytes| Wanted {
+                    bytes,
+                    topic: Arc::clone(topic),
+                    partition: Some(partition),
+                };
+                self.append_at(topic, partition, record, reservation)
+                    .map_err(|refused| self.refusal(topic, partition, refused, wanted))
+            }
+            Choice::Run(partition) => {
+                match self.append_at(topic, partition, record, reservation.as_deref_mut()) {
+                    Ok(delivery) => Ok(delivery),
+                    Err(refused) => {
+                        self.append_elsewhere(topic, partition, refused, record, reservation)
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn append_at(
+        &self,
+        topic: &Topic,
+        partition: i32,
+        record: &Record<'_>,
+        reservation: Option<&mut Reservation>,
+    ) -> Result<Delivery, Refused> {
+        let slot = topic.slot(partition).ok_or(Refused::Absent)?;
         let timestamp = || match record.timestamp {
             Some(own) => own,
             None => self.now_millis.load(Ordering::Relaxed),
         };
         let contended = || topic.runs.spread();
-        let delivery = slot
-            .append(
-                &self.shop,
-                record,
-                timestamp,
-                reservation,
-                || self.now(),
-                contended,
-            )
-            .map_err(|refused| match refused {
-                Refused::Full(bytes) => Refusal::Full(bytes),
-                Refused::Closed => Refusal::Final(closed()),
-            })?;
-        Ok(delivery)
+        let clock = || self.now();
+        slot.append(&self.shop, record, timestamp, reservation, clock, contended)
+    }
+
+    /// A record without a partition of its own does not wait for the memory of one leader while
+    /// there is room at another's.
+    #[cold]
+    fn append_elsewhere(
+        &self,
+        topic: &Arc<Topic>,
+        mut partition: i32,
+        mut refused: Refused,
+        record: &Record<'_>,
+        mut reservation: Option<&mut Reservation>,
+    ) -> Result<Delivery, Refusal> {
+        let bytes = BatchWriter::upper_bound(record);
+        for _ in 0..ELSEWHERE_MAX {
+            let offered = topic.with_room(reservation.as_deref());
+            if refused == Refused::Closed || offered.is_empty() {
+                break;
+            }
+            let view = TopicView {
+                available: &offered,
+                ..topic.view()
+            };
+            partition = topic
+                .runs
+                .pass(partition, bytes, &*self.partitioner, &view, clock, || {
+                    self.random()
+                });
+            match self.append_at(topic, partition, record, reservation.as_deref_mut()) {
+                Ok(delivery) => return Ok(delivery),
+                Err(again) => refused = again,
+            }
+        }
+        topic.runs.refund(partition, bytes);
+        // Whoever has memory and is refused all the same, since its partitioner knows but one
+        // partition, waits for that one: otherwise it would be served again at once, for nothing.
+        let partition_wanted = reservation.map(|_| partition);
+        let wanted = |bytes| Wanted {
+            bytes,
+            topic: Arc::clone(topic),
+            partition: partition_wanted,
+        };
+        Err(self.refusal(topic, partition, refused, wanted))
+    }
+
+    #[cold]
+    fn refusal(
+        &self,
+        topic: &Topic,
+        partition: i32,
+        refused: Refused,
+        wanted: impl FnOnce(usize) -> Wanted,
+    ) -> Refusal {
+        match refused {
+            Refused::Full(bytes) => Refusal::Full(wanted(bytes)),
+            Refused::Closed => Refusal::Final(closed()),
+            Refused::Absent => {
+                // It may be new: the next record may find it.
+                self.cluster
+                    .mark_stale(self.cluster.view_guard().generation);
+                Refusal::Final(no_such_partition(topic, partition))
+            }
+        }
     }
 
     #[inline]
-    fn choose(&self, topic: &Topic, record: &Record<'_>, bytes: usize) -> i32 {
+    fn choose(&self, topic: &Topic, record: &Record<'_>, bytes: usize) -> Choice {
         if let Some(partition) = record.partition {
-            return partition;
+            return Choice::Fixed(partition);
         }
         let view = topic.view();
         if let Some(key) = record.key
             && let KeyChoice::Partition(partition) = self.partitioner.keyed(&view, key)
         {
-            return partition;
+            return Choice::Fixed(partition);
         }
-        let clock = || tokio::time::Instant::now().into_std();
-        topic
-            .runs
-            .next(bytes, &*self.partitioner, &view, clock, || self.random())
+        let random = || self.random();
+        let runs = &topic.runs;
+        Choice::Run(runs.next(bytes, &*self.partitioner, &view, clock, random))
     }
 
     #[cold]
@@ -149,6 +255,10 @@ impl Shared {
             format!("a record of {bytes} bytes for topic {topic} is over {name} ({limit} bytes)");
         Error::new(ErrorKind::RecordTooLarge, message).with_outcome(WriteOutcome::NotWritten)
     }
+}
+
+fn clock() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 #[cold]
@@ -325,8 +435,8 @@ impl Producer {
         match self.shared.append(&record, None) {
             Ok(delivery) => Ok(delivery),
             Err(Refusal::Final(error)) => Err((error, record)),
-            Err(Refusal::Full(_)) => {
-                self.shared.shop.press();
+            Err(Refusal::Full(wanted)) => {
+                self.shared.shop.press(&wanted.accounts());
                 Err((buffer_full(&self.shared), record))
             }
             Err(Refusal::Topic) => {
@@ -378,12 +488,15 @@ impl Producer {
             match refusal {
                 Refusal::Final(error) => return Err(error),
                 Refusal::Topic => self.load(record.topic, deadline).await?,
-                Refusal::Full(bytes) => {
+                Refusal::Full(wanted) => {
                     drop(reservation.take());
-                    self.shared.shop.press();
-                    let wait = self.shared.shop.pool.reserve(bytes);
+                    let accounts = wanted.accounts();
+                    let shop = &self.shared.shop;
+                    shop.press(&accounts);
+                    let moved = || wanted.has_moved(&accounts);
+                    let wait = shop.pool.reserve(&accounts, wanted.bytes, moved);
                     let granted = tokio::time::timeout_at(deadline, wait);
-                    reservation = Some(granted.await.map_err(|_| self.no_room())??);
+                    reservation = granted.await.map_err(|_| self.no_room())??;
                 }
             }
             match self.shared.append(record, reservation.as_mut()) {

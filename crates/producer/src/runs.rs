@@ -56,6 +56,15 @@ impl Packed {
         let units = (bytes as u64).div_ceil(UNIT_BYTES).min(self.units_left());
         Self(self.0 - (1 << UNIT_BITS) - units)
     }
+
+    /// The state with one record less: it was not taken after all.
+    fn without(self, bytes: usize) -> Self {
+        let units = (bytes as u64).div_ceil(UNIT_BYTES);
+        let records = (self.records_left() + 1).min(RECORDS_MAX);
+        let units = (self.units_left() + units).min(UNITS_MAX);
+        let partition = self.0 >> (RECORD_BITS + UNIT_BITS) << (RECORD_BITS + UNIT_BITS);
+        Self(partition | records << UNIT_BITS | units)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -118,6 +127,56 @@ impl Runs {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, narrower);
     }
 
+    /// Ends the runs: the topic has changed, and their partitions may be gone or led by nobody.
+    pub(crate) fn end(&self, partitioner: &dyn Partitioner, view: &TopicView<'_>) {
+        for (stripe, at) in self.stripes.iter().zip(0..) {
+            let view = TopicView {
+                stripe: at,
+                ..*view
+            };
+            stripe.end(&mut stripe.last.lock(), partitioner, &view);
+        }
+    }
+
+    /// Gives a record back that its partition did not take, so that it does not count as sent.
+    #[cold]
+    pub(crate) fn refund(&self, partition: i32, bytes: usize) {
+        let Some((_, stripe)) = self.stripe() else {
+            return;
+        };
+        let without = |state: u64| {
+            let state = Packed(state);
+            // A run that has ended has told its count already.
+            (state.0 != 0 && state.partition() == partition).then(|| state.without(bytes).0)
+        };
+        let _ = stripe
+            .state
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, without);
+    }
+
+    /// The partition of a keyless record that `partition` did not take: the run there is ended, and
+    /// the next one begun with a view that does not offer it.
+    #[cold]
+    pub(crate) fn pass(
+        &self,
+        partition: i32,
+        bytes: usize,
+        partitioner: &dyn Partitioner,
+        view: &TopicView<'_>,
+        clock: impl Fn() -> Instant,
+        random: impl Fn() -> u64,
+    ) -> i32 {
+        self.refund(partition, bytes);
+        if let Some((stripe, at)) = self.stripe().map(|(at, stripe)| (stripe, at)) {
+            let view = TopicView {
+                stripe: at,
+                ..*view
+            };
+            stripe.renew(Some(partition), partitioner, &view, clock(), random());
+        }
+        self.next(bytes, partitioner, view, clock, random)
+    }
+
     /// The partition of the next keyless record of that size.
     #[inline]
     pub(crate) fn next(
@@ -138,7 +197,7 @@ impl Runs {
                     stripe: index,
                     ..*view
                 };
-                state = stripe.renew(partitioner, &view, clock(), random());
+                state = stripe.renew(None, partitioner, &view, clock(), random());
             }
             let (old, new) = (state.0, state.after(bytes).0);
             let order = Ordering::Relaxed;
@@ -151,9 +210,11 @@ impl Runs {
 }
 
 impl Stripe {
+    /// Begins a run where the last one is over, or is at the partition to be `passed`.
     #[cold]
     fn renew(
         &self,
+        passed: Option<i32>,
         partitioner: &dyn Partitioner,
         view: &TopicView<'_>,
         now: Instant,
@@ -161,18 +222,27 @@ impl Stripe {
     ) -> Packed {
         let mut last = self.last.lock();
         let state = Packed(self.state.load(Ordering::Relaxed));
-        if !state.is_over() {
+        if !state.is_over() && passed != Some(state.partition()) {
             return state; // another caller of this stripe was faster
         }
-        if let Some(run) = *last {
-            let used = Packed::begin(run).records_left() - state.records_left();
-            partitioner.end_run(view, run, u32::try_from(used).unwrap_or(u32::MAX));
-        }
-        let run = partitioner.begin_run(view, now, random, last.map(|run| run.partition));
+        let previous = last.map(|run| run.partition);
+        self.end(&mut last, partitioner, view);
+        let run = partitioner.begin_run(view, now, random, previous);
         *last = Some(run);
         let state = Packed::begin(run);
         self.state.store(state.0, Ordering::Relaxed);
         state
+    }
+
+    /// Ends the run, if there is one, and tells how much of it was used.
+    fn end(&self, last: &mut Option<Run>, partitioner: &dyn Partitioner, view: &TopicView<'_>) {
+        // From here on callers find the run over, and wait for the lock.
+        let state = Packed(self.state.swap(0, Ordering::Relaxed));
+        if let Some(run) = last.take() {
+            let reserved = Packed::begin(run).records_left();
+            let used = reserved.saturating_sub(state.records_left());
+            partitioner.end_run(view, run, u32::try_from(used).unwrap_or(u32::MAX));
+        }
     }
 }
 

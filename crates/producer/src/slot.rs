@@ -2,10 +2,11 @@
 
 use crate::delivery::{Completion, Delivery};
 use crate::inbox::{Inbox, Message, Parcel};
-use crate::pool::{Pool, Reservation};
-use ottla_proto::Record;
+use crate::pool::{Account, Pool, Reservation};
+use arc_swap::ArcSwap;
 use ottla_proto::batch::{BatchWriter, HEADER_BYTES};
 use ottla_proto::producer::PartitionIndex;
+use ottla_proto::{BrokerId, Record};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -21,6 +22,8 @@ pub(crate) enum Refused {
     Full(usize),
     /// The producer has ended.
     Closed,
+    /// The topic has no such partition.
+    Absent,
 }
 
 /// What every slot of a producer shares.
@@ -37,8 +40,10 @@ pub(crate) struct Shop {
 }
 
 impl Shop {
-    /// Asks the driver to send what it can, since memory is wanted; once until it has heard.
-    pub(crate) fn press(&self) {
+    /// Asks the driver to send what it can, since memory of these accounts is wanted; once until
+    /// it has heard.
+    pub(crate) fn press(&self, accounts: &[Arc<Account>]) {
+        accounts.iter().for_each(|account| account.mark());
         if !self.pressed.swap(true, Ordering::AcqRel) {
             self.inbox.push(Message::Pressed);
         }
@@ -72,6 +77,8 @@ pub(crate) struct Slot {
     /// A batch is sealed at this size. It grows to the largest batch while the partition's window
     /// is full: at a distance, small batches would cap the partition's rate.
     limit: AtomicUsize,
+    /// The leader's, which the open batch's chunks come from. Changed under the lock only.
+    account: ArcSwap<Account>,
     open: Mutex<Open>,
 }
 
@@ -81,13 +88,14 @@ impl Slot {
         topic: Arc<str>,
         partition: i32,
         limit: usize,
+        pool: &Arc<Pool>,
     ) -> Self {
-        let limit = AtomicUsize::new(limit);
         Self {
             index,
             topic,
             partition,
-            limit,
+            limit: AtomicUsize::new(limit),
+            account: ArcSwap::new(pool.account(None)),
             open: Mutex::default(),
         }
     }
@@ -106,6 +114,29 @@ impl Slot {
 
     pub(crate) fn set_limit(&self, bytes: usize) {
         self.limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The account that its memory comes from.
+    pub(crate) fn account(&self) -> Arc<Account> {
+        self.account.load_full()
+    }
+
+    /// From now on its memory comes from this leader's account. What is sealed stays with the old
+    /// one: it comes free as the new leader takes it.
+    pub(crate) fn set_leader(&self, leader: Option<BrokerId>) {
+        if self.account.load().leader() == leader {
+            return;
+        }
+        let old = {
+            let open = self.open.lock();
+            let new = self.account.load().pool.account(leader);
+            let old = self.account.swap(Arc::clone(&new));
+            if let Some(batch) = &open.batch {
+                new.inherit(&old, batch.writer.capacity_bytes());
+            }
+            old
+        };
+        old.dismiss();
     }
 
     /// Appends a record to the open batch. `clock` is read only when a batch is begun, before the
@@ -133,9 +164,12 @@ impl Slot {
                 if *closed {
                     return Err(Refused::Closed);
                 }
-                let chunks =
-                    self.first_chunks(shop, *last_bytes, bound, reservation.as_deref_mut())?;
-                self.begin(shop, &mut open, chunks, clock());
+                // Chunks for the whole first record: a batch is never open without one.
+                let mut writer = BatchWriter::new();
+                if !self.take(bound, *last_bytes, reservation.as_deref_mut(), &mut writer) {
+                    return Err(Refused::Full(bound));
+                }
+                self.begin(shop, &mut open, writer, clock());
                 continue;
             };
             if batch.writer.size_bytes() + bound > limit.max(HEADER_BYTES + bound)
@@ -154,9 +188,11 @@ impl Slot {
                     return Ok(Delivery::new(completion, index, timestamp));
                 }
                 Err(missing) => {
-                    let wanted = missing.0.max(batch.writer.size_bytes());
-                    let chunk = shop.pool.take(wanted, reservation.as_deref_mut());
-                    batch.writer.add_chunk(chunk.ok_or(Refused::Full(bound))?);
+                    let so_far = batch.writer.size_bytes();
+                    let writer = &mut batch.writer;
+                    if !self.take(missing.0, so_far, reservation.as_deref_mut(), writer) {
+                        return Err(Refused::Full(bound));
+                    }
                 }
             }
         }
@@ -169,36 +205,19 @@ impl Slot {
         })
     }
 
-    /// Chunks for the whole first record: a batch is never open without one.
-    fn first_chunks(
+    fn take(
         &self,
-        shop: &Shop,
-        last_bytes: usize,
-        bound: usize,
-        mut reservation: Option<&mut Reservation>,
-    ) -> Result<Vec<Vec<u8>>, Refused> {
-        let mut chunks = Vec::with_capacity(1);
-        let mut room = 0;
-        while room < bound {
-            let wanted = (bound - room).max(last_bytes);
-            let Some(chunk) = shop.pool.take(wanted, reservation.as_deref_mut()) else {
-                for chunk in chunks {
-                    drop(shop.pool.share(chunk));
-                }
-                return Err(Refused::Full(bound));
-            };
-            room += chunk.capacity();
-            chunks.push(chunk);
-        }
-        Ok(chunks)
+        bytes: usize,
+        so_far: usize,
+        reservation: Option<&mut Reservation>,
+        writer: &mut BatchWriter,
+    ) -> bool {
+        let account = self.account.load();
+        account.take(bytes, so_far, reservation, |chunk| writer.add_chunk(chunk))
     }
 
     #[cold]
-    fn begin(&self, shop: &Shop, open: &mut Open, chunks: Vec<Vec<u8>>, now: Instant) {
-        let mut writer = BatchWriter::new();
-        for chunk in chunks {
-            writer.add_chunk(chunk);
-        }
+    fn begin(&self, shop: &Shop, open: &mut Open, writer: BatchWriter, now: Instant) {
         let serial = shop.serials.fetch_add(1, Ordering::Relaxed);
         let completion = Arc::new(Completion::new(Arc::clone(&self.topic), self.partition));
         let deadline = now
@@ -219,7 +238,7 @@ impl Slot {
     }
 
     fn seal_locked(&self, shop: &Shop, open: &mut Open) {
-        if let Some(parcel) = Self::take(shop, open) {
+        if let Some(parcel) = self.take_open(open) {
             shop.inbox.push(Message::Sealed {
                 partition: self.index,
                 parcel,
@@ -227,10 +246,11 @@ impl Slot {
         }
     }
 
-    fn take(shop: &Shop, open: &mut Open) -> Option<Parcel> {
+    fn take_open(&self, open: &mut Open) -> Option<Parcel> {
         let batch = open.batch.take()?;
         open.last_bytes = batch.writer.size_bytes();
-        let records = batch.writer.seal(|chunk| shop.pool.share(chunk));
+        let account = self.account.load_full();
+        let records = batch.writer.seal(|chunk| account.share(chunk));
         let OpenBatch {
             completion,
             serial,
@@ -243,28 +263,29 @@ impl Slot {
             completion,
             records,
             deadline,
+            account,
         })
     }
 
     /// Seals the open batch if it is the one of that serial. The driver calls it with serials that
     /// it has heard of, so that no earlier batch of the partition can still be in its inbox.
-    pub(crate) fn seal(&self, shop: &Shop, serial: u64) -> Option<Parcel> {
+    pub(crate) fn seal(&self, serial: u64) -> Option<Parcel> {
         let mut open = self.open.lock();
         let same = open
             .batch
             .as_ref()
             .is_some_and(|batch| batch.serial == serial);
         if same {
-            Self::take(shop, &mut open)
+            self.take_open(&mut open)
         } else {
             None
         }
     }
 
     /// Takes whatever is open: the producer has ended.
-    pub(crate) fn close(&self, shop: &Shop) -> Option<Parcel> {
+    pub(crate) fn close(&self) -> Option<Parcel> {
         let mut open = self.open.lock();
         open.closed = true;
-        Self::take(shop, &mut open)
+        self.take_open(&mut open)
     }
 }

@@ -88,14 +88,16 @@ impl Driver {
         } = split;
         let raw_bytes = records.raw_size_bytes();
         let halves = records.halves();
-        if let Some(place) = self.places.get_mut(partition.0 as usize) {
-            place.batch_bytes_max = place.batch_bytes_max.min(raw_bytes / 2);
-            place.slot.set_limit(place.batch_bytes_max);
-        }
+        let Some(place) = self.places.get_mut(partition.0 as usize) else {
+            return;
+        };
+        place.batch_bytes_max = place.batch_bytes_max.min(raw_bytes / 2);
+        place.slot.set_limit(place.batch_bytes_max);
+        let account = place.slot.account();
         let halves = halves.map(|(mut first, mut second)| {
             for half in [&mut first, &mut second] {
-                half.adopt(|bytes| self.shared.shop.pool.adopt(bytes));
-                compress(&self.shared, half);
+                half.adopt(|bytes| account.adopt(bytes));
+                compress(&self.shared, &account, half);
             }
             (first, second)
         });

@@ -1,7 +1,6 @@
 //! Follows metadata: topics that are produced to, their partitions and leaders.
 
 use super::{Driver, Place};
-use crate::runs::Runs;
 use crate::slot::Slot;
 use crate::table::Topic;
 use ottla_proto::{ClusterView, TopicPartition, cluster};
@@ -49,6 +48,7 @@ impl Driver {
             return;
         };
         for slot in &topic.slots {
+            slot.set_leader(None);
             self.core.set_leader(now, slot.index(), None, None, None);
         }
     }
@@ -63,6 +63,7 @@ impl Driver {
             slots.push(self.add_partition(&topic.name, number));
         }
         for (slot, partition) in slots.iter().zip(&topic.partitions) {
+            slot.set_leader(partition.leader);
             self.core.set_leader(
                 now,
                 slot.index(),
@@ -73,7 +74,7 @@ impl Driver {
         }
         // A topic made anew may have fewer partitions: the others are not written to.
         slots.truncate(topic.partitions.len());
-        let same = known.is_some_and(|known| {
+        let same = known.as_ref().is_some_and(|known| {
             known.slots.len() == slots.len()
                 && known.available == topic.available
                 && known.id == topic.id
@@ -81,12 +82,16 @@ impl Driver {
         if same {
             return;
         }
+        let runs = known.map_or_else(Arc::default, |known| {
+            known.runs.end(&*self.shared.partitioner, &known.view());
+            Arc::clone(&known.runs)
+        });
         let entry = Arc::new(Topic {
             name: Arc::clone(&topic.name),
             id: topic.id,
             slots,
             available: topic.available.clone(),
-            runs: Runs::default(),
+            runs,
             batch_bytes: u32::try_from(self.shared.config.batch_bytes).unwrap_or(u32::MAX),
         });
         self.shared.table.rcu(|table| {
@@ -107,7 +112,8 @@ impl Driver {
         }
         let index = self.core.add_partition(name);
         let limit = self.shared.config.batch_bytes;
-        let slot = Arc::new(Slot::new(index, Arc::clone(topic), number, limit));
+        let pool = &self.shared.shop.pool;
+        let slot = Arc::new(Slot::new(index, Arc::clone(topic), number, limit, pool));
         self.places.push(Place {
             slot: Arc::clone(&slot),
             open: None,

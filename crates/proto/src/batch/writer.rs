@@ -57,6 +57,11 @@ impl BatchWriter {
         HEADER_BYTES + self.bytes
     }
 
+    /// Size of the chunks that it was given.
+    pub fn capacity_bytes(&self) -> usize {
+        self.bytes + self.spare_bytes
+    }
+
     /// The largest number of bytes that `record` can take in any batch, header of the batch left out.
     pub fn upper_bound(record: &Record<'_>) -> usize {
         let headers: usize = record

@@ -1,0 +1,194 @@
+//! What one leader's partitions hold of the pool.
+
+use super::line::Reservation;
+use super::{CHUNK_BYTES_MAX, Pool, chunk_bytes};
+use bytes::Bytes;
+use ottla_proto::BrokerId;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// A leader's part of the pool. It lives as long as a partition or a chunk belongs to it.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) pool: Arc<Pool>,
+    leader: Option<BrokerId>,
+    used: AtomicUsize,
+    /// Callers in the line who would take from here.
+    pub(super) waiting: AtomicUsize,
+    /// Someone who does not wait wants memory from here.
+    marked: AtomicBool,
+    /// Someone wanted memory from here when the driver last asked.
+    wanted: AtomicBool,
+}
+
+impl Account {
+    pub(super) fn new(pool: Arc<Pool>, leader: Option<BrokerId>) -> Self {
+        pool.account_count.fetch_add(1, Ordering::AcqRel);
+        Self {
+            pool,
+            leader,
+            used: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            marked: AtomicBool::new(false),
+            wanted: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn leader(&self) -> Option<BrokerId> {
+        self.leader
+    }
+
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::SeqCst)
+    }
+
+    fn is_alone(&self) -> bool {
+        self.pool.account_count.load(Ordering::Acquire) <= 1
+    }
+
+    /// How many bytes more it may take. An empty account may take all that is free, or a large
+    /// record could wait for ever.
+    fn room(&self) -> usize {
+        let (used, free) = (self.used(), self.pool.unused());
+        if used == 0 || self.is_alone() {
+            return free;
+        }
+        // The most that keeps `used + room <= 2 * (free - room)`.
+        free.min((2 * free).saturating_sub(used) / 3)
+    }
+
+    /// Whether a newcomer would be refused.
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0 || self.room() < CHUNK_BYTES_MAX
+    }
+
+    /// Whether enough has come free to begin to serve those who wait: a sixteenth of what it could
+    /// hold, so that a full buffer does not wake one caller for each chunk.
+    pub(super) fn has_recovered(&self) -> bool {
+        self.room().saturating_mul(15) >= self.used()
+    }
+
+    pub(super) fn claim(&self, bytes: usize) -> bool {
+        // The threshold is looked at before the claim: two callers may exceed it together by a
+        // chunk, but never the pool's limit.
+        let claimed = bytes <= self.room() && self.pool.claim(bytes);
+        if claimed {
+            self.used.fetch_add(bytes, Ordering::AcqRel);
+        }
+        claimed
+    }
+
+    /// Gives chunks for `bytes` more of a batch that holds `so_far`, or will, from the reservation
+    /// if there is one: all or none. None when the threshold or the limit is reached or others have
+    /// waited longer.
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        bytes: usize,
+        so_far: usize,
+        reservation: Option<&mut Reservation>,
+        mut give: impl FnMut(Vec<u8>),
+    ) -> bool {
+        let first = chunk_bytes(bytes.max(so_far));
+        // A record larger than the largest chunk takes several of them.
+        let count = bytes.div_ceil(first).max(1);
+        let total = first * count;
+        let reserved = reservation.is_some_and(|reservation| reservation.spend(self, total));
+        let overtakes = || self.waiting.load(Ordering::Relaxed) > 0;
+        let taken = reserved || (!overtakes() && self.claim(total));
+        if taken {
+            (0..count).for_each(|_| give(self.pool.chunk(first)));
+        }
+        taken
+    }
+
+    /// Whether the threshold allows to take over bytes that another account holds.
+    pub(super) fn can_take_over(&self, bytes: usize) -> bool {
+        let used = self.used();
+        used == 0 || self.is_alone() || used + bytes <= 2 * self.pool.unused()
+    }
+
+    /// Takes over bytes that another account holds: their partition has a new leader.
+    pub(crate) fn inherit(&self, from: &Self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::AcqRel);
+        from.used.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// Turns a filled chunk into shared bytes that come back here when nobody needs them any more;
+    /// so a chunk can never be written while a connection still holds it.
+    pub(crate) fn share(self: &Arc<Self>, chunk: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Lent {
+            account: Arc::clone(self),
+            chunk,
+        })
+    }
+
+    /// Shares bytes that were made outside the pool (a compressed section). They count against the
+    /// limit, and may exceed it for a moment: what they replace is freed right after.
+    pub(crate) fn adopt(self: &Arc<Self>, bytes: Vec<u8>) -> Bytes {
+        self.pool.used.fetch_add(bytes.capacity(), Ordering::AcqRel);
+        self.used.fetch_add(bytes.capacity(), Ordering::AcqRel);
+        self.share(bytes)
+    }
+
+    pub(super) fn release(&self, bytes: usize) {
+        // Either we see a caller that comes to wait, or it sees the bytes: hence the order of all.
+        self.used.fetch_sub(bytes, Ordering::SeqCst);
+        self.pool.used.fetch_sub(bytes, Ordering::SeqCst);
+        self.pool.serve();
+    }
+
+    /// Someone who does not wait wants memory from here.
+    pub(crate) fn mark(&self) {
+        self.marked.store(true, Ordering::Release);
+    }
+
+    /// Takes the mark, and says whether someone wants memory from here.
+    pub(super) fn heed(&self) -> bool {
+        let marked = self.marked.swap(false, Ordering::AcqRel);
+        let wanted = marked || self.waiting.load(Ordering::Acquire) > 0;
+        self.wanted.store(wanted, Ordering::Relaxed);
+        wanted
+    }
+
+    pub(super) fn want(&self) {
+        self.wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether someone wanted memory from here at the last [`Pool::heed`].
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Sends those who wait here to look again: a partition has a new leader.
+    pub(crate) fn dismiss(&self) {
+        self.pool.dismiss(self);
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.pool.account_count.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A chunk on its way through a connection.
+#[derive(Debug)]
+struct Lent {
+    account: Arc<Account>,
+    chunk: Vec<u8>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.chunk
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let chunk = std::mem::take(&mut self.chunk);
+        let bytes = chunk.capacity();
+        self.account.pool.give_back(chunk);
+        self.account.release(bytes);
+    }
+}
