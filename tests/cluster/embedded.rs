@@ -5,7 +5,8 @@ use crate::corpus::{Reading, as_file, lines};
 use crate::foreign::{CODECS, FORMAT, Seen, kcat, kcat_reads, kcat_writes, record};
 use crate::process::{PATIENCE, Running, succeed};
 use crate::python::{
-    CONFLUENT_MEMBER, CONFLUENT_ROUND, KAFKA_PYTHON_MEMBER, KAFKA_PYTHON_ROUND, python,
+    CONFLUENT_MEMBER, CONFLUENT_ROUND, KAFKA_PYTHON_MEMBER, KAFKA_PYTHON_ROUND, TRANSACTIONAL_COPY,
+    TRANSACTIONS, python,
 };
 use ottla::lag::{Topics, collect_once};
 use ottla::{Client, Code};
@@ -237,5 +238,33 @@ async fn python_clients_write_and_read_the_embedded_cluster() {
         cluster.requests(ApiKey::InitProducerId) >= 7,
         "they were idempotent"
     );
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs python clients"]
+async fn a_python_client_copies_in_transactions_through_the_embedded_cluster() {
+    let cluster = cluster(&["orders", "bills"]).await;
+    let bootstrap = cluster.bootstrap();
+    let writes = python(TRANSACTIONS, &[&bootstrap, "orders"]);
+    succeed(writes, b"", PATIENCE).await;
+    let copies = python(
+        TRANSACTIONAL_COPY,
+        &[&bootstrap, "orders", "bills", "copiers"],
+    );
+    succeed(copies, b"", PATIENCE).await;
+
+    // Rounds 1 and 3 were aborted.
+    let round = |round: u32| (0..100).map(move |number| format!("{round}-{number}"));
+    let wanted: Vec<_> = [0, 2].into_iter().flat_map(round).collect();
+    let log = cluster.committed_log("bills", 0);
+    let values = log.iter().filter_map(|record| record.value.clone());
+    let copied: Vec<_> = values.map(|v| String::from_utf8(v).unwrap()).collect();
+    assert_eq!(copied, wanted);
+    let all = cluster.log("bills", 0).len();
+    assert!(all > 200, "{all}: none was aborted");
+    // Behind the last record of round 2: four hundred records and the ends of three transactions,
+    // less the last round.
+    assert_eq!(cluster.committed("copiers", "orders", 0), Some(302));
     cluster.shutdown().await;
 }

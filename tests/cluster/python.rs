@@ -128,3 +128,45 @@ for round in range(4):
     assert producer.flush(30) == 0
     producer.abort_transaction(60) if round % 2 else producer.commit_transaction(60)
 "#;
+
+/// Copies what is committed of partition 0, up to ten records a transaction, each third transaction first
+/// aborted and done again; at last a second producer fences the first: brokers, topic, copy, group.
+pub(crate) const TRANSACTIONAL_COPY: &str = r#"
+import sys
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+brokers, topic, copy, group = sys.argv[1:]
+def begun():
+    producer = Producer({"bootstrap.servers": brokers, "transactional.id": group, "linger.ms": 1})
+    producer.init_transactions(60)
+    return producer
+producer = begun()
+consumer = Consumer({
+    "bootstrap.servers": brokers, "group.id": group, "isolation.level": "read_committed",
+    "auto.offset.reset": "earliest", "enable.auto.commit": False})
+consumer.subscribe([topic])
+rounds = 0
+while True:
+    read = consumer.consume(10, 20 if rounds == 0 else 2)
+    if not read:
+        break
+    for abort in [True, False] if rounds % 3 == 0 else [False]:
+        producer.begin_transaction()
+        for r in read:
+            assert r.error() is None, r.error()
+            producer.produce(copy, r.value(), partition=0)
+        assert producer.flush(30) == 0
+        next = [TopicPartition(topic, 0, read[-1].offset() + 1)]
+        producer.send_offsets_to_transaction(next, consumer.consumer_group_metadata(), 60)
+        producer.abort_transaction(60) if abort else producer.commit_transaction(60)
+    rounds += 1
+consumer.close()
+second = begun()
+try:
+    producer.begin_transaction()
+    producer.produce(copy, b"zombie", partition=0)
+    producer.commit_transaction(60)
+except KafkaException as error:
+    assert error.args[0].fatal(), error
+else:
+    assert False, "the first producer was not fenced"
+"#;

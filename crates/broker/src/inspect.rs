@@ -2,6 +2,7 @@
 
 use crate::Cluster;
 use crate::records::{self, StoredRecord};
+use crate::transactions::Protocol;
 use ottla_proto::{Error, ErrorKind, Result};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub struct TransactionView {
     pub producer_id: i64,
     /// The producer epoch; an older one is fenced.
     pub epoch: i16,
+    /// Which protocol its last transaction spoke: 2 for the one of KIP-890, else 1.
+    pub protocol: u8,
     /// The partitions that were added to the open transaction.
     pub partitions: Vec<(String, i32)>,
     /// The groups whose offsets the transaction commits.
@@ -79,6 +82,10 @@ impl Cluster {
             state: transaction.state.name(),
             producer_id: transaction.producer_id,
             epoch: transaction.epoch,
+            protocol: match transaction.protocol {
+                Protocol::V1 => 1,
+                Protocol::V2 => 2,
+            },
             partitions: partitions
                 .map(|(topic, index)| (topic.to_string(), *index))
                 .collect(),

@@ -1,8 +1,8 @@
 //! An embedded Kafka cluster: several nodes in one process, over TCP ports of 127.0.0.1 or in
 //! memory, for tests, demos, and people without Kafka.
 //!
-//! It speaks Kafka's protocol well enough for foreign clients, keeps its records in memory, and
-//! lets a test order what is to go wrong. Replicas are simulated: there is one log a partition.
+//! It speaks Kafka's protocol well enough for foreign clients, transactions in both of their
+//! protocols included, keeps its records in memory, and lets a test order what is to go wrong. Replicas are simulated: there is one log a partition.
 //! It shares no framing with the client crates on purpose: a mistake made on both sides would not
 //! show.
 //!

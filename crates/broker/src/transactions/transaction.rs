@@ -102,7 +102,7 @@ pub(crate) struct Transaction {
     /// The producer id whose epochs were used up before this one; -1 for none.
     previous_id: i64,
     /// The protocol of the last transaction.
-    protocol: Protocol,
+    pub(crate) protocol: Protocol,
     pub(crate) timeout: Duration,
     pub(crate) state: State,
     pub(crate) partitions: BTreeSet<Place>,

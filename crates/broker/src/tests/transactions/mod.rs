@@ -225,7 +225,9 @@ async fn what_is_committed_is_seen_and_what_is_aborted_is_told() {
         producer.end(false).await;
         producer.send("c").await;
         producer.end(true).await;
-        let (producer_id, _) = (producer.id, producer.epoch);
+        let producer_id = producer.id;
+        let view = cluster.transaction("x").unwrap();
+        assert_eq!(view.protocol, if speaks == Speaks::V1 { 1 } else { 2 });
 
         assert_eq!(values(&cluster.committed_log("t", 0)), ["a", "c"]);
         assert_eq!(values(&cluster.log("t", 0)), ["a", "b", "c"]);

@@ -39,6 +39,10 @@ async fn the_first_protocol_wants_every_partition_and_group_added() {
         producer.write(11, 0, "a").await,
         Code::TRANSACTION_ABORTABLE
     );
+    producer.send_offset(1).await;
+    producer.end(true).await;
+    let next = producer.commit_offset(4, 2).await;
+    assert_eq!(next, Code::TRANSACTION_ABORTABLE, "the group is added anew");
 }
 
 #[tokio::test(start_paused = true)]
