@@ -429,6 +429,28 @@ mod tests {
     }
 
     #[test]
+    fn a_stripe_knows_its_own_sends_at_once_and_the_others_do_a_moment_later() {
+        let lanes = lanes(&[(100.0, 0.0)], 80.0, 80.0);
+        let waits = |micros: u32| {
+            let of = |stripe| {
+                let seen = lanes.seen(When::new(micros, Age::Fresh), stripe);
+                seen.unwrap().wait(0).unwrap()
+            };
+            (of(1), of(0))
+        };
+        fresh(&lanes, 10_000).add(0, 10);
+        let (other, own) = waits(10_000);
+        assert!(close(other, 0.11) && close(own, 0.11), "told at once");
+        fresh(&lanes, 10_500).add(0, 10);
+        let (other, own) = waits(10_500);
+        assert!(close(own, 0.21), "{own}");
+        assert!(close(other, 0.11), "kept for a moment: {other}");
+        waits(11_500);
+        let (other, own) = waits(11_500);
+        assert!(close(other, 0.2085) && close(own, 0.2085), "{other} {own}");
+    }
+
+    #[test]
     fn a_stale_backlog_is_dropped_and_the_rates_stay() {
         let lanes = lanes(&[(100.0, 1e6), (20.0, 0.0)], 80.0, 80.0);
         assert!(wait(&lanes, 0, 4_000_000) > 1_000.0);

@@ -124,7 +124,11 @@ impl LagAware {
         let run = match topic.choice() {
             Choice::Uniform(reason) => return Err(*reason),
             Choice::Weighted(weights) => {
-                let partition = weights.choose(view.available, random);
+                let may = |partition| {
+                    let is_led = view.available.binary_search(&partition).is_ok();
+                    is_led && !self.sticky.masks(view, partition, now)
+                };
+                let partition = weights.choose(may, random);
                 self.run(
                     view,
                     partition.ok_or(Fallback::NoWeights)?,

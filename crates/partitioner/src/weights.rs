@@ -40,14 +40,14 @@ impl Weights {
         Some(Self { ends })
     }
 
-    /// A partition by its weight among those in `available`; `None` if a few draws found none.
-    pub(crate) fn choose(&self, available: &[i32], random: u64) -> Option<i32> {
+    /// A partition by its weight among those that may be taken; `None` if a few draws found none.
+    pub(crate) fn choose(&self, may: impl Fn(i32) -> bool, random: u64) -> Option<i32> {
         let mut bits = random;
         for _ in 0..DRAWS_MAX {
             let draw = below((bits >> 32) as u32, 1 << 32) as u64;
             let at = self.ends.partition_point(|end| *end <= draw);
             let partition = i32::try_from(at).ok()?;
-            if available.binary_search(&partition).is_ok() {
+            if may(partition) {
                 return Some(partition);
             }
             bits = bits.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31) ^ 0x94d0_49bb;
@@ -66,7 +66,7 @@ mod tests {
         let mut counts = vec![0; weights.len()];
         let mut bits = Bits(11);
         for _ in 0..100_000 {
-            if let Some(at) = table.choose(available, bits.next()) {
+            if let Some(at) = table.choose(|at| available.contains(&at), bits.next()) {
                 counts[at as usize] += 1;
             }
         }
@@ -101,9 +101,9 @@ mod tests {
         let mut seen = [false; 4];
         let mut bits = Bits(2);
         for _ in 0..64 {
-            seen[table.choose(&[0, 1, 2, 3], bits.next()).unwrap() as usize] = true;
+            seen[table.choose(|_| true, bits.next()).unwrap() as usize] = true;
         }
         assert_eq!(seen, [false, true, true, false]);
-        assert_eq!(table.choose(&[0, 1, 2, 3], u64::MAX), Some(2));
+        assert_eq!(table.choose(|_| true, u64::MAX), Some(2));
     }
 }
