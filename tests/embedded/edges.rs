@@ -301,3 +301,25 @@ async fn a_record_for_an_unknown_partition_asks_for_newer_metadata() {
     }
     assert!(begin.elapsed() < Duration::from_secs(5));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_still_open_expires_too() {
+    let cluster = cluster("orders", 1).await;
+    let client = client(&cluster).connect().await.unwrap();
+    let limit = Duration::from_secs(1);
+    let producer = client.producer().delivery_timeout(limit).build().unwrap();
+    producer.prepare("orders").await.unwrap();
+    cluster
+        .faults()
+        .on(ApiKey::Produce)
+        .delay(Duration::from_secs(20));
+    // The first batch fills the window of a fresh partition, so the second one stays open.
+    let first = producer.enqueue(Record::to("orders").value("v")).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let second = producer.enqueue(Record::to("orders").value("v")).await;
+    let begun = tokio::time::Instant::now();
+    let error = second.unwrap().await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Timeout);
+    assert!(begun.elapsed() < limit + Duration::from_millis(50));
+    drop(first.unwrap());
+}

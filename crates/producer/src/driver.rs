@@ -36,9 +36,19 @@ const SPARSE_BATCH_BYTES: usize = 16 << 10;
 struct Place {
     slot: Arc<Slot>,
     /// The open batch that we have heard of.
-    open: Option<u64>,
+    open: Option<Open>,
     /// The largest batch that the brokers are thought to take.
     batch_bytes_max: usize,
+}
+
+/// An open batch.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    serial: u64,
+    /// When its callers stop waiting.
+    deadline: Instant,
+    /// It has lingered, but the partition's window is full.
+    overdue: bool,
 }
 
 pub(crate) struct Driver {
@@ -53,8 +63,9 @@ pub(crate) struct Driver {
     closing: Option<oneshot::Sender<()>>,
     ending: bool,
     connections: BTreeMap<(BrokerId, Lane), Connection>,
-    /// Partitions whose open batch has lingered, but whose window is full.
-    overdue: BTreeSet<PartitionIndex>,
+    /// Partitions whose open batch has lingered, but whose window is full, by its deadline: nobody
+    /// else watches over a batch that is not sealed.
+    overdue: BTreeSet<(Instant, PartitionIndex)>,
     /// Attempts to get a producer id that failed in a row.
     identity_failures: u32,
     /// Of a transactional producer.
@@ -156,6 +167,7 @@ impl Driver {
         }
         self.spare = messages;
         self.follow_view(now);
+        self.seal_expired(now);
         if self.core.poll_timeout().is_some_and(|at| at <= now) {
             self.core.handle_timeout(now);
         }
@@ -185,7 +197,8 @@ impl Driver {
         let busy = !self.unsettled.is_empty();
         let tick = busy.then(|| now + CLOCK_TICK.max(self.shared.config.linger));
         let desk = self.desk.as_ref().and_then(Desk::poll_timeout);
-        [self.core.poll_timeout(), linger, tick, desk]
+        let expiry = self.overdue.first().map(|(at, _)| *at);
+        [self.core.poll_timeout(), linger, expiry, tick, desk]
             .into_iter()
             .flatten()
             .min()
@@ -200,7 +213,11 @@ impl Driver {
             } => {
                 self.unsettled.entry(serial).or_insert(1);
                 if let Some(place) = self.places.get_mut(partition.0 as usize) {
-                    place.open = Some(serial);
+                    place.open = Some(Open {
+                        serial,
+                        deadline: at + self.shared.config.delivery_timeout,
+                        overdue: false,
+                    });
                 }
                 let linger = if self.ending {
                     Duration::ZERO
@@ -280,11 +297,12 @@ impl Driver {
             self.lingering.pop_front();
             if self.core.has_room(partition) {
                 self.seal(now, partition, serial);
-            } else if self
-                .place(partition)
-                .is_some_and(|p| p.open == Some(serial))
+            } else if let Some(open) = self.open(partition)
+                && open.serial == serial
             {
-                self.overdue.insert(partition);
+                open.overdue = true;
+                let deadline = open.deadline;
+                self.overdue.insert((deadline, partition));
             }
         }
     }
@@ -293,10 +311,9 @@ impl Driver {
         let Some(place) = self.places.get(partition.0 as usize) else {
             return;
         };
-        if place.open != Some(serial) {
+        if place.open.is_none_or(|open| open.serial != serial) {
             return;
         }
-        self.overdue.remove(&partition);
         let Some(parcel) = place.slot.seal(serial) else {
             return;
         };
@@ -314,15 +331,30 @@ impl Driver {
         for (_, partition, serial) in open {
             self.seal(now, partition, serial);
         }
-        for partition in std::mem::take(&mut self.overdue) {
-            if let Some(serial) = self.place(partition).and_then(|place| place.open) {
-                self.seal(now, partition, serial);
-            }
+        for (_, partition) in std::mem::take(&mut self.overdue) {
+            self.seal_open(now, partition);
         }
     }
 
-    fn place(&self, partition: PartitionIndex) -> Option<&Place> {
-        self.places.get(partition.0 as usize)
+    /// Seals what waited for its partition's window until its deadline, so that the core lets it
+    /// expire.
+    fn seal_expired(&mut self, now: Instant) {
+        while let Some(&(at, partition)) = self.overdue.first()
+            && at <= now
+        {
+            self.overdue.pop_first();
+            self.seal_open(now, partition);
+        }
+    }
+
+    fn seal_open(&mut self, now: Instant, partition: PartitionIndex) {
+        if let Some(serial) = self.open(partition).map(|open| open.serial) {
+            self.seal(now, partition, serial);
+        }
+    }
+
+    fn open(&mut self, partition: PartitionIndex) -> Option<&mut Open> {
+        self.places.get_mut(partition.0 as usize)?.open.as_mut()
     }
 
     /// Seals the open batches that hold memory which someone wants.
@@ -333,7 +365,7 @@ impl Driver {
             .iter()
             .filter_map(|place| Some((place, place.open?)))
             .filter(|(place, _)| place.slot.account().is_wanted())
-            .map(|(place, serial)| (place.slot.index(), serial))
+            .map(|(place, open)| (place.slot.index(), open.serial))
             .collect();
         for (partition, serial) in wanted {
             self.seal(now, partition, serial);
@@ -350,10 +382,10 @@ impl Driver {
             account,
         } = parcel;
         if let Some(place) = self.places.get_mut(partition.0 as usize)
-            && place.open == Some(serial)
+            && let Some(open) = place.open.take_if(|open| open.serial == serial)
+            && open.overdue
         {
-            place.open = None;
-            self.overdue.remove(&partition);
+            self.overdue.remove(&(open.deadline, partition));
         }
         self.unsettled.entry(serial).or_insert(1);
         let count = records.count();
@@ -396,8 +428,8 @@ impl Driver {
         };
         let limit = self.shared.config.batch_bytes;
         place.slot.set_limit(limit.min(place.batch_bytes_max));
-        if let Some(serial) = place.open.filter(|_| self.overdue.contains(&partition)) {
-            self.seal(now, partition, serial);
+        if place.open.is_some_and(|open| open.overdue) {
+            self.seal_open(now, partition);
         }
     }
 

@@ -317,21 +317,23 @@ impl<T> Sender<T> {
     }
 
     pub(super) fn after_answer(&mut self, now: Instant, index: PartitionIndex) {
-        let idempotent = self.config.idempotent;
         if self
             .at(index)
             .is_some_and(|partition| partition.in_flight.is_empty())
         {
             self.settle(index);
         }
-        if self
-            .at(index)
-            .is_some_and(|partition| partition.has_room(idempotent))
-        {
-            self.events.push_back(Event::Room(index));
-        }
+        self.tell_room(index);
         self.list(now, index);
         self.retime(index);
+    }
+
+    /// Says that the partition's window is open, if it is: what the driver holds back for as long as
+    /// it is not waits for this word alone.
+    pub(super) fn tell_room(&mut self, index: PartitionIndex) {
+        if self.has_room(index) {
+            self.events.push_back(Event::Room(index));
+        }
     }
 }
 

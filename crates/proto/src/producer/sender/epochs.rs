@@ -37,6 +37,7 @@ impl<T> Sender<T> {
                     self.events.push_back(failed(token, error, attempts));
                 }
             }
+            self.tell_room(index);
             self.retime(index);
         }
     }
@@ -87,6 +88,7 @@ impl<T> Sender<T> {
             {
                 self.fail(index, batch, Why::Aborted(error));
             }
+            self.tell_room(index);
             self.retime(index);
         }
     }

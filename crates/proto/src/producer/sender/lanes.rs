@@ -308,6 +308,11 @@ impl<T> Sender<T> {
                 self.after_answer(now, index);
             }
         }
+        // Those that stood in the list already do not ask for the new connection themselves.
+        let ready = |broker: &Broker| !broker.lane(lane).ready.is_empty();
+        if self.brokers.get(&broker).is_some_and(ready) {
+            self.want(broker, lane);
+        }
     }
 
     /// Whether that request went apart and was answered, as far as the broker's patience goes, in

@@ -5,9 +5,9 @@ use crate::batch::SealedRecords;
 use crate::error::{Error, ErrorKind};
 use crate::topic::TopicId;
 
-const STALL: Duration = Duration::from_millis(500);
+pub(super) const STALL: Duration = Duration::from_millis(500);
 
-fn records(count: u32) -> SealedRecords {
+pub(super) fn records(count: u32) -> SealedRecords {
     let mut writer = BatchWriter::new();
     writer.add_chunk(Vec::with_capacity(4096));
     for _ in 0..count {
@@ -16,7 +16,7 @@ fn records(count: u32) -> SealedRecords {
     writer.seal(Bytes::from)
 }
 
-fn stamp(transmit: &Transmit) -> (i16, i32) {
+pub(super) fn stamp(transmit: &Transmit) -> (i16, i32) {
     let header = transmit.batches[0].header;
     (
         i16::from_be_bytes(header[51..53].try_into().unwrap()),
@@ -25,13 +25,13 @@ fn stamp(transmit: &Transmit) -> (i16, i32) {
 }
 
 /// A sender over several partitions of one broker.
-struct Many {
-    sender: Sender<u32>,
-    now: Instant,
-    events: Vec<Event<u32>>,
+pub(super) struct Many {
+    pub(super) sender: Sender<u32>,
+    pub(super) now: Instant,
+    pub(super) events: Vec<Event<u32>>,
 }
 
-fn many(partitions: i32, config: Config) -> Many {
+pub(super) fn many(partitions: i32, config: Config) -> Many {
     let now = Instant::now();
     let mut sender = Sender::new(config);
     sender.set_identity(
@@ -57,19 +57,19 @@ fn many(partitions: i32, config: Config) -> Many {
 }
 
 impl Many {
-    fn push(&mut self, partition: u32, token: u32, count: u32) {
+    pub(super) fn push(&mut self, partition: u32, token: u32, count: u32) {
         let deadline = self.now + 120 * SECOND;
         let batch = Batch::new(token, count, deadline, Some(records(count)));
         self.sender.push(self.now, PartitionIndex(partition), batch);
     }
 
-    fn sent(&mut self) -> Transmit {
+    pub(super) fn sent(&mut self) -> Transmit {
         self.sender
             .poll_transmit(self.now)
             .expect("nothing to send")
     }
 
-    fn answer(&mut self, transmit: &Transmit, code: Code) {
+    pub(super) fn answer(&mut self, transmit: &Transmit, code: Code) {
         let partitions = transmit
             .batches
             .iter()
@@ -97,7 +97,7 @@ impl Many {
         self.take_events();
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub(super) fn pass(&mut self, time: Duration) {
         self.now += time;
         self.sender.handle_timeout(self.now);
         self.take_events();
@@ -109,7 +109,7 @@ impl Many {
         }
     }
 
-    fn acked(&mut self) -> Vec<u32> {
+    pub(super) fn acked(&mut self) -> Vec<u32> {
         self.take_events();
         let acked = |event: &Event<u32>| match event {
             Event::Acknowledged { token, .. } => Some(*token),
@@ -137,7 +137,7 @@ impl Many {
     }
 
     /// Acknowledges a first batch of each partition, so that the windows are open.
-    fn proven(mut self, partitions: u32) -> Self {
+    pub(super) fn proven(mut self, partitions: u32) -> Self {
         for partition in 0..partitions {
             self.push(partition, 1_000, 1);
         }
@@ -149,7 +149,7 @@ impl Many {
     }
 }
 
-fn stalling() -> Config {
+pub(super) fn stalling() -> Config {
     Config {
         stall_after: STALL,
         ..config()
