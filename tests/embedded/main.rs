@@ -10,4 +10,3 @@ mod memory;
 mod operations;
 mod producer;
 mod transactions;
-mod weather;

@@ -1,0 +1,148 @@
+//! What occurred: kinds of faults and kinds of outcomes, so that a quiet simulation shows.
+
+use crate::book::Call;
+use crate::fault::Kind;
+use crate::plan::{End, Plan, Promise};
+use crate::world::World;
+use ottla::{ErrorKind, WriteOutcome};
+use std::collections::BTreeMap;
+
+/// How often each thing occurred.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    counts: BTreeMap<String, u64>,
+    /// Records that callers tried to send.
+    pub(crate) records: u32,
+    /// Faults that struck.
+    pub(crate) faults: usize,
+}
+
+/// Every outcome that must have occurred once all seeds have run.
+const OUTCOMES: [&str; 15] = [
+    "acknowledged",
+    "retried and acknowledged",
+    "restamped",
+    "refused for good, not written",
+    "refused for good, unknown",
+    "expired, not written",
+    "expired, unknown",
+    "retries spent",
+    "buffer full",
+    "unknown partition",
+    "closed",
+    "call given up",
+    "closed early",
+    "abandoned",
+    "at least once",
+];
+
+impl Census {
+    /// What occurred in one run.
+    pub(crate) fn of(world: &World) -> Self {
+        let mut census = Self {
+            records: world.book.lock().unwrap().begun(),
+            faults: world.struck(),
+            ..Self::default()
+        };
+        for ordered in world.ordered.lock().unwrap().iter().filter(|o| o.struck()) {
+            census.count(&ordered.kind.name());
+        }
+        census.settings(&world.plan);
+        census.outcomes(world);
+        census
+    }
+
+    fn count(&mut self, what: &str) {
+        *self.counts.entry(what.to_owned()).or_default() += 1;
+    }
+
+    fn settings(&mut self, plan: &Plan) {
+        match plan.end {
+            End::Calm => {}
+            End::CloseEarly => self.count("closed early"),
+            End::Abandon => self.count("abandoned"),
+        }
+        if plan.promise == Promise::AtLeastOnce {
+            self.count("at least once");
+        }
+    }
+
+    fn outcomes(&mut self, world: &World) {
+        let book = world.book.lock().unwrap();
+        let mut failed = false;
+        for call in book.calls.values() {
+            match call {
+                Call::Refused(error) => self.refused(error.kind()),
+                Call::GivenUp => self.count("call given up"),
+                Call::Taken(taken) => match taken.told.as_ref().map(|(_, told)| told) {
+                    Some(Ok(_)) => self.count("acknowledged"),
+                    Some(Err(error)) => {
+                        failed = true;
+                        self.failed(error);
+                    }
+                    None => {}
+                },
+            }
+        }
+        let refused = |kind| matches!(kind, Kind::Refused(_) | Kind::DisconnectBefore);
+        let ordered = world.ordered.lock().unwrap();
+        if !failed && ordered.iter().any(|o| refused(o.kind) && o.struck()) {
+            self.count("retried and acknowledged");
+        }
+        let logs = world.old_logs.lock().unwrap();
+        if logs
+            .iter()
+            .flatten()
+            .flatten()
+            .any(|record| record.epoch > 0)
+        {
+            self.count("restamped");
+        }
+    }
+
+    fn refused(&mut self, kind: &ErrorKind) {
+        match kind {
+            ErrorKind::BufferFull => self.count("buffer full"),
+            ErrorKind::UnknownTopicOrPartition => self.count("unknown partition"),
+            ErrorKind::Closed => self.count("closed"),
+            _ => {}
+        }
+    }
+
+    fn failed(&mut self, error: &ottla::Error) {
+        let unwritten = error.write_outcome() == Some(WriteOutcome::NotWritten);
+        let spent = error.to_string().contains("gave up after");
+        match (error.kind(), unwritten) {
+            (ErrorKind::Timeout, _) if spent => self.count("retries spent"),
+            (ErrorKind::Timeout, true) => self.count("expired, not written"),
+            (ErrorKind::Timeout, false) => self.count("expired, unknown"),
+            (_, true) => self.count("refused for good, not written"),
+            (_, false) => self.count("refused for good, unknown"),
+        }
+    }
+
+    /// Adds another run's.
+    pub(crate) fn add(&mut self, other: Self) {
+        for (what, count) in other.counts {
+            *self.counts.entry(what).or_default() += count;
+        }
+    }
+
+    /// Whatever should have occurred and did not.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let kinds = Kind::all().into_iter().map(Kind::name);
+        let wanted = kinds.chain(OUTCOMES.map(str::to_owned));
+        wanted
+            .filter(|what| !self.counts.contains_key(what))
+            .collect()
+    }
+
+    /// A table of everything.
+    pub(crate) fn table(&self) -> String {
+        let rows = self
+            .counts
+            .iter()
+            .map(|(what, count)| format!("{count:>9}  {what}\n"));
+        rows.collect()
+    }
+}

@@ -1,0 +1,281 @@
+//! One run: a cluster, a producer, callers, weather; then calm, and the reckoning.
+
+use crate::book::Book;
+use crate::callers;
+use crate::census::Census;
+use crate::check;
+use crate::fault::{Gate, Kind, Ordered};
+use crate::plan::{End, Plan};
+use crate::trace::Trace;
+use ottla::{BoxFuture, BoxStream, Dial, Partitioner, Producer};
+use ottla_broker::{Cluster, FirstSequence, StoredRecord};
+use ottla_partitioner::Sticky;
+use ottla_producer::{Clock, CompressOn, Config};
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// Longer than anything in a run takes: what has not ended by then never does.
+const FOR_EVER: Duration = Duration::from_secs(3_600);
+
+/// A batch that expired in flight keeps its memory until its request is answered or given up, and so
+/// do those behind it on its connection.
+const AFTERMATH: Duration = Duration::from_secs(300);
+
+/// Records of one topic: by partition, oldest first.
+pub(crate) type Logs = Vec<Vec<StoredRecord>>;
+
+/// What everything in a run shares.
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) cluster: Cluster,
+    pub(crate) gate: Gate,
+    pub(crate) trace: Trace,
+    pub(crate) book: Mutex<Book>,
+    pub(crate) ordered: Mutex<Vec<Ordered>>,
+    /// What the topic held each time before it was deleted.
+    pub(crate) old_logs: Mutex<Vec<Logs>>,
+    repairs: Mutex<JoinSet<()>>,
+    pub(crate) deliveries: Mutex<JoinSet<()>>,
+}
+
+/// How a run went.
+pub(crate) struct Report {
+    pub(crate) hash: u64,
+    pub(crate) census: Census,
+    pub(crate) breach: Option<String>,
+}
+
+/// Reaches the nodes in memory, unless connections are refused.
+struct Door {
+    cluster: Cluster,
+    gate: Gate,
+}
+
+impl Dial for Door {
+    fn dial<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<BoxStream>> {
+        Box::pin(async move {
+            self.gate.pass()?;
+            self.cluster.dial(host, port).await.map(BoxStream::new)
+        })
+    }
+}
+
+/// Runs a seed under a clock of its own.
+pub(crate) fn run(seed: u64, told: bool) -> Report {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let plan = Plan::of(seed);
+        let world = World::new(plan, told).await;
+        if told {
+            eprintln!("{:#?}", world.plan);
+        }
+        let breach = match tokio::time::timeout(FOR_EVER, world.live()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(breach)) => Some(breach),
+            Err(_) => Some("it never ended".to_owned()),
+        };
+        let census = Census::of(&world);
+        world.cluster.shutdown().await;
+        Report {
+            hash: world.trace.hash(),
+            census,
+            breach,
+        }
+    })
+}
+
+impl World {
+    async fn new(plan: Plan, told: bool) -> Arc<Self> {
+        let first = match plan.strict_first_sequence {
+            true => FirstSequence::Zero,
+            false => FirstSequence::Any,
+        };
+        let times = match plan.log_append_time {
+            true => "LogAppendTime",
+            false => "CreateTime",
+        };
+        let cluster = Cluster::builder()
+            .nodes(u16::try_from(plan.nodes).unwrap())
+            .replication(3)
+            .min_insync_replicas(plan.min_insync)
+            .election_delay(plan.election_delay)
+            .first_sequence(first)
+            .in_memory()
+            .seed(plan.seed)
+            .start_millis(0)
+            .topic(plan.topic, plan.partitions)
+            .topic_setting("message.timestamp.type", times)
+            .topic_setting("max.message.bytes", plan.batch_bytes_stored_max.to_string())
+            .start()
+            .await
+            .unwrap();
+        Arc::new(Self {
+            cluster,
+            gate: Gate::default(),
+            trace: Trace::new(told),
+            book: Mutex::default(),
+            ordered: Mutex::default(),
+            old_logs: Mutex::default(),
+            repairs: Mutex::default(),
+            deliveries: Mutex::default(),
+            plan,
+        })
+    }
+
+    async fn producer(&self) -> Producer {
+        let plan = &self.plan;
+        let settings = ottla_wire::Settings {
+            bootstrap: self
+                .cluster
+                .bootstrap()
+                .split(',')
+                .map(str::to_owned)
+                .collect(),
+            request_timeout: plan.request_timeout,
+            seed: plan.seed,
+            ..ottla_wire::Settings::default()
+        };
+        let door = Door {
+            cluster: self.cluster.clone(),
+            gate: self.gate.clone(),
+        };
+        let cluster = ottla_wire::Cluster::connect(settings, Arc::new(door))
+            .await
+            .unwrap();
+        let config = Config {
+            acks: plan.acks(),
+            idempotence: plan.idempotent(),
+            linger: plan.linger,
+            batch_bytes: plan.batch_bytes,
+            buffer_bytes: plan.buffer_bytes,
+            max_block: plan.max_block,
+            delivery_timeout: plan.delivery_timeout,
+            stall_after: plan.stall_after,
+            retries: plan.retries,
+            in_flight_max: plan.in_flight_max,
+            compression: plan.compression,
+            compress_on: CompressOn::Driver,
+            clock: Clock::Runtime { start: 0 },
+            ..Config::default()
+        };
+        let sticky: Arc<dyn Partitioner> = Arc::new(Sticky::default());
+        Producer::new(cluster, config, sticky).unwrap()
+    }
+
+    /// Everything, from the first record to the reckoning.
+    async fn live(self: &Arc<Self>) -> Result<(), String> {
+        let produce = ottla_broker::ApiKey::Produce;
+        let _ = self
+            .cluster
+            .faults()
+            .on(produce)
+            .always()
+            .delay(self.plan.distance);
+        let producer = self.producer().await;
+        // Several who wait for the topic would be woken in a random order, and the seed not replay.
+        producer
+            .prepare(self.plan.topic)
+            .await
+            .map_err(|error| format!("prepare: {error}"))?;
+        let mut callers = JoinSet::new();
+        for caller in 0..self.plan.callers {
+            callers.spawn(callers::call(Arc::clone(self), producer.clone(), caller));
+        }
+        let producer = Some(producer).filter(|_| self.plan.end != End::Abandon);
+        while let Some(ended) = callers.join_next().await {
+            ended.map_err(|error| format!("a caller panicked: {error}"))??;
+        }
+        if let (Some(producer), End::Calm) = (&producer, self.plan.end) {
+            self.top_up(producer).await;
+        }
+        self.calm().await;
+        self.settle().await?;
+        if let (Some(producer), End::Calm) = (&producer, self.plan.end) {
+            callers::probe(self, producer).await?;
+        }
+        tokio::time::sleep(AFTERMATH).await;
+        if let Some(producer) = producer {
+            check::metrics(self, &producer.metrics())?;
+            let closed = producer.close().await;
+            let expected = self.plan.end == End::Calm;
+            if closed.is_ok() != expected {
+                return Err(format!("close gave {closed:?}"));
+            }
+        }
+        self.keep_logs();
+        check::logs(self)
+    }
+
+    /// Sees to it that at least three faults have struck.
+    async fn top_up(self: &Arc<Self>, producer: &Producer) {
+        let mut dice = fastrand::Rng::with_seed(!self.plan.seed);
+        while self.struck() < 3 {
+            self.strike(&mut dice, Kind::DisconnectBefore).await;
+            for _ in 0..3 {
+                callers::extra(self, producer).await;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// How many faults have struck.
+    pub(crate) fn struck(&self) -> usize {
+        let ordered = self.ordered.lock().unwrap();
+        ordered.iter().filter(|ordered| ordered.struck()).count()
+    }
+
+    /// Ends every fault.
+    async fn calm(&self) {
+        self.trace.note(format_args!("calm"));
+        self.cluster.faults().clear();
+        self.gate.open();
+        let mut repairs = std::mem::take(&mut *self.repairs.lock().unwrap());
+        while let Some(ended) = repairs.join_next().await {
+            ended.unwrap();
+        }
+    }
+
+    /// Waits until every delivery has ended.
+    pub(crate) async fn settle(&self) -> Result<(), String> {
+        let mut deliveries = std::mem::take(&mut *self.deliveries.lock().unwrap());
+        while let Some(ended) = deliveries.join_next().await {
+            ended.map_err(|error| format!("a delivery panicked: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the end of a fault to a task.
+    pub(crate) fn later<F>(&self, wait: Duration, end: impl FnOnce() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send,
+    {
+        self.repairs.lock().unwrap().spawn(async move {
+            tokio::time::sleep(wait).await;
+            end().await;
+        });
+    }
+
+    /// Keeps what the topic holds now.
+    pub(crate) fn keep_logs(&self) {
+        let count = (0..).take_while(|p| self.cluster.leader_epoch(self.plan.topic, *p).is_some());
+        let logs = count
+            .map(|p| self.cluster.log(self.plan.topic, p))
+            .collect();
+        self.old_logs.lock().unwrap().push(logs);
+    }
+
+    /// Waits for a delivery, and enters its outcome into the book.
+    pub(crate) fn await_delivery(self: &Arc<Self>, number: u32, delivery: ottla::Delivery) {
+        let world = Arc::clone(self);
+        self.deliveries.lock().unwrap().spawn(async move {
+            let outcome = delivery.await;
+            world.trace.note(format_args!("told {number}: {outcome:?}"));
+            let mut book = world.book.lock().unwrap();
+            book.told(number, Instant::now(), outcome);
+        });
+    }
+}
