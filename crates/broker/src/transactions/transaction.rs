@@ -355,7 +355,8 @@ impl Transaction {
     }
 
     /// Aborts the open transaction under an epoch that nobody was given, so that its producer can
-    /// write nothing more. It may go on by naming its old epoch, until another one comes.
+    /// write nothing more. It may go on by naming its old epoch, until another one comes: so
+    /// Kafka 4.3 has it, while 3.9 tells it that it is fenced.
     fn fence(&mut self, at: Moment) {
         self.last_epoch = self.epoch;
         self.epoch = self.epoch.saturating_add(1);
