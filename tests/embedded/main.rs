@@ -6,6 +6,7 @@ mod bad_input;
 mod bugs;
 mod consumer;
 mod edges;
+mod hooks;
 mod memory;
 mod operations;
 mod producer;

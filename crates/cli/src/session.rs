@@ -17,7 +17,7 @@ pub(crate) fn properties(
 ) -> Result<Properties> {
     let mut properties = Properties::new();
     properties.set("bootstrap.servers", DEFAULT_BROKERS)?;
-    properties.merge(Properties::from_env("KAFKA_", environment)?);
+    properties.merge(Properties::from_variables("KAFKA_", environment)?);
     if let Some(file) = &connect.properties_file {
         properties.merge(Properties::load(file)?);
     }

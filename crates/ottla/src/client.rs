@@ -51,6 +51,15 @@ impl Client {
         }
     }
 
+    /// Begins with the process's environment: `KAFKA_BOOTSTRAP_SERVERS` and the like, for the prefix
+    /// `KAFKA_`; see [`Properties::from_env`].
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Config`] when a value does not fit.
+    pub fn from_env(prefix: &str) -> Result<ClientBuilder> {
+        Properties::from_env(prefix).map(Self::from_properties)
+    }
+
     /// Begins a producer with the client's properties.
     pub fn producer(&self) -> ProducerBuilder {
         ProducerBuilder::new(self.cluster.clone(), Arc::clone(&self.properties))

@@ -30,7 +30,10 @@ pub use ottla_consumer as consumer;
 pub use ottla_lag as lag;
 pub use ottla_partitioner as partitioner;
 pub use ottla_partitioner::{LagAware, Partitioner};
-pub use ottla_producer::{Acks, Delivery, Metrics, Producer, RecordMetadata};
+pub use ottla_producer::{
+    Acks, DeadLetterFormat, DeadLetters, Delivered, Delivery, DeliveryHook, Failed, Interceptor,
+    Metrics, Preset, Producer, RecordMetadata, Scratch, metrics,
+};
 pub use ottla_producer::{Decision, GroupMetadata, Transaction, TransactionalProducer};
 pub use ottla_proto::batch::Compression;
 pub use ottla_proto::group::Committed;
@@ -43,5 +46,5 @@ pub use ottla_wire::{BoxFuture, BoxStream, Cluster, Dial};
 pub use producer::ProducerBuilder;
 pub use properties::Properties;
 pub use table::settings;
-pub use topics::{NewTopic, TopicDescription, Topics};
+pub use topics::{CleanupPolicy, Ensured, NewTopic, TopicDescription, Topics};
 pub use transactions::TransactionalProducerBuilder;

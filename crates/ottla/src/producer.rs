@@ -3,8 +3,11 @@
 use crate::placement;
 use crate::properties::Properties;
 use crate::table;
+use crate::topics::{NewTopic, Topics};
 use ottla_partitioner::Partitioner;
-use ottla_producer::{Acks, Config, Producer, SETTINGS};
+use ottla_producer::{
+    Acks, Config, DeadLetters, DeliveryHook, Hooks, Interceptor, Preset, Producer, SETTINGS,
+};
 use ottla_proto::batch::Compression;
 use ottla_proto::setting::{Setting, Support};
 use ottla_proto::{Error, ErrorKind, Result};
@@ -20,10 +23,13 @@ pub struct ProducerBuilder {
     properties: Properties,
     partitioner: Option<Arc<dyn Partitioner>>,
     typed: Vec<Change>,
+    hooks: Hooks,
+    topics: Vec<NewTopic>,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Change {
+    Preset(Preset),
     Linger(Duration),
     BatchBytes(usize),
     BufferBytes(usize),
@@ -42,6 +48,8 @@ impl ProducerBuilder {
             properties,
             partitioner: None,
             typed: Vec::new(),
+            hooks: Hooks::default(),
+            topics: Vec::new(),
         }
     }
 
@@ -109,7 +117,6 @@ impl ProducerBuilder {
     /// How long a request may keep the partitions of others waiting before it is given up and its
     /// partitions are sent apart; 500 ms. See
     /// [`Config::stall_after`](ottla_producer::Config::stall_after).
-    #[must_use]
     pub fn stall_after(self, time: Duration) -> Self {
         self.with(Change::StallAfter(time))
     }
@@ -121,15 +128,64 @@ impl ProducerBuilder {
         self
     }
 
+    /// Settings that belong together, to begin from; every other setting wins over it.
+    pub fn preset(self, preset: Preset) -> Self {
+        self.with(Change::Preset(preset))
+    }
+
+    /// Adds a hook that hears how every batch ends.
+    #[doc(alias = "interceptor.classes")]
+    pub fn delivery_hook(mut self, hook: impl DeliveryHook) -> Self {
+        self.hooks.delivery.push(Arc::new(hook));
+        self
+    }
+
+    /// Adds an interceptor, which sees every record before its partition is chosen.
+    #[doc(alias = "interceptor.classes")]
+    pub fn interceptor(mut self, interceptor: impl Interceptor) -> Self {
+        self.hooks.interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Writes records that failed for good to dead letter topics; nowhere unless set.
+    pub fn dead_letters(mut self, policy: DeadLetters) -> Self {
+        self.hooks.dead_letters = Some(policy);
+        self
+    }
+
+    /// Makes a topic when the producer [starts](Self::start), unless it is there; see
+    /// [`Topics::ensure`].
+    pub fn ensure_topic(mut self, topic: NewTopic) -> Self {
+        self.topics.push(topic);
+        self
+    }
+
     fn with(mut self, change: Change) -> Self {
         self.typed.push(change);
         self
     }
 
+    /// Makes the topics of [`ensure_topic`](Self::ensure_topic) that are not there, then builds the
+    /// producer.
+    ///
+    /// # Errors
+    /// As [`Topics::ensure`] and [`build`](Self::build).
+    ///
+    /// Cancel safety: topics may or may not be made.
+    pub async fn start(mut self) -> Result<Producer> {
+        let topics = Topics::new(self.cluster.clone());
+        for topic in std::mem::take(&mut self.topics) {
+            topics.ensure(topic).await?;
+        }
+        self.build()
+    }
+
     /// Builds the producer. Call it within a tokio runtime.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) names the property at fault.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) names the property at fault;
+    /// [`ErrorKind::State`](crate::ErrorKind::State) when there are topics to ensure, which takes
+    /// [`start`](Self::start).
     pub fn build(self) -> Result<Producer> {
         let (cluster, config, partitioner) = self.parts()?;
         Producer::new(cluster, config, partitioner)
@@ -137,14 +193,27 @@ impl ProducerBuilder {
 
     /// What a producer is built from.
     pub(crate) fn parts(self) -> Result<(Cluster, Config, Arc<dyn Partitioner>)> {
-        let mut config = Config::default();
+        if !self.topics.is_empty() {
+            let what = "topics to ensure take ProducerBuilder::start instead of build";
+            return Err(Error::new(ErrorKind::State, what));
+        }
+        let mut config = self.preset_config()?;
         let typed = |change: &Change| matches!(change, Change::Idempotence(_));
         let asked =
             self.properties.get("enable.idempotence").is_some() || self.typed.iter().any(typed);
         self.properties
             .apply(SETTINGS, |name, value| config.set(name, value))?;
+        if let Some(format) = self.properties.get("dead.letter.format") {
+            // Only now is it certain whether there are dead letters.
+            config.set("dead.letter.format", format)?;
+        }
+        config.hooks = Hooks {
+            dead_letters: self.hooks.dead_letters.or(config.hooks.dead_letters),
+            ..self.hooks
+        };
         for change in self.typed {
             match change {
+                Change::Preset(_) => {} // begun from
                 Change::Linger(linger) => config.linger = linger,
                 Change::BatchBytes(bytes) => config.batch_bytes = bytes,
                 Change::BufferBytes(bytes) => config.buffer_bytes = bytes,
@@ -171,6 +240,19 @@ impl ProducerBuilder {
     pub(crate) fn of_transactions(mut self, name: &str, value: impl Into<String>) -> Result<Self> {
         self.properties.set(name, value)?;
         Ok(self)
+    }
+
+    /// What the other settings change: the last preset, or the defaults.
+    fn preset_config(&self) -> Result<Config> {
+        let typed = self.typed.iter().rev().find_map(|change| match change {
+            Change::Preset(preset) => Some(*preset),
+            _ => None,
+        });
+        match (typed, self.properties.get("preset")) {
+            (Some(preset), _) => Ok(preset.config()),
+            (None, Some(name)) => Preset::by_name(name).map(Preset::config),
+            (None, None) => Ok(Config::default()),
+        }
     }
 }
 

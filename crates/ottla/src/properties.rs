@@ -82,13 +82,25 @@ impl Properties {
         Ok(properties)
     }
 
-    /// Takes properties from environment variables: with the prefix `KAFKA_`,
-    /// `KAFKA_BOOTSTRAP_SERVERS` is `bootstrap.servers`. Variables that name no property are left
-    /// alone, since other programs use the same prefix.
+    /// Takes properties from the process's environment: with the prefix `KAFKA_`,
+    /// `KAFKA_BOOTSTRAP_SERVERS` is `bootstrap.servers`, whatever the letters' case. Variables that
+    /// name no property are left alone, since other programs use the same prefix.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] when a value does not fit.
-    pub fn from_env(
+    pub fn from_env(prefix: &str) -> Result<Self> {
+        let variables = std::env::vars_os();
+        // What is not text can be no property.
+        let text =
+            variables.filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
+        Self::from_variables(prefix, text)
+    }
+
+    /// As [`from_env`](Self::from_env), from these variables; a `.env` file's for instance.
+    ///
+    /// # Errors
+    /// As [`from_env`](Self::from_env).
+    pub fn from_variables(
         prefix: &str,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self> {
@@ -252,7 +264,7 @@ mod tests {
             variable("KAFKA_HEAP_OPTS", "-Xmx1g"),
             variable("PATH", "/bin"),
         ];
-        let properties = Properties::from_env("KAFKA_", variables).unwrap();
+        let properties = Properties::from_variables("KAFKA_", variables).unwrap();
         assert_eq!(properties.get("bootstrap.servers"), Some("k:9092"));
         assert_eq!(properties.get("linger.ms"), Some("9"));
     }

@@ -45,11 +45,74 @@ impl NewTopic {
         self
     }
 
+    /// What becomes of old records.
+    #[doc(alias = "cleanup.policy")]
+    pub fn cleanup_policy(self, policy: CleanupPolicy) -> Self {
+        self.config("cleanup.policy", policy.name())
+    }
+
+    /// What an existing topic has otherwise, each in one clause.
+    fn differences(&self, found: &TopicDescription) -> Vec<String> {
+        let mut differences = Vec::new();
+        let count = i32::try_from(found.topic.partitions.len()).unwrap_or(i32::MAX);
+        if let Some(wanted) = self.partitions.filter(|wanted| *wanted != count) {
+            differences.push(format!("partitions is {count}, not {wanted}"));
+        }
+        let partitions = found.topic.partitions.iter();
+        let copies = partitions.map(|p| p.replicas.len()).min().unwrap_or(0);
+        if let Some(wanted) = self.replication.filter(|wanted| *wanted as usize != copies) {
+            differences.push(format!("replication is {copies}, not {wanted}"));
+        }
+        for (name, wanted) in &self.configs {
+            let found = found.configs.iter().find(|(own, _)| own == name);
+            let value = found.and_then(|(_, value)| value.as_deref());
+            if value != wanted.as_deref() {
+                let [value, wanted] =
+                    [value, wanted.as_deref()].map(|v| v.unwrap_or("the default"));
+                differences.push(format!("{name} is {value}, not {wanted}"));
+            }
+        }
+        differences
+    }
+
     /// Sets one of the topic's own settings, such as `cleanup.policy`.
     pub fn config(mut self, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
         self.configs.push((name.into(), Some(value.into())));
         self
     }
+}
+
+/// What becomes of old records (`cleanup.policy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CleanupPolicy {
+    /// They are deleted after a while, or when there are too many.
+    Delete,
+    /// The newest of each key is kept.
+    Compact,
+    /// Both.
+    CompactAndDelete,
+}
+
+impl CleanupPolicy {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Compact => "compact",
+            Self::CompactAndDelete => "compact,delete",
+        }
+    }
+}
+
+/// How a topic came to be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ensured {
+    /// It was made.
+    Created,
+    /// It was there.
+    Existed {
+        /// What it has otherwise than asked for, such as `partitions is 3, not 12`.
+        differences: Vec<String>,
+    },
 }
 
 /// A topic with its settings.
@@ -100,6 +163,14 @@ impl Topics {
     pub async fn describe(&self, name: &str) -> Result<TopicDescription> {
         let view = self.cluster.all_topics().await?;
         let topic = view.topic(name).cloned().ok_or_else(|| unknown(name))?;
+        let configs = self.configs(name).await?;
+        let own = configs.into_iter().filter(|config| !config.is_default);
+        let configs = own.map(|config| (config.name, config.value)).collect();
+        Ok(TopicDescription { topic, configs })
+    }
+
+    /// Every setting of a topic, the cluster's defaults among them.
+    async fn configs(&self, name: &str) -> Result<Vec<describe_configs::Config>> {
         let resource = describe_configs::Resource::Topic(name.into());
         let asked = self.cluster.ask(move |connection| {
             let request = describe_configs::Request {
@@ -107,17 +178,12 @@ impl Topics {
             };
             Box::pin(async move { describe_configs::call(&connection, &request).await })
         });
-        let response = asked.await?;
         let mut configs = Vec::new();
-        for (_, answer) in response.resources {
+        for (_, answer) in asked.await?.resources {
             let rows = answer.map_err(|error| error.into_error(ApiKey::DescribeConfigs, name))?;
-            configs.extend(
-                rows.into_iter()
-                    .filter(|c| !c.is_default)
-                    .map(|c| (c.name, c.value)),
-            );
+            configs.extend(rows);
         }
-        Ok(TopicDescription { topic, configs })
+        Ok(configs)
     }
 
     /// Creates a topic, and waits until it shows in metadata.
@@ -166,17 +232,41 @@ impl Topics {
         Ok(())
     }
 
-    /// Creates a topic unless it is there already.
+    /// Creates a topic unless it is there already, whoever makes it first. One that is there stays
+    /// as it is: what differs from the order is told, and said in the log.
     ///
     /// # Errors
-    /// As [`create`](Self::create), without `TOPIC_ALREADY_EXISTS`.
+    /// As [`create`](Self::create), without `TOPIC_ALREADY_EXISTS`; as
+    /// [`describe`](Self::describe).
     ///
     /// Cancel safety: the topic may or may not be created.
-    pub async fn ensure(&self, topic: NewTopic) -> Result<()> {
-        match self.create(topic).await {
-            Err(error) if error.code() == Some(Code::TOPIC_ALREADY_EXISTS) => Ok(()),
-            other => other,
+    pub async fn ensure(&self, topic: NewTopic) -> Result<Ensured> {
+        match self.create(topic.clone()).await {
+            Ok(()) => return Ok(Ensured::Created),
+            Err(error) if error.code() == Some(Code::TOPIC_ALREADY_EXISTS) => {}
+            Err(error) => return Err(error),
         }
+        let name = Arc::clone(&topic.name);
+        // It may have been made a moment ago, and not show in every broker's metadata yet.
+        self.until(&name, |shown| shown.is_some()).await;
+        let view = self.cluster.all_topics().await?;
+        let found = TopicDescription {
+            topic: view.topic(&name).cloned().ok_or_else(|| unknown(&name))?,
+            configs: {
+                let all = self.configs(&name).await?.into_iter();
+                all.map(|config| (config.name, config.value)).collect()
+            },
+        };
+        let differences = topic.differences(&found);
+        if !differences.is_empty() {
+            let differences = differences.join("; ");
+            tracing::warn!(
+                topic = &*name,
+                differences,
+                "a topic is not as it was asked for"
+            );
+        }
+        Ok(Ensured::Existed { differences })
     }
 
     /// Deletes a topic with all it holds, and waits until metadata no longer shows it.

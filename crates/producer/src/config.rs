@@ -1,5 +1,9 @@
 //! What a user may set about producing.
 
+use crate::dead_letter::DeadLetterFormat;
+use crate::hooks::Hooks;
+use crate::levels::{CompressionLevels, GZIP_LEVELS, LZ4_LEVELS, ZSTD_LEVELS};
+use crate::preset::Preset;
 use ottla_proto::batch::Compression;
 use ottla_proto::setting::{Kind, Setting, Support};
 use ottla_proto::{Error, ErrorKind, Result};
@@ -49,64 +53,6 @@ pub enum Clock {
     },
 }
 
-/// How hard each codec tries; `None` is the codec's own default. A level acts on its codec alone.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CompressionLevels {
-    /// `compression.gzip.level`; 1 to 9, 6 by default.
-    pub gzip: Option<i32>,
-    /// `compression.lz4.level`; 1 to 17. There is one way to write lz4 here, so it changes nothing.
-    pub lz4: Option<i32>,
-    /// `compression.zstd.level`; -131,072 to 22, 3 by default.
-    pub zstd: Option<i32>,
-    /// librdkafka's `compression.level`: for the codec in use, where its own level is not set.
-    pub any: Option<i32>,
-}
-
-impl CompressionLevels {
-    /// The level for a codec.
-    pub fn of(&self, codec: Compression) -> Option<i32> {
-        match codec {
-            Compression::None | Compression::Snappy => None,
-            Compression::Gzip => self.gzip.or(self.any),
-            Compression::Lz4 => self.lz4.or(self.any),
-            Compression::Zstd => self.zstd.or(self.any),
-        }
-    }
-
-    /// # Errors
-    /// Names the property whose level its codec does not have.
-    fn check(&self, codec: Compression) -> Result<()> {
-        let rows = [
-            ("compression.gzip.level", self.gzip, GZIP_LEVELS),
-            ("compression.lz4.level", self.lz4, LZ4_LEVELS),
-            ("compression.zstd.level", self.zstd, ZSTD_LEVELS),
-        ];
-        let any = match codec {
-            Compression::None | Compression::Snappy => None,
-            Compression::Gzip => Some(GZIP_LEVELS),
-            Compression::Lz4 => Some(LZ4_LEVELS),
-            Compression::Zstd => Some(ZSTD_LEVELS),
-        };
-        let any = any.map(|range| ("compression.level", self.any, range));
-        for (name, level, (from, to)) in rows.into_iter().chain(any) {
-            // Kafka keeps 0, "do not compress", out of gzip's levels.
-            let zero = from == GZIP_LEVELS.0 && level == Some(0);
-            if let Some(level) = level
-                && (zero || !(from..=to).contains(&level.into()))
-            {
-                let message = format!("{name} must be from {from} to {to}, not {level}");
-                return Err(config(message));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The levels of Java's properties; -1 is gzip's own default there.
-const GZIP_LEVELS: (i64, i64) = (-1, 9);
-const LZ4_LEVELS: (i64, i64) = (1, 17);
-const ZSTD_LEVELS: (i64, i64) = (-131_072, 22);
-
 /// The producer's settings. The defaults are Java's, except for `batch_bytes`.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -152,6 +98,8 @@ pub struct Config {
     /// `transaction.timeout.ms`; 60 s. A transaction that stays open for longer is aborted by its
     /// coordinator.
     pub transaction_timeout: Duration,
+    /// What users hung in.
+    pub hooks: Hooks,
 }
 
 impl Default for Config {
@@ -175,6 +123,7 @@ impl Default for Config {
             clock: Clock::System,
             transactional_id: None,
             transaction_timeout: Duration::from_secs(60),
+            hooks: Hooks::default(),
         }
     }
 }
@@ -197,6 +146,13 @@ const fn row(
         default_source,
         doc,
         support: Support::Acted,
+    }
+}
+
+const fn ours(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
+    Setting {
+        default_source: "ours",
+        ..row(name, &[], kind, default, doc)
     }
 }
 
@@ -342,6 +298,24 @@ pub const SETTINGS: &[Setting] = &[
         "60000",
         "When the coordinator aborts a transaction that is still open.",
     ),
+    ours(
+        "preset",
+        Kind::OneOf(&["production", "throughput", "latency"]),
+        "",
+        "Settings that belong together, to begin from; every other property wins over it.",
+    ),
+    ours(
+        "dead.letter.topic",
+        Kind::Text,
+        "",
+        "Where failed records go, such as {topic}.dlq; nowhere when not set.",
+    ),
+    ours(
+        "dead.letter.format",
+        Kind::OneOf(&["kafka", "spring", "connect", "json"]),
+        "kafka",
+        "How a dead letter says what happened to it.",
+    ),
     ignored("transaction.two.phase.commit.enable", Kind::Bool, "false"),
     ignored("key.serializer", Kind::Text, ""),
     ignored("value.serializer", Kind::Text, ""),
@@ -385,6 +359,13 @@ impl Config {
             "compression.gzip.level" => self.compression_levels.gzip = Some(number(name, value)?),
             "compression.lz4.level" => self.compression_levels.lz4 = Some(number(name, value)?),
             "compression.zstd.level" => self.compression_levels.zstd = Some(number(name, value)?),
+            // What to begin from: `Preset::config`, before any other property.
+            "preset" => drop(Preset::by_name(value)?),
+            "dead.letter.topic" => {
+                let letters = self.hooks.dead_letters.take().unwrap_or_default();
+                self.hooks.dead_letters = Some(letters.topic(value));
+            }
+            "dead.letter.format" => self.dead_letter_format(name, value)?,
             // librdkafka's way to say "its own default".
             "compression.level" if value == "-1" => self.compression_levels.any = None,
             "compression.level" => self.compression_levels.any = Some(number(name, value)?),
@@ -394,6 +375,15 @@ impl Config {
             "transaction.timeout.ms" => self.transaction_timeout = millis(name, value)?,
             _ if SETTINGS.iter().any(|row| row.name == name) => {}
             _ => return Err(config(format!("{name} is not a property of the producer"))),
+        }
+        Ok(())
+    }
+
+    /// A format alone asks for no dead letters.
+    fn dead_letter_format(&mut self, name: &str, value: &str) -> Result<()> {
+        let format = named(name, &DeadLetterFormat::NAMES, value)?;
+        if let Some(letters) = self.hooks.dead_letters.take() {
+            self.hooks.dead_letters = Some(letters.format(format));
         }
         Ok(())
     }
@@ -430,6 +420,13 @@ impl Config {
             return refuse("buffer.memory must be at least 65536 bytes".to_owned());
         }
         self.compression_levels.check(self.compression)?;
+        if let Some(letters) = &self.hooks.dead_letters {
+            letters.check()?;
+            if self.transactional_id.is_some() {
+                let what = "dead letters do not go with transactional.id: a record that fails aborts its transaction";
+                return refuse(what.to_owned());
+            }
+        }
         if self.delivery_timeout <= self.linger {
             return refuse(format!(
                 "delivery.timeout.ms ({} ms) must be above linger.ms ({} ms)",
@@ -441,8 +438,17 @@ impl Config {
     }
 }
 
-fn config(message: String) -> Error {
+pub(crate) fn config(message: String) -> Error {
     Error::new(ErrorKind::Config, message)
+}
+
+pub(crate) fn named<T: Copy>(property: &str, all: &[(&'static str, T)], name: &str) -> Result<T> {
+    let found = all.iter().find(|(own, _)| *own == name);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(|(own, _)| *own).collect();
+        let names = names.join(", ");
+        config(format!("{property} must be one of {names}, not {name}"))
+    })
 }
 
 fn acks(value: &str) -> Result<Acks> {
@@ -498,40 +504,18 @@ mod tests {
     }
 
     #[test]
-    fn a_compression_level_acts_on_its_own_codec_alone() {
+    fn dead_letters_by_property() {
         let mut config = Config::default();
-        config.set("compression.gzip.level", "9").unwrap();
-        config.set("compression.zstd.level", "19").unwrap();
-        let level = |config: &Config, codec| config.compression_levels.of(codec);
-        assert_eq!(level(&config, Compression::Gzip), Some(9));
-        assert_eq!(level(&config, Compression::Zstd), Some(19));
-        assert_eq!(level(&config, Compression::Lz4), None);
-        config.set("compression.level", "2").unwrap();
-        assert_eq!(level(&config, Compression::Gzip), Some(9), "its own wins");
-        assert_eq!(level(&config, Compression::Lz4), Some(2));
-        assert_eq!(level(&config, Compression::Snappy), None);
-    }
-
-    #[test]
-    fn a_level_that_its_codec_does_not_have_names_the_property() {
-        for (name, level, codec) in [
-            ("compression.gzip.level", "10", "none"),
-            ("compression.gzip.level", "0", "none"),
-            ("compression.lz4.level", "18", "none"),
-            ("compression.zstd.level", "23", "none"),
-            ("compression.level", "22", "gzip"),
-            ("compression.level", "-7", "lz4"),
-        ] {
-            let mut config = Config::default();
-            config.set("compression.type", codec).unwrap();
-            config.set(name, level).unwrap();
-            let error = config.check().unwrap_err().to_string();
-            assert!(error.starts_with(name), "{error}");
-        }
-        let mut config = Config::default();
-        config.set("compression.level", "22").unwrap();
-        config.check().unwrap();
-        config.set("compression.type", "zstd").unwrap();
-        config.check().unwrap();
+        config.set("dead.letter.format", "spring").unwrap();
+        assert_eq!(
+            config.hooks.dead_letters, None,
+            "a format alone asks for none"
+        );
+        config.set("dead.letter.topic", "{topic}-dlq").unwrap();
+        config.set("dead.letter.format", "json").unwrap();
+        let letters = config.hooks.dead_letters.clone().unwrap();
+        assert_eq!(letters.topic_of("orders"), "orders-dlq");
+        config.set("dead.letter.topic", "{topic}").unwrap();
+        assert!(config.check().is_err());
     }
 }

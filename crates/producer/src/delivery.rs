@@ -72,6 +72,14 @@ impl Completion {
         }
     }
 
+    pub(crate) fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    pub(crate) fn partition(&self) -> i32 {
+        self.partition
+    }
+
     /// The batch takes no more records than these.
     pub(crate) fn sealed(&self, count: u32) {
         self.count.store(count, Ordering::Relaxed);

@@ -6,8 +6,8 @@ mod topics;
 mod transactions;
 
 use crate::config::{Acks, CompressOn};
+use crate::dead_letter::DeadLetters;
 use crate::inbox::{Message, Parcel};
-use crate::metrics::add;
 use crate::pool::Account;
 use crate::producer::Shared;
 use crate::slot::Slot;
@@ -71,6 +71,7 @@ pub(crate) struct Driver {
     /// Of a transactional producer.
     desk: Option<Desk>,
     tasks: JoinSet<()>,
+    dead_letters: Option<Arc<DeadLetters>>,
     views: watch::Receiver<u64>,
     view_generation: u64,
     spare: Vec<Message>,
@@ -84,6 +85,8 @@ pub(crate) struct Token {
     /// Its first record's place among those of the completion.
     first: u32,
     count: u32,
+    begun: Instant,
+    span: tracing::Span,
 }
 
 impl Driver {
@@ -117,6 +120,7 @@ impl Driver {
             identity_failures: 0,
             desk,
             tasks: JoinSet::new(),
+            dead_letters: config.hooks.dead_letters.clone().map(Arc::new),
             views,
             view_generation: 0,
             spare: Vec::new(),
@@ -253,6 +257,7 @@ impl Driver {
                 // A caller that has left does not mind.
                 let _ = known.send(());
             }
+            Message::Buried { serial } => self.settled(serial),
             Message::Pressed => {
                 self.shared.shop.pressed.store(false, Ordering::Release);
                 self.seal_wanted(now);
@@ -389,12 +394,14 @@ impl Driver {
         }
         self.unsettled.entry(serial).or_insert(1);
         let count = records.count();
-        add(&self.shared.counters.sealed, u64::from(count));
+        self.shared.counters.sealed(count, records.raw_size_bytes());
         let token = Token {
             serial,
             completion,
             first: 0,
             count,
+            begun: self.begun(now, deadline),
+            span: self.span(partition, count),
         };
         let codec = self.shared.config.compression;
         if codec == Compression::None || self.shared.config.compress_on == CompressOn::Driver {
@@ -494,6 +501,8 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::Release);
         self.shared.shop.pool.close();
+        // Nobody is left to carry them.
+        self.dead_letters = None;
         for place in &self.places {
             if let Some(parcel) = place.slot.close() {
                 parcel.completion.complete(Err(closed()));
@@ -545,6 +554,10 @@ fn compress(
     if let Err(error) = done {
         // Each batch says for itself how it is compressed, so this one goes as it is.
         tracing::warn!(%error, "a batch is sent uncompressed");
+    }
+    if codec != Compression::None {
+        let (before, after) = (records.raw_size_bytes(), records.size_bytes());
+        shared.counters.compressed(before, after);
     }
 }
 

@@ -68,6 +68,8 @@ pub(crate) enum Message {
         name: Arc<str>,
         known: oneshot::Sender<()>,
     },
+    /// The dead letters of a batch, or of a part of one, are written or lost.
+    Buried { serial: u64 },
     /// Someone waits for memory.
     Pressed,
     /// Send everything now, and say when it has ended.

@@ -5,19 +5,30 @@
 //! `ottla_proto::producer` what to send where, and tells the callers how each batch ended.
 
 mod config;
+mod dead_letter;
 mod delivery;
 mod driver;
+mod histogram;
+mod hooks;
 mod inbox;
-mod metrics;
+mod levels;
+pub mod metrics;
 mod pool;
+mod preset;
 mod producer;
 mod runs;
 mod slot;
+mod spans;
 mod table;
 mod transaction;
 
-pub use config::{Acks, Clock, CompressOn, CompressionLevels, Config, SETTINGS};
+pub use config::{Acks, Clock, CompressOn, Config, SETTINGS};
+pub use dead_letter::{DeadLetterFormat, DeadLetters};
 pub use delivery::{Delivery, RecordMetadata};
-pub use metrics::Metrics;
+pub use histogram::Summary;
+pub use hooks::{Delivered, DeliveryHook, Failed, Hooks, Interceptor, Scratch};
+pub use levels::CompressionLevels;
+pub use metrics::{ErrorCounts, Metrics};
+pub use preset::Preset;
 pub use producer::Producer;
 pub use transaction::{Decision, GroupMetadata, Transaction, TransactionalProducer};

@@ -1,10 +1,13 @@
 //! The handle that callers hold.
 
+mod hooked;
+
 use crate::config::{Clock, Config};
+use crate::dead_letter::Graveyard;
 use crate::delivery::{Delivery, RecordMetadata};
 use crate::driver::Driver;
 use crate::inbox::{Inbox, Message};
-use crate::metrics::{Counters, Metrics, get};
+use crate::metrics::Counters;
 use crate::pool::{Account, Pool, Reservation};
 use crate::slot::{Refused, Shop};
 use crate::table::{Table, Topic};
@@ -28,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) shop: Shop,
     pub(crate) table: ArcSwap<Table>,
     pub(crate) counters: Counters,
+    pub(crate) graveyard: Graveyard,
     pub(crate) closed: AtomicBool,
     /// Milliseconds since the Unix epoch, as of the last look at the clock.
     now_millis: AtomicI64,
@@ -120,9 +124,6 @@ impl Shared {
             .min(self.shop.pool.largest_record());
         if bytes + HEADER_BYTES > limit {
             return Err(Refusal::Final(self.too_large(record, bytes)));
-        }
-        if self.closed.load(Ordering::Relaxed) {
-            return Err(Refusal::Final(closed()));
         }
         let table = self.table.load();
         let topic = table.get(record.topic).ok_or(Refusal::Topic)?;
@@ -314,7 +315,8 @@ impl Drop for Handle {
 #[derive(Debug, Clone)]
 pub struct Producer {
     shared: Arc<Shared>,
-    _handle: Arc<Handle>,
+    /// `None` for the driver's own use.
+    handle: Option<Arc<Handle>>,
 }
 
 impl Producer {
@@ -366,6 +368,8 @@ impl Producer {
             .caused_by(error)
         })?;
         let seed = cluster.settings().seed;
+        let client_id = cluster.settings().client_id.clone();
+        let graveyard_bytes = config.buffer_bytes;
         let shop = Shop {
             pool: Pool::new(config.buffer_bytes),
             inbox: Inbox::default(),
@@ -380,7 +384,8 @@ impl Producer {
             partitioner,
             shop,
             table: ArcSwap::default(),
-            counters: Counters::default(),
+            counters: Counters::new(&client_id),
+            graveyard: Graveyard::new(graveyard_bytes),
             closed: AtomicBool::new(false),
             now_millis: AtomicI64::new(0),
             born: tokio::time::Instant::now(),
@@ -391,7 +396,7 @@ impl Producer {
         let handle = Arc::new(Handle(Arc::clone(&shared)));
         Ok(Self {
             shared,
-            _handle: handle,
+            handle: Some(handle),
         })
     }
 
@@ -419,7 +424,10 @@ impl Producer {
     /// Cancel safety: a dropped future leaves nothing behind.
     #[inline]
     pub async fn enqueue(&self, record: Record<'_>) -> Result<Delivery> {
-        match self.shared.append(&record, None) {
+        if self.intercepts() {
+            return self.enqueue_intercepted(record).await;
+        }
+        match self.append(&record, None) {
             Ok(delivery) => Ok(delivery),
             Err(refusal) => self.enqueue_slowly(&record, refusal).await,
         }
@@ -432,7 +440,11 @@ impl Producer {
     /// the topic's metadata is not loaded yet (see [`prepare`](Self::prepare)); or what
     /// [`enqueue`](Self::enqueue) gives.
     pub fn try_enqueue<'r>(&self, record: Record<'r>) -> Result<Delivery, (Error, Record<'r>)> {
-        match self.shared.append(&record, None) {
+        let taken = match self.intercepts() {
+            false => self.append(&record, None),
+            true => self.append_intercepted(&record),
+        };
+        match taken {
             Ok(delivery) => Ok(delivery),
             Err(Refusal::Final(error)) => Err((error, record)),
             Err(Refusal::Full(wanted)) => {
@@ -499,7 +511,7 @@ impl Producer {
                     reservation = granted.await.map_err(|_| self.no_room())??;
                 }
             }
-            match self.shared.append(record, reservation.as_mut()) {
+            match self.append(record, reservation.as_mut()) {
                 Ok(delivery) => return Ok(delivery),
                 Err(again) => refusal = again,
             }
@@ -546,27 +558,5 @@ impl Producer {
         let (tell, told) = oneshot::channel();
         self.shared.shop.inbox.push(Message::Close(tell));
         told.await.map_err(|_| closed())
-    }
-
-    /// The counters so far.
-    pub fn metrics(&self) -> Metrics {
-        let counters = &self.shared.counters;
-        let pool = &self.shared.shop.pool;
-        let acknowledged = get(&counters.acknowledged);
-        let not_written = get(&counters.not_written);
-        let unknown = get(&counters.unknown);
-        let ended = acknowledged + not_written + unknown;
-        Metrics {
-            records_acknowledged: acknowledged,
-            records_not_written: not_written,
-            records_unknown: unknown,
-            records_pending: get(&counters.sealed).saturating_sub(ended),
-            batches_sent: get(&counters.batches),
-            requests_sent: get(&counters.requests),
-            bytes_sent: get(&counters.bytes),
-            buffer_used_bytes: pool.used(),
-            buffer_bytes: pool.limit(),
-            callers_waiting: pool.waiting(),
-        }
     }
 }

@@ -41,6 +41,15 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// The same record for a shorter while, so that it can refer to what does not live as long.
+    #[must_use]
+    pub fn borrowed(&self) -> Record<'_> {
+        Record {
+            headers: Cow::Borrowed(&self.headers),
+            ..*self
+        }
+    }
+
     /// Sets the key.
     #[must_use]
     pub fn key<K: AsRef<[u8]> + ?Sized>(mut self, key: &'a K) -> Self {

@@ -1,11 +1,16 @@
 //! What the core asks for, and what became of each batch.
 
 use super::{Driver, Token, compress};
-use crate::metrics::add;
-use ottla_proto::producer::{Ack, Event, RecordError, Split};
-use ottla_proto::{Error, Result, WriteOutcome};
+use crate::dead_letter::{Burial, DeadLetters, Ending, bury};
+use crate::hooks::{Delivered, Failed};
+use crate::metrics::Ended;
+use crate::spans;
+use ottla_proto::batch::SealedRecords;
+use ottla_proto::producer::{Ack, Event, PartitionIndex, RecordError, Split};
+use ottla_proto::{Error, Result};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tracing::Span;
 
 impl Driver {
     /// Carries out the core's events.
@@ -39,42 +44,144 @@ impl Driver {
     /// Tells a batch's outcome to those who wait for it.
     pub(super) fn tell(&mut self, event: Event<Token>) {
         match event {
-            Event::Acknowledged { token, ack, .. } => self.ended(&token, Ok(ack)),
+            Event::Acknowledged { token, ack, .. } => self.acknowledged(&token, ack),
             Event::Failed {
                 token,
                 error,
                 record_errors,
-                ..
+                attempts,
+                records,
             } => {
-                if !record_errors.is_empty() {
-                    tell_each(&token, &error, &record_errors);
+                self.report_failure(&token, &error);
+                match self.burial(&token, &error, attempts, records) {
+                    // Those who wait hear of it when the dead letters are written.
+                    Some((policy, burial)) => {
+                        self.tasks
+                            .spawn(bury(Arc::clone(&self.shared), policy, burial));
+                    }
+                    None => {
+                        if !record_errors.is_empty() {
+                            tell_each(&token, &error, &record_errors);
+                        }
+                        self.settled(token.serial);
+                        let completion = &token.completion;
+                        completion.complete_part(token.first, token.count, Err(error));
+                    }
                 }
-                self.ended(&token, Err(error));
             }
             _ => {}
         }
     }
 
-    fn ended(&mut self, token: &Token, outcome: Result<Ack>) {
-        let counters = &self.shared.counters;
-        let counter = match outcome.as_ref().map_err(Error::write_outcome) {
-            Ok(_) => &counters.acknowledged,
-            Err(Some(WriteOutcome::NotWritten)) => &counters.not_written,
-            Err(_) => &counters.unknown,
-        };
-        add(counter, u64::from(token.count));
-        if let Err(error) = &outcome {
-            tracing::debug!(records = token.count, %error, "a batch failed");
+    fn acknowledged(&mut self, token: &Token, ack: Ack) {
+        let latency = self.report(token, Ok(&ack));
+        let hooks = &self.shared.config.hooks;
+        if hooks.hears() {
+            hooks.delivered(&Delivered {
+                topic: token.completion.topic(),
+                partition: token.completion.partition(),
+                base_offset: ack.base_offset,
+                record_count: token.count,
+                latency,
+            });
         }
-        if let Some(parts) = self.unsettled.get_mut(&token.serial) {
-            *parts -= 1;
-            if *parts == 0 {
-                self.unsettled.remove(&token.serial);
-            }
-        }
+        self.settled(token.serial);
         token
             .completion
-            .complete_part(token.first, token.count, outcome);
+            .complete_part(token.first, token.count, Ok(ack));
+    }
+
+    fn report_failure(&self, token: &Token, error: &Error) {
+        tracing::debug!(records = token.count, %error, "a batch failed");
+        let latency = self.report(token, Err(error));
+        let hooks = &self.shared.config.hooks;
+        if hooks.hears() {
+            hooks.failed(&Failed {
+                topic: token.completion.topic(),
+                partition: token.completion.partition(),
+                record_count: token.count,
+                latency,
+                error,
+            });
+        }
+    }
+
+    /// Counts how a batch ended; gives the time since its first record.
+    fn report(&self, token: &Token, outcome: Result<&Ack, &Error>) -> Duration {
+        let at = tokio::time::Instant::now().into_std();
+        let latency = at.saturating_duration_since(token.begun);
+        let ended = Ended {
+            at,
+            records: token.count,
+            latency,
+        };
+        let counters = &self.shared.counters;
+        counters.ended(ended, outcome.err());
+        counters.buffer(self.shared.shop.pool.used());
+        spans::end(&token.span, outcome);
+        latency
+    }
+
+    /// What is to be written to the dead letter topic, if anything.
+    fn burial(
+        &self,
+        token: &Token,
+        error: &Error,
+        attempts: u32,
+        records: Option<SealedRecords>,
+    ) -> Option<(Arc<DeadLetters>, Burial)> {
+        let topic = token.completion.topic();
+        let policy = self.dead_letters.as_ref()?;
+        if !policy.takes(topic, error) {
+            return None;
+        }
+        let Some(records) = records else {
+            // It failed before it was ever ready to be sent, so nobody holds its records any more.
+            tracing::error!(%error, records = token.count, "records failed and have no dead letter");
+            let lost = u64::from(token.count);
+            self.shared.counters.dead_letters(lost, false);
+            return None;
+        };
+        let burial = Burial {
+            topic: Arc::clone(topic),
+            partition: token.completion.partition(),
+            records,
+            attempts,
+            ending: Ending {
+                completion: Arc::clone(&token.completion),
+                serial: token.serial,
+                first: token.first,
+                count: token.count,
+                error: error.clone(),
+            },
+        };
+        Some((Arc::clone(policy), burial))
+    }
+
+    /// One part of what was sealed under this serial has ended.
+    pub(super) fn settled(&mut self, serial: u64) {
+        if let Some(parts) = self.unsettled.get_mut(&serial) {
+            *parts -= 1;
+            if *parts == 0 {
+                self.unsettled.remove(&serial);
+            }
+        }
+    }
+
+    /// When the first record of the batch with this deadline was enqueued.
+    pub(super) fn begun(&self, now: Instant, deadline: Instant) -> Instant {
+        let begun = deadline.checked_sub(self.shared.config.delivery_timeout);
+        // A timeout that no clock can count to has no beginning either.
+        begun.map_or(now, |begun| begun.min(now))
+    }
+
+    pub(super) fn span(&self, partition: PartitionIndex, record_count: u32) -> Span {
+        let client_id = &self.shared.cluster.settings().client_id;
+        let Some(place) = self.places.get(partition.0 as usize) else {
+            return Span::none();
+        };
+        let slot = &place.slot;
+        spans::batch(client_id, slot.topic(), slot.partition(), record_count)
     }
 
     /// Cuts a batch that a broker found too large, and keeps the partition's next ones smaller.
@@ -112,6 +219,8 @@ impl Driver {
                     completion: Arc::clone(&token.completion),
                     first: token.first + first.count(),
                     count: second.count(),
+                    begun: token.begun,
+                    span: token.span.clone(),
                 };
                 let front = Token {
                     count: first.count(),

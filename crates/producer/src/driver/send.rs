@@ -4,10 +4,9 @@ use super::Driver;
 use super::transactions::Desk;
 use crate::config::Acks;
 use crate::inbox::Message;
-use crate::metrics::add;
 use bytes::Bytes;
 use ottla_proto::producer::transaction::Protocol;
-use ottla_proto::producer::{Lane, RequestId, Transmit, Unanswered};
+use ottla_proto::producer::{Lane, RequestId, Transmit, TransmitBatch, Unanswered};
 use ottla_proto::{BrokerId, Error, Result, WriteOutcome};
 use ottla_wire::api::produce::{self, Head, PartitionBatch, TopicBatches};
 use ottla_wire::{ApiKey, Class, Connection, Frame};
@@ -30,7 +29,8 @@ impl Driver {
                 place.slot.set_limit(limit.min(place.batch_bytes_max));
             }
         }
-        let count = batches.len() as u64;
+        let count = batches.len();
+        self.count_waits(now, &batches);
         let topics = self.by_topic(batches);
         let Some(connection) = self
             .connections
@@ -54,10 +54,7 @@ impl Driver {
                 return;
             }
         };
-        let counters = &self.shared.counters;
-        add(&counters.requests, 1);
-        add(&counters.batches, count);
-        add(&counters.bytes, frame.size_bytes() as u64);
+        self.shared.counters.requested(count, frame.size_bytes());
         if self.shared.config.acks == Acks::None {
             let shared = Arc::clone(&self.shared);
             connection.submit_oneway(frame, move |written| {
@@ -70,13 +67,29 @@ impl Driver {
         }
         let shared = Arc::clone(&self.shared);
         let timeout = self.shared.cluster.settings().request_timeout;
+        let sent = tokio::time::Instant::now();
         connection.submit_then(frame, timeout, move |answer| {
+            if answer.is_ok() {
+                shared.counters.answered(sent.elapsed());
+            }
             shared.shop.inbox.push(Message::Answered {
                 request,
                 version,
                 answer,
             });
         });
+    }
+
+    fn count_waits(&self, now: Instant, batches: &[TransmitBatch]) {
+        for batch in batches {
+            if batch.attempts > 1 {
+                self.shared.counters.retried();
+            } else {
+                let begun = self.begun(now, batch.deadline);
+                let waited = now.saturating_duration_since(begun);
+                self.shared.counters.queued(waited);
+            }
+        }
     }
 
     /// Takes in that a request without an answer has left, or has not.

@@ -15,17 +15,23 @@ impl SealedRecords {
         }
     }
 
+    /// The whole batch in one piece, without a stamp.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut whole = Vec::with_capacity(self.size_bytes());
+        whole.extend_from_slice(&self.header(None));
+        for segment in self.segments() {
+            whole.extend_from_slice(segment);
+        }
+        whole
+    }
+
     /// The first half of the records and the second, uncompressed, each with at least one. A batch
     /// of fewer than two records gives an empty half.
     ///
     /// # Errors
     /// When the section does not read as it was written, which a compression codec may be guilty of.
     pub fn halves(&self) -> Result<(Self, Self)> {
-        let mut whole = Vec::with_capacity(self.size_bytes());
-        whole.extend_from_slice(&self.header(None));
-        for segment in self.segments() {
-            whole.extend_from_slice(segment);
-        }
+        let whole = self.to_bytes();
         let batch = BatchRef::parse(&whole)?;
         let section = batch.decompressed(self.raw_size_bytes())?;
         let first_count = self.count() / 2;

@@ -68,6 +68,10 @@ pub struct TransmitBatch {
     pub header: [u8; HEADER_BYTES],
     /// The records section.
     pub segments: Vec<Bytes>,
+    /// How often it was sent, this time included.
+    pub attempts: u32,
+    /// When its delivery times out.
+    pub deadline: Instant,
 }
 
 /// A request to be sent now.
@@ -116,6 +120,8 @@ pub enum Event<T> {
         record_errors: Vec<RecordError>,
         /// How often it was sent.
         attempts: u32,
+        /// The records, unless they were still being compressed.
+        records: Option<SealedRecords>,
     },
     /// The broker finds the batch too large: it waits for
     /// [`Sender::provide_halves`](super::Sender::provide_halves).

@@ -299,6 +299,7 @@ impl<T> Sender<T> {
                 error,
                 record_errors,
                 attempts: batch.attempts,
+                records: batch.records.take(),
             });
         }
     }
@@ -338,11 +339,12 @@ impl<T> Sender<T> {
 }
 
 /// The event of a batch that failed as a whole.
-pub(super) fn failed<T>(token: T, error: Error, attempts: u32) -> Event<T> {
+pub(super) fn failed<T>(token: T, error: Error, batch: &Batch<T>) -> Event<T> {
     Event::Failed {
         token,
         error,
         record_errors: Vec::new(),
-        attempts,
+        attempts: batch.attempts,
+        records: batch.records.clone(),
     }
 }

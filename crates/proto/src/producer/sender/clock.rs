@@ -73,8 +73,7 @@ impl<T> Sender<T> {
             if let Some(token) = flight.batch.token.take() {
                 let error = flight.batch.failure(&partition.name, Why::Expired);
                 last = Some(error.clone());
-                let attempts = flight.batch.attempts;
-                self.events.push_back(failed(token, error, attempts));
+                self.events.push_back(failed(token, error, &flight.batch));
             }
         }
         if let Some(error) = last {

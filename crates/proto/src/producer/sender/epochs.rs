@@ -33,8 +33,7 @@ impl<T> Sender<T> {
                     .at_partition(partition.name.clone())
                     .with_outcome(batch.outcome());
                 if let Some(token) = batch.token.take() {
-                    let attempts = batch.attempts;
-                    self.events.push_back(failed(token, error, attempts));
+                    self.events.push_back(failed(token, error, &batch));
                 }
             }
             self.tell_room(index);

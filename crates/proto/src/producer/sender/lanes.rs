@@ -209,6 +209,8 @@ impl<T> Sender<T> {
             topic_id: partition.topic_id,
             header: records.header(stamp),
             segments: records.segments().to_vec(),
+            attempts: batch.attempts,
+            deadline: batch.deadline,
         };
         partition.in_flight.push_back(Flight {
             request: request.0,
