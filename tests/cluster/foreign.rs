@@ -56,14 +56,32 @@ pub(crate) async fn kcat_reads(bootstrap: &str, topic: &str, each: impl FnMut(Se
     follow(command, each).await;
 }
 
+/// Reads with kcat what of a topic is committed.
+pub(crate) async fn kcat_reads_committed(bootstrap: &str, topic: &str, each: impl FnMut(Seen<'_>)) {
+    let mut command = kcat(bootstrap);
+    command.args(["-C", "-q", "-e", "-o", "beginning", "-f", FORMAT]);
+    command.args(["-X", "isolation.level=read_committed", "-t", topic]);
+    follow(command, each).await;
+}
+
 /// Reads a whole topic with Kafka's console consumer, which stops when nothing comes for a while.
 pub(crate) async fn java_reads(kafka: &Kafka, topic: &str, each: impl FnMut(Seen<'_>)) {
+    java_reads_as(kafka, topic, "read_uncommitted", each).await;
+}
+
+/// Reads with Kafka's console consumer what of a topic is committed.
+pub(crate) async fn java_reads_committed(kafka: &Kafka, topic: &str, each: impl FnMut(Seen<'_>)) {
+    java_reads_as(kafka, topic, "read_committed", each).await;
+}
+
+async fn java_reads_as(kafka: &Kafka, topic: &str, isolation: &str, each: impl FnMut(Seen<'_>)) {
     let scratch = Scratch::new();
     // As a file, because the flag for a property has another name in newer versions.
     let config = "print.partition=true\nprint.offset=true\nprint.key=true\nkey.separator=\\t\n";
     let config = scratch.file("formatter", config.as_bytes());
     let mut command = kafka.tool("consumer.ConsoleConsumer", &["--topic", topic]);
     command.args(["--from-beginning", "--timeout-ms", "6000"]);
+    command.args(["--isolation-level", isolation]);
     command.args(["--formatter-config", &config]);
     follow(command, each).await;
 }

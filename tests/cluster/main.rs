@@ -32,3 +32,4 @@ mod steering;
 mod stuck;
 mod text;
 mod topics;
+mod transactions;
