@@ -137,6 +137,11 @@ impl<T> Partition<T> {
             && self.is_remembered()
     }
 
+    /// Whether what waits can be stamped by a new epoch only.
+    pub(super) fn awaits_epoch(&self) -> bool {
+        self.hole.is_some() && self.in_flight.is_empty() && self.front_is_unstamped()
+    }
+
     fn front_is_unstamped(&self) -> bool {
         self.queue
             .front()

@@ -185,6 +185,10 @@ impl<T> Sender<T> {
             if partition.leader.is_none() && !partition.queue.is_empty() {
                 self.refresh = true;
             }
+            if self.config.transactional && partition.awaits_epoch() {
+                let error = leaders::made_anew(partition);
+                self.break_transaction(&error);
+            }
             return;
         }
         if idempotent && self.identity.is_none() && partition.identity.is_none() {

@@ -2,6 +2,7 @@
 
 mod hard;
 mod limits;
+mod mutants;
 mod weather;
 
 use super::*;

@@ -255,10 +255,11 @@ impl Transactions {
         self.events.push_back(Event::Ended(decision));
         self.unblock();
         // In the newer protocol each transaction needs an epoch of its own.
-        let renew = contents.spent || contents.protocol == Some(Protocol::Two);
+        let used = contents.started && contents.protocol == Some(Protocol::Two);
         match next {
             Some(identity) => self.identified(identity),
-            None if contents.started && renew => self.state = State::AwaitingIdentity,
+            // What broke it may have been the epoch's sequences, also before anything was sent.
+            None if contents.spent || used => self.state = State::AwaitingIdentity,
             None => self.state = State::Ready,
         }
         self.begin_if_asked();

@@ -156,14 +156,18 @@ fn is_refusal(code: Code) -> bool {
 /// what must happen, and it proves that this batch is not in the log: were it there, the broker
 /// would have called it a duplicate.
 fn sequence_refused(code: Code, facts: Facts) -> Verdict {
+    // The other two codes say that the broker forgot us, or heard of a later epoch: no proof.
+    let proven = facts.hole && code == Code::OUT_OF_ORDER_SEQUENCE_NUMBER;
     if !facts.head_of_line {
+        // Two batches in doubt behind a hole would wait for each other's proof for ever.
+        if proven && facts.maybe_written && !facts.transactional {
+            return Verdict::Restamp;
+        }
         return Verdict::Retry {
             attempt: Attempt::Refused,
             refresh: false,
         };
     }
-    // The other two codes say that the broker forgot us, or heard of a later epoch: no proof.
-    let proven = facts.hole && code == Code::OUT_OF_ORDER_SEQUENCE_NUMBER;
     if facts.maybe_written && !proven {
         // The broker lost our state: whether it also held the batch, nobody can tell.
         return Verdict::Fail {

@@ -232,8 +232,10 @@ impl<T> Sender<T> {
             return;
         };
         flight.batch.last_failure = Some(Failure::Connection);
-        if why == Unanswered::Lost {
-            flight.batch.note(Attempt::Unknown);
+        match why {
+            Unanswered::Lost => flight.batch.note(Attempt::Unknown),
+            // A broker that saw nothing was not tried.
+            Unanswered::NotSent => flight.batch.attempts = flight.batch.attempts.saturating_sub(1),
         }
         self.retry(now, index, flight, true);
     }

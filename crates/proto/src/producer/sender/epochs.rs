@@ -7,6 +7,7 @@ use crate::producer::batch::{Batch, Why};
 use crate::producer::identity::Identity;
 use crate::producer::partition::{Admission, Partition};
 use crate::producer::types::{Event, PartitionIndex};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 impl<T> Sender<T> {
@@ -65,8 +66,13 @@ impl<T> Sender<T> {
     /// The transaction has ended: the next one begins without partitions.
     pub fn close_admissions(&mut self) {
         self.broken = false;
-        for partition in &mut self.partitions {
-            partition.admission = Admission::None;
+        for index in self.indices() {
+            let leader = self.at(index).and_then(|partition| partition.leader);
+            // Left in the list, it would be sent to in the next transaction before it is part of it.
+            self.unlist(index, leader);
+            if let Some(partition) = self.at(index) {
+                partition.admission = Admission::None;
+            }
         }
     }
 
@@ -81,10 +87,14 @@ impl<T> Sender<T> {
     /// Fails everything that was never sent: the transaction will be aborted.
     pub fn fail_unsent(&mut self, error: &Error) {
         for index in self.indices() {
-            let unsent = |p: &Partition<T>| p.queue.front().is_some_and(Batch::is_unsent);
-            while let Some(partition) = self.at(index).filter(|p| unsent(p))
-                && let Some(batch) = partition.queue.pop_front()
-            {
+            let Some(partition) = self.at(index) else {
+                continue;
+            };
+            // Also those behind a batch that waits for its retry.
+            let queue = std::mem::take(&mut partition.queue);
+            let (unsent, sent): (VecDeque<_>, _) = queue.into_iter().partition(Batch::is_unsent);
+            partition.queue = sent;
+            for batch in unsent {
                 self.fail(index, batch, Why::Aborted(error));
             }
             self.tell_room(index);

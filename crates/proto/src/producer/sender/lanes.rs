@@ -154,9 +154,7 @@ impl<T> Sender<T> {
         for batch in &batches {
             // Its next batch goes into another request.
             self.list(now, batch.partition);
-            if self.has_room(batch.partition) {
-                self.events.push_back(Event::Room(batch.partition));
-            }
+            self.tell_room(batch.partition);
         }
         Some(Transmit {
             request,

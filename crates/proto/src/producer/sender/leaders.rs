@@ -28,22 +28,21 @@ impl<T> Sender<T> {
             topic_id.is_some() && partition.topic_id.is_some() && topic_id != partition.topic_id;
         partition.topic_id = topic_id.or(partition.topic_id);
         if remade {
-            let name = partition.name.clone();
+            let error = made_anew(partition);
             let admitted = partition.admission == Admission::Granted;
             partition.remade();
             if partition.in_flight.is_empty() {
                 self.settle(index);
             }
             if admitted {
-                let message = "the topic was deleted and made anew within the transaction";
-                let error = Error::new(ErrorKind::UnknownTopicOrPartition, message);
-                self.break_transaction(&error.at_partition(name));
+                self.break_transaction(&error);
             }
         }
         let Some(partition) = self.at(index) else {
             return;
         };
         if is_older(partition, leader_epoch) {
+            self.list(now, index); // which asks for a newer view while there is no leader
             return;
         }
         partition.leader_epoch = leader_epoch.or(partition.leader_epoch);
@@ -93,6 +92,12 @@ impl<T> Sender<T> {
             self.events.push_back(Event::Connect(broker, lane));
         }
     }
+}
+
+/// Why a transaction cannot go on: the new log does not know the epoch's earlier sequences.
+pub(super) fn made_anew<T>(partition: &Partition<T>) -> Error {
+    let message = "the topic was deleted and made anew";
+    Error::new(ErrorKind::UnknownTopicOrPartition, message).at_partition(partition.name.clone())
 }
 
 /// Whether this epoch is older than the one we know, and not yet often enough to be believed.

@@ -103,7 +103,7 @@ impl Many {
         self.take_events();
     }
 
-    fn take_events(&mut self) {
+    pub(super) fn take_events(&mut self) {
         while let Some(event) = self.sender.poll_event() {
             self.events.push(event);
         }
@@ -119,7 +119,7 @@ impl Many {
     }
 
     /// Cuts the batch that waits for it, as the driver does.
-    fn cut(&mut self, first: u32, second: u32) {
+    pub(super) fn cut(&mut self, first: u32, second: u32) {
         self.take_events();
         let at = self
             .events
