@@ -2,6 +2,7 @@
 
 use crate::book::{Call, Taken};
 use crate::callers;
+use crate::fault;
 use crate::plan::Promise;
 use crate::world::{Logs, World};
 use ottla::{Metrics, WriteOutcome};
@@ -161,10 +162,21 @@ fn kept(world: &World, lives: &[Vec<Numbers>], number: u32, call: &Call) -> Resu
             let wrong = || format!("told to be at {told}, lies at {places:?}");
             right.then_some(()).ok_or_else(wrong)
         }
+        Err(error) if sequence_lost(world, error) => {
+            Err(format!("the broker forgot nothing: {error}"))
+        }
         Err(error) => match error.write_outcome() {
             Some(WriteOutcome::NotWritten) if there => Err(format!("lies at {places:?}: {error}")),
             Some(_) => Ok(()),
             None => Err(format!("nobody says whether it was written: {error}")),
         },
     }
+}
+
+/// Whether a record failed for its sequence although the brokers have lost nothing that they knew of
+/// the producer.
+fn sequence_lost(world: &World, error: &ottla::Error) -> bool {
+    let remade = world.old_logs.lock().unwrap().len() > 1;
+    let refused = |code| fault::SEQUENCE.contains(&code);
+    world.plan.promise == Promise::ExactlyOnce && !remade && error.code().is_some_and(refused)
 }

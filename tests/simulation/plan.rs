@@ -1,7 +1,7 @@
 //! What a seed decides before anything runs.
 
 use crate::fault::{self, Kind};
-use ottla::{Acks, Compression};
+use ottla::{Acks, Code, Compression};
 use std::time::Duration;
 
 /// What the producer promises under its settings, and so what the checker may ask for.
@@ -221,7 +221,8 @@ fn kind(dice: &mut fastrand::Rng) -> Kind {
         8..11 => Kind::Delay,
         11..15 => Kind::Refused(one_of(dice, &fault::RETRIABLE)),
         15..19 => Kind::AfterAppend(one_of(dice, &fault::AFTER_APPEND)),
-        19..21 => Kind::Final(one_of(dice, &fault::FINAL)),
+        19 => Kind::Final(Code::MESSAGE_TOO_LARGE),
+        20 => Kind::Final(one_of(dice, &fault::FINAL)),
         21..24 => Kind::Sequence(one_of(dice, &fault::SEQUENCE)),
         24..26 => Kind::Truncated,
         26 => Kind::Throttle,
