@@ -24,6 +24,7 @@ mod groups;
 mod kafka;
 mod kills;
 mod lag;
+mod operations;
 mod parts;
 mod process;
 mod python;

@@ -183,6 +183,40 @@ async fn records_that_failed_for_good_lie_in_the_dead_letter_topic() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_a_batch_that_is_cut_only_what_fails_has_a_dead_letter() {
+    let (cluster, client) = orders(1).await;
+    let narrow = NewTopic::new("narrow").partitions(1);
+    let narrow = narrow.config("max.message.bytes", "500");
+    client.topics().create(narrow).await.unwrap();
+    cluster.create_topic("narrow.dlq", 1).unwrap();
+    let builder = client.producer().dead_letters(DeadLetters::new());
+    let producer = builder.build().unwrap();
+    producer.prepare("narrow").await.unwrap();
+    let mut deliveries = Vec::new();
+    for number in 0..9u8 {
+        let value = vec![number; if number == 5 { 1_000 } else { 60 }];
+        let record = Record::to("narrow").value(&value);
+        deliveries.push(producer.enqueue(record).await.unwrap());
+    }
+    producer.flush().await.unwrap();
+    for (number, delivery) in (0u8..).zip(deliveries) {
+        let outcome = delivery.outcome().unwrap();
+        assert_eq!(outcome.is_err(), number == 5, "{number}: {outcome:?}");
+    }
+    assert_eq!(cluster.log("narrow", 0).len(), 8);
+    let letters = cluster.log("narrow.dlq", 0);
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].value.as_deref(), Some(&[5; 1_000][..]));
+    let metrics = producer.metrics();
+    assert_eq!(
+        (metrics.dead_letters_written, metrics.errors.too_large),
+        (1, 1)
+    );
+    assert_eq!(metrics.records_acknowledged, 9, "eight and the dead letter");
+    producer.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_record_that_may_be_written_says_so_in_its_dead_letter_or_has_none() {
     let (cluster, client) = orders(1).await;
     cluster.create_topic("graveyard", 1).unwrap();

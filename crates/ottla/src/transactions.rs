@@ -2,7 +2,7 @@
 
 use crate::producer::ProducerBuilder;
 use ottla_partitioner::Partitioner;
-use ottla_producer::TransactionalProducer;
+use ottla_producer::{DeliveryHook, Interceptor, Preset, TransactionalProducer};
 use ottla_proto::Result;
 use ottla_proto::batch::Compression;
 use std::sync::Arc;
@@ -77,6 +77,25 @@ impl TransactionalProducerBuilder {
     #[doc(alias = "delivery.timeout.ms")]
     pub fn delivery_timeout(mut self, timeout: Duration) -> Self {
         self.producer = self.producer.delivery_timeout(timeout);
+        self
+    }
+
+    /// As [`ProducerBuilder::preset`].
+    pub fn preset(mut self, preset: Preset) -> Self {
+        self.producer = self.producer.preset(preset);
+        self
+    }
+
+    /// As [`ProducerBuilder::delivery_hook`]. A delivered record is in the log, and is read only
+    /// when its transaction is committed.
+    pub fn delivery_hook(mut self, hook: impl DeliveryHook) -> Self {
+        self.producer = self.producer.delivery_hook(hook);
+        self
+    }
+
+    /// As [`ProducerBuilder::interceptor`].
+    pub fn interceptor(mut self, interceptor: impl Interceptor) -> Self {
+        self.producer = self.producer.interceptor(interceptor);
         self
     }
 

@@ -20,6 +20,9 @@
 //! | `ottla_producer_delivery_seconds` | histogram | | from a batch's first record to its acknowledgement |
 //! | `ottla_producer_buffer_used_bytes` | gauge | | buffer in use |
 
+#[cfg(test)]
+mod recorded;
+
 use crate::histogram::{Histogram, Summary};
 use ottla_proto::{Error, ErrorKind, WriteOutcome};
 use parking_lot::Mutex;
