@@ -323,3 +323,29 @@ async fn a_batch_that_is_still_open_expires_too() {
     assert!(begun.elapsed() < limit + Duration::from_millis(50));
     drop(first.unwrap());
 }
+
+/// Lives through many short-lived topics without keeping anything of them.
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_nothing_is_written_to_is_forgotten_and_comes_back_when_it_is_wanted() {
+    let cluster = cluster("orders", 2).await;
+    let client = client(&cluster).connect().await.unwrap();
+    let producer = client
+        .producer()
+        .property("metadata.max.idle.ms", "60000")
+        .unwrap()
+        .build()
+        .unwrap();
+    for round in 0..3 {
+        let sent = producer.send(Record::to("orders").partition(0).value("v"));
+        assert_eq!(sent.await.unwrap().offset, Some(round));
+        assert!(client.cluster().view().topic("orders").is_some());
+        let begin = tokio::time::Instant::now();
+        while client.cluster().view().topic("orders").is_some() {
+            // The view drops what nobody wants with its next refresh.
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert!(begin.elapsed() < Duration::from_secs(1_000), "it is kept");
+        }
+        assert!(begin.elapsed() >= Duration::from_secs(60));
+    }
+    producer.close().await.unwrap();
+}

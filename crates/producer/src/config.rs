@@ -78,6 +78,9 @@ pub struct Config {
     pub buffer_bytes: usize,
     /// `max.block.ms`; 60 s. How long a call may wait for metadata and for a place in the buffer.
     pub max_block: Duration,
+    /// `metadata.max.idle.ms`; 5 minutes. A topic that nothing was written to for so long is
+    /// forgotten; the next record for it asks for it again.
+    pub metadata_max_idle: Duration,
     /// `delivery.timeout.ms`; 120 s from the moment a batch is begun.
     pub delivery_timeout: Duration,
     /// `retries`; as many as fit into the delivery timeout.
@@ -114,6 +117,7 @@ impl Default for Config {
             stall_after: Duration::from_millis(500),
             buffer_bytes: 32 << 20,
             max_block: Duration::from_secs(60),
+            metadata_max_idle: Duration::from_secs(300),
             delivery_timeout: Duration::from_secs(120),
             retries: u32::MAX,
             in_flight_max: 5,
@@ -224,6 +228,13 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Millis(0, i64::MAX),
         "60000",
         "How long a call may wait for metadata and for a place in the buffer.",
+    ),
+    row(
+        "metadata.max.idle.ms",
+        &[],
+        Kind::Millis(5000, INT_MAX),
+        "300000",
+        "A topic that nothing was written to for so long is forgotten.",
     ),
     row(
         "delivery.timeout.ms",
@@ -352,6 +363,7 @@ impl Config {
             "max.request.size" => self.batch_bytes_max = number(name, value)?,
             "buffer.memory" => self.buffer_bytes = number(name, value)?,
             "max.block.ms" => self.max_block = millis(name, value)?,
+            "metadata.max.idle.ms" => self.metadata_max_idle = millis(name, value)?,
             "delivery.timeout.ms" => self.delivery_timeout = millis(name, value)?,
             "retries" => self.retries = number(name, value)?,
             "max.in.flight.requests.per.connection" => self.in_flight_max = number(name, value)?,

@@ -23,6 +23,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
+use topics::Known;
 use transactions::Desk;
 
 /// While batches are open the clock of records is looked at this often.
@@ -55,6 +56,9 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     core: Sender<Token>,
     places: Vec<Place>,
+    topics: BTreeMap<Arc<str>, Known>,
+    /// When topics that are not produced to any more are looked for.
+    next_sweep: Instant,
     /// Open batches in the order of their linger's end.
     lingering: VecDeque<(Instant, PartitionIndex, u64)>,
     /// Serials of batches that are open or unacknowledged, and in how many parts.
@@ -110,6 +114,8 @@ impl Driver {
         Self {
             core,
             places: Vec::new(),
+            topics: BTreeMap::new(),
+            next_sweep: shared.now(),
             lingering: VecDeque::new(),
             unsettled: BTreeMap::new(),
             flushes: Vec::new(),
@@ -172,6 +178,7 @@ impl Driver {
         self.spare = messages;
         self.follow_view(now);
         self.seal_expired(now);
+        self.forget_idle(now);
         if self.core.poll_timeout().is_some_and(|at| at <= now) {
             self.core.handle_timeout(now);
         }
@@ -202,7 +209,8 @@ impl Driver {
         let tick = busy.then(|| now + CLOCK_TICK.max(self.shared.config.linger));
         let desk = self.desk.as_ref().and_then(Desk::poll_timeout);
         let expiry = self.overdue.first().map(|(at, _)| *at);
-        [self.core.poll_timeout(), linger, expiry, tick, desk]
+        let sweep = (!self.topics.is_empty()).then_some(self.next_sweep);
+        [self.core.poll_timeout(), linger, expiry, tick, desk, sweep]
             .into_iter()
             .flatten()
             .min()
@@ -216,13 +224,7 @@ impl Driver {
                 at,
             } => {
                 self.unsettled.entry(serial).or_insert(1);
-                if let Some(place) = self.places.get_mut(partition.0 as usize) {
-                    place.open = Some(Open {
-                        serial,
-                        deadline: at + self.shared.config.delivery_timeout,
-                        overdue: false,
-                    });
-                }
+                self.opened(at, partition, serial);
                 let linger = if self.ending {
                     Duration::ZERO
                 } else {

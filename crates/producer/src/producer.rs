@@ -219,7 +219,9 @@ impl Shared {
     ) -> Refusal {
         match refused {
             Refused::Full(bytes) => Refusal::Full(wanted(bytes)),
-            Refused::Closed => Refusal::Final(closed()),
+            Refused::Closed if self.closed.load(Ordering::Acquire) => Refusal::Final(closed()),
+            // It was forgotten for having been idle; asked for again, it is there again.
+            Refused::Closed => Refusal::Topic,
             Refused::Absent => {
                 // It may be new: the next record may find it.
                 self.cluster

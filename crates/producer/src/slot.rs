@@ -20,7 +20,7 @@ const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
 pub(crate) enum Refused {
     /// The buffer has no room: so many bytes are wanted.
     Full(usize),
-    /// The producer has ended.
+    /// The producer has ended, or the topic was forgotten.
     Closed,
     /// The topic has no such partition.
     Absent,
@@ -280,6 +280,18 @@ impl Slot {
         } else {
             None
         }
+    }
+
+    /// Takes no more records, unless a batch is open: its topic is not produced to any more.
+    pub(crate) fn retire(&self) -> bool {
+        let mut open = self.open.lock();
+        open.closed |= open.batch.is_none();
+        open.closed
+    }
+
+    /// Takes records again.
+    pub(crate) fn reopen(&self) {
+        self.open.lock().closed = false;
     }
 
     /// Takes whatever is open: the producer has ended.

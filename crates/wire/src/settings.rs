@@ -216,11 +216,6 @@ pub const SETTINGS: &[Setting] = &[
             "Metadata older than this is asked again.",
         ),
     ),
-    ignored(
-        "metadata.max.idle.ms",
-        Kind::Millis(5000, INT_MAX),
-        "300000",
-    ),
     acted(
         "metadata.recovery.strategy",
         Kind::OneOf(&["rebootstrap", "none"]),

@@ -1,11 +1,22 @@
 //! Follows metadata: topics that are produced to, their partitions and leaders.
 
-use super::{Driver, Place};
+use super::{Driver, Open, Place};
 use crate::slot::Slot;
 use crate::table::Topic;
+use ottla_proto::producer::PartitionIndex;
 use ottla_proto::{ClusterView, TopicPartition, cluster};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// A topic that is produced to.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// Every partition that it ever had.
+    slots: Vec<Arc<Slot>>,
+    last_used: Instant,
+    /// Its slots take no records; it is forgotten as soon as what they took has ended.
+    retired: bool,
+}
 
 impl Driver {
     /// Takes up a topic that is produced to for the first time.
@@ -55,12 +66,10 @@ impl Driver {
 
     fn refresh_topic(&mut self, now: Instant, topic: &cluster::Topic) {
         let known = self.shared.table.load().get(&topic.name).cloned();
-        let mut slots = known
-            .as_ref()
-            .map_or(Vec::new(), |topic| topic.slots.clone());
-        for number in slots.len()..topic.partitions.len() {
-            let number = i32::try_from(number).unwrap_or(i32::MAX);
-            slots.push(self.add_partition(&topic.name, number));
+        let mut slots = self.slots_of(now, topic);
+        for slot in slots.iter().skip(topic.partitions.len()) {
+            slot.set_leader(None);
+            self.core.set_leader(now, slot.index(), None, None, None);
         }
         for (slot, partition) in slots.iter().zip(&topic.partitions) {
             slot.set_leader(partition.leader);
@@ -101,24 +110,126 @@ impl Driver {
         });
     }
 
+    /// The slots of every partition that the topic has or had.
+    fn slots_of(&mut self, now: Instant, topic: &cluster::Topic) -> Vec<Arc<Slot>> {
+        let Some(known) = self.topics.get_mut(&topic.name) else {
+            let name = Arc::clone(&topic.name);
+            self.shared.cluster.watch_topics([Arc::clone(&name)]);
+            let slots = self.more_slots(Vec::new(), topic);
+            let known = Known {
+                slots: slots.clone(),
+                last_used: now,
+                retired: false,
+            };
+            self.topics.insert(name, known);
+            return slots;
+        };
+        if std::mem::take(&mut known.retired) {
+            known.last_used = now;
+            known.slots.iter().for_each(|slot| slot.reopen());
+        }
+        let slots = known.slots.clone();
+        let slots = self.more_slots(slots, topic);
+        if let Some(known) = self.topics.get_mut(&topic.name) {
+            known.slots.clone_from(&slots);
+        }
+        slots
+    }
+
+    fn more_slots(&mut self, mut slots: Vec<Arc<Slot>>, topic: &cluster::Topic) -> Vec<Arc<Slot>> {
+        for number in slots.len()..topic.partitions.len() {
+            let number = i32::try_from(number).unwrap_or(i32::MAX);
+            slots.push(self.add_partition(&topic.name, number));
+        }
+        slots
+    }
+
     fn add_partition(&mut self, topic: &Arc<str>, number: i32) -> Arc<Slot> {
         let name = TopicPartition::new(Arc::clone(topic), number);
-        let known = self
-            .places
-            .iter()
-            .find(|place| place.slot.partition() == number && place.slot.topic() == topic);
-        if let Some(place) = known {
-            return Arc::clone(&place.slot);
-        }
         let index = self.core.add_partition(name);
         let limit = self.shared.config.batch_bytes;
         let pool = &self.shared.shop.pool;
         let slot = Arc::new(Slot::new(index, Arc::clone(topic), number, limit, pool));
-        self.places.push(Place {
+        let place = Place {
             slot: Arc::clone(&slot),
             open: None,
             batch_bytes_max: usize::MAX,
-        });
+        };
+        match self.places.get_mut(index.0 as usize) {
+            Some(vacant) => *vacant = place,
+            None => self.places.push(place),
+        }
         slot
+    }
+
+    /// A partition began a batch.
+    pub(super) fn opened(&mut self, at: Instant, partition: PartitionIndex, serial: u64) {
+        let Some(place) = self.places.get_mut(partition.0 as usize) else {
+            return;
+        };
+        place.open = Some(Open {
+            serial,
+            deadline: at + self.shared.config.delivery_timeout,
+            overdue: false,
+        });
+        if let Some(known) = self.topics.get_mut(place.slot.topic()) {
+            known.last_used = known.last_used.max(at);
+        }
+    }
+
+    /// Forgets topics that were not produced to for `metadata.max.idle.ms`. First their slots take
+    /// no more records; a sweep later what they still said is heard, and their places are free.
+    pub(super) fn forget_idle(&mut self, now: Instant) {
+        let idle = self.shared.config.metadata_max_idle;
+        if now < self.next_sweep {
+            return;
+        }
+        self.next_sweep = now + (idle / 2).max(Duration::from_secs(1));
+        let old = |known: &Known| now.saturating_duration_since(known.last_used) >= idle;
+        let names: Vec<_> = self
+            .topics
+            .iter()
+            .filter(|(_, known)| old(known))
+            .map(|(name, _)| Arc::clone(name))
+            .collect();
+        for name in names {
+            if self.topics.get(&name).is_some_and(|known| known.retired) {
+                self.forget(&name);
+            } else {
+                self.retire(&name);
+            }
+        }
+    }
+
+    fn retire(&mut self, name: &Arc<str>) {
+        let Some(known) = self.topics.get_mut(name) else {
+            return;
+        };
+        if !known.slots.iter().all(|slot| slot.retire()) {
+            // A batch is open after all.
+            known.slots.iter().for_each(|slot| slot.reopen());
+            return;
+        }
+        known.retired = true;
+        self.shared.table.rcu(|table| {
+            let mut table = (**table).clone();
+            table.remove(name);
+            table
+        });
+    }
+
+    fn forget(&mut self, name: &Arc<str>) {
+        let idle = |slot: &Arc<Slot>| self.core.is_idle(slot.index());
+        let Some(known) = self.topics.get(name).filter(|k| k.slots.iter().all(idle)) else {
+            return;
+        };
+        for slot in &known.slots {
+            self.core.forget(slot.index());
+        }
+        self.topics.remove(name);
+        let cluster = &self.shared.cluster;
+        // Once for us, and once for whoever asked for it first.
+        cluster.unwatch_topic(name);
+        cluster.unwatch_topic(name);
     }
 }

@@ -30,6 +30,8 @@ pub struct Sender<T> {
     /// The transaction cannot be committed any more, and that was told.
     broken: bool,
     partitions: Vec<Partition<T>>,
+    /// Places of forgotten partitions.
+    vacant: Vec<PartitionIndex>,
     brokers: BTreeMap<BrokerId, Broker>,
     requests: BTreeMap<RequestId, Request>,
     timers: BTreeSet<(Instant, PartitionIndex)>,
@@ -50,6 +52,7 @@ impl<T> Sender<T> {
             identity_asked: false,
             broken: false,
             partitions: Vec::new(),
+            vacant: Vec::new(),
             brokers: BTreeMap::new(),
             requests: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -63,9 +66,40 @@ impl<T> Sender<T> {
 
     /// Registers a partition.
     pub fn add_partition(&mut self, name: TopicPartition) -> PartitionIndex {
+        if let Some(index) = self.vacant.pop()
+            && let Some(place) = self.at(index)
+        {
+            *place = Partition::new(name);
+            return index;
+        }
         let index = PartitionIndex(u32::try_from(self.partitions.len()).unwrap_or(u32::MAX));
         self.partitions.push(Partition::new(name));
         index
+    }
+
+    /// Whether the partition has nothing unfinished.
+    pub fn is_idle(&self, index: PartitionIndex) -> bool {
+        self.partitions.get(index.0 as usize).is_none_or(|p| {
+            p.queue.is_empty() && p.in_flight.is_empty() && p.admission == Admission::None
+        })
+    }
+
+    /// Forgets a partition that nothing is written to any more; its index may be given out again.
+    /// Does nothing, and says so by `false`, while it has anything unfinished.
+    pub fn forget(&mut self, index: PartitionIndex) -> bool {
+        let idle = self.is_idle(index);
+        let Some(partition) = self.at(index).filter(|_| idle) else {
+            return false;
+        };
+        let leader = partition.leader;
+        self.unlist(index, leader);
+        if let Some(partition) = self.at(index) {
+            partition.leader = None;
+            partition.blocked_until = None;
+        }
+        self.retime(index);
+        self.vacant.push(index);
+        true
     }
 
     fn at(&mut self, index: PartitionIndex) -> Option<&mut Partition<T>> {

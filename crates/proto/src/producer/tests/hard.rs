@@ -435,6 +435,32 @@ fn a_request_takes_no_batch_that_would_make_it_too_large() {
     assert_eq!(many.sent().batches.len(), 1);
 }
 
+#[test]
+fn a_forgotten_partition_gives_its_place_to_another_with_a_sequence_of_its_own() {
+    let mut many = many(2, config()).proven(2);
+    let index = PartitionIndex(1);
+    many.push(1, 1, 1);
+    assert!(!many.sender.forget(index), "it has something to send");
+    let sent = many.sent();
+    assert!(!many.sender.forget(index), "and something in flight");
+    many.answer(&sent, Code::NONE);
+    assert!(many.sender.forget(index));
+    let again = many.sender.add_partition(TopicPartition::new("other", 7));
+    assert_eq!(again, index);
+    assert_eq!(
+        many.sender.name(index),
+        Some(&TopicPartition::new("other", 7))
+    );
+    many.push(1, 2, 1);
+    assert!(
+        many.sender.poll_transmit(many.now).is_none(),
+        "it has no leader yet"
+    );
+    many.sender
+        .set_leader(many.now, index, Some(LEADER), Some(1), None);
+    assert_eq!(stamp(&many.sent()), (0, 0));
+}
+
 mod transactions {
     use super::*;
 
