@@ -77,11 +77,12 @@ impl<T> Sender<T> {
         index
     }
 
-    /// Whether the partition has nothing unfinished.
+    /// Whether the partition could be forgotten: it has nothing unfinished, and no transaction's
+    /// epoch, which goes on with its sequences.
     pub fn is_idle(&self, index: PartitionIndex) -> bool {
-        self.partitions.get(index.0 as usize).is_none_or(|p| {
-            p.queue.is_empty() && p.in_flight.is_empty() && p.admission == Admission::None
-        })
+        let idle = |p: &Partition<T>| p.queue.is_empty() && p.in_flight.is_empty();
+        let partition = self.partitions.get(index.0 as usize);
+        !self.config.transactional && partition.is_none_or(idle)
     }
 
     /// Forgets a partition that nothing is written to any more; its index may be given out again.
@@ -92,6 +93,9 @@ impl<T> Sender<T> {
             return false;
         };
         let leader = partition.leader;
+        if let Some(spent) = partition.identity.take() {
+            self.leave_behind(spent);
+        }
         self.unlist(index, leader);
         if let Some(partition) = self.at(index) {
             partition.leader = None;

@@ -42,6 +42,17 @@ impl<T> Sender<T> {
         }
     }
 
+    /// Whoever is stamped for the first time from now on gets a later epoch than this one. A
+    /// partition that was forgotten begins at sequence 0 when it comes back, and under its old epoch
+    /// the broker would take its new records for its first ones.
+    pub(super) fn leave_behind(&mut self, spent: Identity) {
+        if let Some(ours) = self.identity.filter(|i| i.producer_id == spent.producer_id) {
+            if ours.epoch <= spent.epoch {
+                self.identity = spent.bumped();
+            }
+        }
+    }
+
     /// Takes an epoch that the transaction coordinator gave: every partition's sequences start at 0.
     /// To be called when nothing is in flight.
     pub fn begin_epoch(&mut self, now: Instant, identity: Identity) {
