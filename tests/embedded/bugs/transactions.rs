@@ -2,7 +2,7 @@
 
 use crate::transactions::failures::{epochs, impatient, is_indefinite};
 use crate::transactions::{LEVELS, client, cluster, committed, producer, record};
-use ottla::{Client, Decision, TransactionalProducer};
+use ottla::{Client, Decision, TransactionalProducer, WriteOutcome};
 use ottla_broker::{ApiKey, Cluster, Code};
 use ottla_proto::TopicPartition;
 use ottla_proto::producer::Identity;
@@ -73,9 +73,12 @@ async fn bug_08_a_batch_that_expires_in_mid_transaction_takes_the_whole_of_it_al
         tx.send(record(0, "before")).await.unwrap();
         let faults = cluster.faults();
         faults.on(ApiKey::Produce).always().apply_then_lose_answer();
-        tx.send(record(0, "in doubt")).await.unwrap_err();
+        let error = tx.send(record(0, "in doubt")).await.unwrap_err();
+        assert_eq!(error.write_outcome(), Some(WriteOutcome::Unknown));
         faults.clear();
-        assert!(tx.commit().await.unwrap_err().requires_abort());
+        let error = tx.commit().await.unwrap_err();
+        assert!(error.requires_abort(), "{error}");
+        assert_eq!(error.write_outcome(), Some(WriteOutcome::NotWritten));
         let tx = producer.begin().await.unwrap();
         tx.send(record(0, "next")).await.unwrap();
         tx.commit().await.unwrap();

@@ -84,8 +84,10 @@ async fn breaks(level: i16, code: Answer) -> (Cluster, TransactionalProducer) {
     assert_eq!(error.code(), Some(code), "{error}");
     let error = tx.enqueue(record(1, "too late")).await.unwrap_err();
     assert!(error.requires_abort(), "{error}");
+    assert_eq!(error.write_outcome(), Some(WriteOutcome::NotWritten));
     let error = tx.commit().await.unwrap_err();
     assert!(error.requires_abort() && !error.is_fatal(), "{error}");
+    assert_eq!(error.write_outcome(), Some(WriteOutcome::NotWritten));
     (cluster, producer)
 }
 

@@ -7,7 +7,7 @@ use ottla_proto::producer::PartitionIndex;
 use ottla_proto::producer::transaction::{
     Event, Protocol, Request, Ticket, TransactionConfig, Transactions,
 };
-use ottla_proto::{BrokerId, Error, ErrorKind, Result};
+use ottla_proto::{BrokerId, Error, ErrorKind, Result, WriteOutcome};
 use ottla_wire::{CoordinatorKind, Settings};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -179,7 +179,7 @@ impl Desk {
         self.dropping = Some(error.clone());
         let commit = |ending: &mut Ending| ending.decision == Decision::Commit;
         if let Some(commit) = self.ending.take_if(commit) {
-            tell(commit.told, Err(error));
+            tell(commit.told, Err(refused(error, commit.handed_over)));
             self.end(Decision::Abort, None);
         }
     }
@@ -217,6 +217,15 @@ impl Desk {
         } else if self.core.is_ready() {
             tell(self.settle.take(), Ok(self.last));
         }
+    }
+}
+
+/// Why a commit was refused. The record at fault may have been written, but before the coordinator
+/// was asked, nothing of the transaction was committed.
+fn refused(error: Error, was_asked: bool) -> Error {
+    match was_asked {
+        true => error,
+        false => error.with_outcome(WriteOutcome::NotWritten),
     }
 }
 
@@ -287,7 +296,7 @@ impl Driver {
             Ok(()) => ending.handed_over = true,
             Err(error) => {
                 let told = desk.ending.take().and_then(|ending| ending.told);
-                tell(told, Err(error));
+                tell(told, Err(refused(error, false)));
                 desk.abort_if_open();
             }
         }

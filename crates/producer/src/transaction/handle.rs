@@ -206,8 +206,15 @@ impl Transaction<'_> {
     /// Cancel safety: a dropped future leaves nothing behind.
     #[inline]
     pub async fn enqueue(&self, record: Record<'_>) -> Result<Delivery> {
-        self.producer.failure.check()?;
+        self.check()?;
         self.producer.producer.enqueue(record).await
+    }
+
+    /// Whether the transaction takes more; a record that it refuses is not written.
+    #[inline]
+    fn check(&self) -> Result<()> {
+        let checked = self.producer.failure.check();
+        checked.map_err(|error| error.with_outcome(WriteOutcome::NotWritten))
     }
 
     /// Puts a record into the buffer if that is possible at once.
@@ -216,7 +223,7 @@ impl Transaction<'_> {
     /// Gives the record back with the reason, as [`Producer::try_enqueue`] and
     /// [`enqueue`](Self::enqueue) do.
     pub fn try_enqueue<'r>(&self, record: Record<'r>) -> Result<Delivery, (Error, Record<'r>)> {
-        match self.producer.failure.check() {
+        match self.check() {
             Ok(()) => self.producer.producer.try_enqueue(record),
             Err(error) => Err((error, record)),
         }
@@ -265,10 +272,10 @@ impl Transaction<'_> {
     /// readers see all of it.
     ///
     /// # Errors
-    /// When it says [`Error::requires_abort`], something of the transaction has failed: nobody will
-    /// see any of it, and the producer aborts it by itself. Fatal errors say by
-    /// [`Error::write_outcome`] whether the transaction may be committed all the same. `Timeout`
-    /// after `max.block.ms` without an answer says [`WriteOutcome::Unknown`]: the producer goes on
+    /// When it says [`Error::requires_abort`], something of the transaction has failed, and the
+    /// producer aborts it by itself. This and fatal errors say by [`Error::write_outcome`] whether
+    /// the transaction may be committed all the same, which only an earlier attempt that nobody
+    /// answered can have done. `Timeout` after `max.block.ms` without an answer says [`WriteOutcome::Unknown`]: the producer goes on
     /// asking, [`TransactionalProducer::settle`] tells how it ended, and the next
     /// [`TransactionalProducer::begin`] waits for that.
     ///
