@@ -1,5 +1,7 @@
 //! The core against answers made up by hand.
 
+mod offsets;
+
 use super::*;
 use crate::code::Code;
 use crate::error::ErrorKind;
@@ -129,13 +131,6 @@ fn codes(codes: &[(u32, Code)]) -> Answer {
         .iter()
         .map(|(number, code)| (partition(*number), *code));
     Answer::Partitions(codes.collect())
-}
-
-fn offsets(numbers: &[u32]) -> BTreeMap<TopicPartition, Committed> {
-    let offsets = numbers.iter();
-    offsets
-        .map(|number| (partition(*number), Committed::at(10)))
-        .collect()
 }
 
 fn end(identity: Identity, protocol: Protocol, decision: Decision) -> Request {
@@ -275,6 +270,7 @@ fn an_answer_that_passes_a_partition_over_is_asked_for_again() {
     bench.want(0);
     bench.answer(codes(&[]));
     assert_eq!(bench.told(), "");
+    assert!(bench.core.poll_timeout().is_some(), "not at once");
     bench.answer(codes(&[(0, Code::NONE)]));
     assert_eq!(bench.told(), "admitted 0");
 }
@@ -314,7 +310,7 @@ fn a_broken_transaction_is_aborted_and_only_then_gets_a_new_epoch() {
     );
     let late = bench
         .core
-        .commit_offsets(GroupMetadata::outside("g"), offsets(&[0]));
+        .commit_offsets(GroupMetadata::outside("g"), offsets::offsets(&[0]));
     assert!(late.unwrap_err().requires_abort());
     bench.core.end(Decision::Abort).unwrap();
     bench.core.begin().unwrap();
@@ -435,87 +431,6 @@ fn an_abort_of_what_never_reached_the_coordinator_is_told_once_a_new_epoch_prove
 }
 
 #[test]
-fn offsets_go_with_their_group_and_only_what_failed_is_sent_again() {
-    let mut bench = Bench::open(LEVEL_ONE);
-    let group = GroupMetadata::outside("billing");
-    bench
-        .core
-        .commit_offsets(group.clone(), offsets(&[0, 1]))
-        .unwrap();
-    let added = Request::AddOffsets {
-        identity: FIRST,
-        group: "billing".into(),
-    };
-    assert_eq!(bench.answer(Answer::Added(Code::NOT_COORDINATOR)), added);
-    assert_eq!(bench.answer(Answer::Added(Code::NONE)), added);
-    bench.answer(codes(&[(0, Code::NONE), (1, Code::NOT_COORDINATOR)]));
-    let told = "find coordinator; find coordinator of billing";
-    assert_eq!(bench.told(), told);
-    let again = bench.answer(codes(&[(1, Code::NONE)]));
-    let wanted = Request::CommitOffsets {
-        identity: FIRST,
-        protocol: Protocol::One,
-        group: group.clone(),
-        offsets: offsets(&[1]),
-    };
-    assert_eq!(again, wanted);
-    assert_eq!(bench.told(), "offsets");
-    bench.core.commit_offsets(group, offsets(&[2])).unwrap();
-    let second = bench.answer(codes(&[(2, Code::NONE)]));
-    assert!(
-        matches!(second, Request::CommitOffsets { .. }),
-        "the group is added once"
-    );
-}
-
-#[test]
-fn offsets_of_the_newer_protocol_need_no_group_added() {
-    let mut bench = Bench::open(LEVEL_TWO);
-    let group = GroupMetadata::outside("billing");
-    bench.core.commit_offsets(group, offsets(&[0])).unwrap();
-    let request = bench.answer(codes(&[(0, Code::NONE)]));
-    assert!(matches!(request, Request::CommitOffsets { .. }));
-    bench.core.end(Decision::Commit).unwrap();
-    let request = bench.ended(Code::NONE, Some(NEXT));
-    assert_eq!(request, end(FIRST, Protocol::Two, Decision::Commit));
-    assert_eq!(bench.told(), "offsets; ended Commit; identified 7/1");
-}
-
-#[test]
-fn offsets_of_a_member_that_was_put_out_break_the_transaction() {
-    let mut bench = Bench::open(LEVEL_TWO);
-    let group = GroupMetadata::outside("billing");
-    bench.core.commit_offsets(group, offsets(&[0])).unwrap();
-    bench.answer(codes(&[(0, Code::ILLEGAL_GENERATION)]));
-    assert_eq!(bench.told(), "no offsets; broken until the abort");
-}
-
-#[test]
-fn a_commit_waits_for_offsets_whose_caller_has_left() {
-    let mut bench = Bench::open(LEVEL_TWO);
-    let group = GroupMetadata::outside("billing");
-    bench.core.commit_offsets(group, offsets(&[0])).unwrap();
-    bench.core.end(Decision::Commit).unwrap();
-    let request = bench.answer(codes(&[(0, Code::NONE)]));
-    assert!(matches!(request, Request::CommitOffsets { .. }));
-    let request = bench.ended(Code::NONE, Some(NEXT));
-    assert!(matches!(request, Request::End { .. }));
-}
-
-#[test]
-fn callers_that_keep_leaving_cannot_pile_up_offsets() {
-    let mut bench = Bench::open(LEVEL_TWO);
-    let mut add = || {
-        let group = GroupMetadata::outside("billing");
-        bench.core.commit_offsets(group, offsets(&[0]))
-    };
-    for _ in 0..OFFSETS_MAX {
-        add().unwrap();
-    }
-    assert_eq!(add().unwrap_err().kind(), &ErrorKind::State);
-}
-
-#[test]
 fn a_producer_that_is_refused_an_identity_is_of_no_use() {
     let mut bench = Bench::new();
     bench.core.begin().unwrap();
@@ -540,6 +455,21 @@ fn a_new_epoch_that_is_refused_tells_of_the_one_who_took_over() {
         identify(FIRST)
     );
     assert_eq!(bench.told(), "ended Abort; dead for good");
+}
+
+#[test]
+fn a_producer_that_is_of_no_use_says_so_once() {
+    let mut bench = Bench::open(LEVEL_ONE);
+    bench.want(0);
+    let (ticket, _) = bench.request().unwrap();
+    bench
+        .core
+        .fail(Error::new(ErrorKind::Fenced, "a batch was fenced"));
+    assert_eq!(bench.told(), "dead for good");
+    let outcome = Outcome::Answered(codes(&[(0, Code::PRODUCER_FENCED)]));
+    bench.core.handle_outcome(bench.now, ticket, outcome);
+    assert_eq!(bench.told(), "");
+    assert_eq!(bench.request(), None);
 }
 
 #[test]

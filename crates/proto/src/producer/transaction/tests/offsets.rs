@@ -1,0 +1,91 @@
+//! A group's offsets in the transaction.
+
+use super::*;
+
+pub(super) fn offsets(numbers: &[u32]) -> BTreeMap<TopicPartition, Committed> {
+    let offsets = numbers.iter();
+    offsets
+        .map(|number| (partition(*number), Committed::at(10)))
+        .collect()
+}
+
+#[test]
+fn offsets_go_with_their_group_and_only_what_failed_is_sent_again() {
+    let mut bench = Bench::open(LEVEL_ONE);
+    let group = GroupMetadata::outside("billing");
+    bench
+        .core
+        .commit_offsets(group.clone(), offsets(&[0, 1]))
+        .unwrap();
+    let added = Request::AddOffsets {
+        identity: FIRST,
+        group: "billing".into(),
+    };
+    assert_eq!(bench.answer(Answer::Added(Code::NOT_COORDINATOR)), added);
+    assert_eq!(bench.answer(Answer::Added(Code::NONE)), added);
+    bench.answer(codes(&[(0, Code::NONE), (1, Code::NOT_COORDINATOR)]));
+    let told = "find coordinator; find coordinator of billing";
+    assert_eq!(bench.told(), told);
+    let again = bench.answer(codes(&[(1, Code::NONE)]));
+    let wanted = Request::CommitOffsets {
+        identity: FIRST,
+        protocol: Protocol::One,
+        group: group.clone(),
+        offsets: offsets(&[1]),
+    };
+    assert_eq!(again, wanted);
+    assert_eq!(bench.told(), "offsets");
+    bench.core.commit_offsets(group, offsets(&[2])).unwrap();
+    let second = bench.answer(codes(&[(2, Code::NONE)]));
+    assert!(
+        matches!(second, Request::CommitOffsets { .. }),
+        "the group is added once"
+    );
+}
+
+#[test]
+fn offsets_of_the_newer_protocol_need_no_group_added() {
+    let mut bench = Bench::open(LEVEL_TWO);
+    let group = GroupMetadata::outside("billing");
+    bench.core.commit_offsets(group, offsets(&[0])).unwrap();
+    let request = bench.answer(codes(&[(0, Code::NONE)]));
+    assert!(matches!(request, Request::CommitOffsets { .. }));
+    bench.core.end(Decision::Commit).unwrap();
+    let request = bench.ended(Code::NONE, Some(NEXT));
+    assert_eq!(request, end(FIRST, Protocol::Two, Decision::Commit));
+    assert_eq!(bench.told(), "offsets; ended Commit; identified 7/1");
+}
+
+#[test]
+fn offsets_of_a_member_that_was_put_out_break_the_transaction() {
+    let mut bench = Bench::open(LEVEL_TWO);
+    let group = GroupMetadata::outside("billing");
+    bench.core.commit_offsets(group, offsets(&[0])).unwrap();
+    bench.answer(codes(&[(0, Code::ILLEGAL_GENERATION)]));
+    assert_eq!(bench.told(), "no offsets; broken until the abort");
+}
+
+#[test]
+fn a_commit_waits_for_offsets_whose_caller_has_left() {
+    let mut bench = Bench::open(LEVEL_TWO);
+    let group = GroupMetadata::outside("billing");
+    bench.core.commit_offsets(group, offsets(&[0])).unwrap();
+    bench.core.end(Decision::Commit).unwrap();
+    let request = bench.answer(codes(&[(0, Code::NONE)]));
+    assert!(matches!(request, Request::CommitOffsets { .. }));
+    let request = bench.ended(Code::NONE, Some(NEXT));
+    assert!(matches!(request, Request::End { .. }));
+}
+
+#[test]
+fn callers_that_keep_leaving_cannot_pile_up_offsets() {
+    let mut bench = Bench::open(LEVEL_TWO);
+    let mut add = || {
+        let group = GroupMetadata::outside("billing");
+        bench.core.commit_offsets(group, offsets(&[0]))
+    };
+    for _ in 0..OFFSETS_MAX {
+        add().unwrap();
+    }
+    assert_eq!(add().unwrap_err().kind(), &ErrorKind::State);
+}
