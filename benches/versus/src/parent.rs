@@ -71,7 +71,8 @@ struct Session {
 
 impl Session {
     fn notes(&self, peers: &[&'static Peer]) -> Vec<Note> {
-        let all = peers.iter().copied().chain([&FLOOR]);
+        let floor = self.cluster.is_none().then_some(&FLOOR);
+        let all = peers.iter().copied().chain(floor);
         all.map(|peer| Note {
             client: peer.name,
             note: match self.programs.missing(peer) {
@@ -87,6 +88,7 @@ impl Session {
         let peers: Vec<&Peer> = cell
             .peers(peers)
             .filter(|peer| self.programs.missing(peer).is_none())
+            // It knows one broker only.
             .filter(|peer| self.cluster.is_none() || peer.name != FLOOR.name)
             .collect();
         let mut rows: Vec<Row> = peers.iter().map(|peer| Row::new(peer.name)).collect();

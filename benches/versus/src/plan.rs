@@ -81,14 +81,16 @@ impl Cell {
             title = format!("{} bytes, each client's own defaults", self.size);
         }
         title += &format!(
-            ", {} partition{}, {}, {} caller{}, {} ms round trip",
+            ", {} partition{}, {}, {} caller{}",
             self.partitions,
             plural(self.partitions as usize),
             if self.keyed { "keyed" } else { "no key" },
             self.callers,
             plural(self.callers),
-            self.rtt_ms
         );
+        if self.rtt_ms > 0 {
+            title += &format!(", {} ms round trip", self.rtt_ms);
+        }
         title
     }
 
@@ -126,7 +128,7 @@ pub fn cells(arguments: &Arguments) -> Vec<Cell> {
         Plan::Full => full(),
     };
     if arguments.bootstrap.is_some() {
-        // A real cluster has the round trip that it has, and the floor knows one broker only.
+        // A real cluster has the round trip that it has.
         for cell in &mut cells {
             cell.rtt_ms = 0;
         }
