@@ -47,6 +47,24 @@ async fn the_first_record_after_a_silence_carries_its_own_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn waits_that_no_clock_can_count_to_are_as_good_as_for_ever() {
+    let cluster = cluster("orders", 1).await;
+    let client = client(&cluster).connect().await.unwrap();
+    let config = Config {
+        linger: Duration::MAX - Duration::from_secs(1),
+        delivery_timeout: Duration::MAX,
+        metadata_max_idle: Duration::MAX,
+        ..Config::default()
+    };
+    let sticky: Arc<dyn Partitioner> = Arc::new(ottla_partitioner::Sticky::default());
+    let producer = Producer::new(client.cluster().clone(), config, sticky).unwrap();
+    let record = Record::to("orders").value("v");
+    let delivery = producer.enqueue(record).await.unwrap();
+    producer.flush().await.unwrap();
+    assert_eq!(delivery.await.unwrap().offset, Some(0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_record_in_an_overdue_batch_carries_its_own_time() {
     let cluster = cluster("orders", 1).await;
     let client = client(&cluster).connect().await.unwrap();

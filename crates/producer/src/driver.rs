@@ -10,7 +10,7 @@ use crate::dead_letter::DeadLetters;
 use crate::inbox::{Message, Parcel};
 use crate::pool::Account;
 use crate::producer::Shared;
-use crate::slot::Slot;
+use crate::slot::{Slot, later};
 use crate::transaction::Opening;
 use ottla_proto::batch::{Compression, Compressor};
 use ottla_proto::producer::{Batch, Config as Core, Lane, PartitionIndex, Sender};
@@ -206,7 +206,7 @@ impl Driver {
     fn next_wake(&self, now: Instant) -> Option<Instant> {
         let linger = self.lingering.front().map(|(at, ..)| *at);
         let busy = !self.unsettled.is_empty();
-        let tick = busy.then(|| now + CLOCK_TICK.max(self.shared.config.linger));
+        let tick = busy.then(|| later(now, CLOCK_TICK.max(self.shared.config.linger)));
         let desk = self.desk.as_ref().and_then(Desk::poll_timeout);
         let expiry = self.overdue.first().map(|(at, _)| *at);
         let sweep = (!self.topics.is_empty()).then_some(self.next_sweep);
@@ -230,7 +230,8 @@ impl Driver {
                 } else {
                     self.shared.config.linger
                 };
-                self.lingering.push_back((at + linger, partition, serial));
+                self.lingering
+                    .push_back((later(at, linger), partition, serial));
             }
             Message::Sealed { partition, parcel } => self.post(now, partition, parcel),
             Message::Compressed {

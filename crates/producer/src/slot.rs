@@ -15,6 +15,11 @@ use std::time::{Duration, Instant};
 /// A delivery timeout that no clock can count to is as good as this.
 const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
 
+/// The moment after a wait, or a far one where no clock counts so far.
+pub(crate) fn later(now: Instant, wait: Duration) -> Instant {
+    now.checked_add(wait).unwrap_or_else(|| now + FAR)
+}
+
 /// Why a slot did not take a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -220,9 +225,7 @@ impl Slot {
     fn begin(&self, shop: &Shop, open: &mut Open, writer: BatchWriter, now: Instant) {
         let serial = shop.serials.fetch_add(1, Ordering::Relaxed);
         let completion = Arc::new(Completion::new(Arc::clone(&self.topic), self.partition));
-        let deadline = now
-            .checked_add(shop.delivery_timeout)
-            .unwrap_or_else(|| now + FAR);
+        let deadline = later(now, shop.delivery_timeout);
         open.batch = Some(OpenBatch {
             writer,
             completion,

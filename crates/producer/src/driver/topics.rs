@@ -1,7 +1,7 @@
 //! Follows metadata: topics that are produced to, their partitions and leaders.
 
 use super::{Driver, Open, Place};
-use crate::slot::Slot;
+use crate::slot::{Slot, later};
 use crate::table::Topic;
 use ottla_proto::producer::PartitionIndex;
 use ottla_proto::{ClusterView, TopicPartition, cluster};
@@ -169,7 +169,7 @@ impl Driver {
         };
         place.open = Some(Open {
             serial,
-            deadline: at + self.shared.config.delivery_timeout,
+            deadline: later(at, self.shared.config.delivery_timeout),
             overdue: false,
         });
         if let Some(known) = self.topics.get_mut(place.slot.topic()) {
@@ -184,7 +184,7 @@ impl Driver {
         if now < self.next_sweep {
             return;
         }
-        self.next_sweep = now + (idle / 2).max(Duration::from_secs(1));
+        self.next_sweep = later(now, (idle / 2).max(Duration::from_secs(1)));
         let old = |known: &Known| now.saturating_duration_since(known.last_used) >= idle;
         let names: Vec<_> = self
             .topics
