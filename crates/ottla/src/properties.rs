@@ -96,7 +96,24 @@ impl Properties {
         Self::from_variables(prefix, text)
     }
 
-    /// As [`from_env`](Self::from_env), from these variables; a `.env` file's for instance.
+    /// As [`from_env`](Self::from_env), from a `.env` file: `NAME=value` a line, perhaps with
+    /// `export` before it, with quotes around the value, or with `#` before a comment line.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`], naming the file, when it cannot be read or a value does not fit.
+    pub fn from_env_file(prefix: &str, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let message = format!("cannot read {}: {error}", path.display());
+            Error::new(ErrorKind::Config, message).caused_by(error)
+        })?;
+        Self::from_variables(prefix, text.lines().filter_map(variable)).map_err(|error| {
+            let message = format!("{}: {error}", path.display());
+            Error::new(ErrorKind::Config, message).caused_by(error)
+        })
+    }
+
+    /// As [`from_env`](Self::from_env), from these variables.
     ///
     /// # Errors
     /// As [`from_env`](Self::from_env).
@@ -166,6 +183,19 @@ impl fmt::Debug for Properties {
         }
         map.finish()
     }
+}
+
+/// The variable that a line of a `.env` file sets.
+fn variable(line: &str) -> Option<(String, String)> {
+    let line = line.trim();
+    let line = line.strip_prefix("export ").unwrap_or(line);
+    let (name, value) = line.split_once('=').filter(|_| !line.starts_with('#'))?;
+    let value = value.trim();
+    let quoted = ['"', '\''].into_iter().find_map(|quote| {
+        let inner = value.strip_prefix(quote)?;
+        inner.strip_suffix(quote)
+    });
+    Some((name.trim().to_owned(), quoted.unwrap_or(value).to_owned()))
 }
 
 /// Whether a line ends in an odd number of backslashes.
@@ -267,6 +297,19 @@ mod tests {
         let properties = Properties::from_variables("KAFKA_", variables).unwrap();
         assert_eq!(properties.get("bootstrap.servers"), Some("k:9092"));
         assert_eq!(properties.get("linger.ms"), Some("9"));
+    }
+
+    #[test]
+    fn a_line_of_an_env_file_sets_a_variable() {
+        let pair = |name: &str, value: &str| Some((name.to_owned(), value.to_owned()));
+        assert_eq!(variable("KAFKA_ACKS=all"), pair("KAFKA_ACKS", "all"));
+        assert_eq!(variable(" export A = \"x y\" "), pair("A", "x y"));
+        assert_eq!(variable("A='k=v'"), pair("A", "k=v"));
+        assert_eq!(variable("A="), pair("A", ""));
+        assert_eq!(variable("# A=1"), None);
+        assert_eq!(variable(""), None);
+        let missing = Properties::from_env_file("KAFKA_", "/no/such/.env").unwrap_err();
+        assert!(missing.to_string().contains("/no/such/.env"), "{missing}");
     }
 
     #[test]

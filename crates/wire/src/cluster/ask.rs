@@ -43,7 +43,7 @@ pub(super) async fn change<T: Send>(inner: &Arc<Inner>, call: Call<'_, T>) -> Re
 
 async fn ask_each<T: Send>(inner: &Arc<Inner>, call: Call<'_, T>) -> Round<T> {
     let mut attempts: Vec<Attempt<'_, T, Error>> = Vec::new();
-    for broker in inner.shuffled_brokers_open_first() {
+    for broker in inner.brokers_soonest_first() {
         attempts.push(Box::pin(async move {
             let connection = pool::connection(inner, broker, Class::Control).await?;
             call(connection).await
@@ -56,7 +56,7 @@ async fn ask_each<T: Send>(inner: &Arc<Inner>, call: Call<'_, T>) -> Round<T> {
 
 /// The controller first, since brokers before 2.8 do not forward.
 async fn change_by_each<T>(inner: &Arc<Inner>, call: Call<'_, T>, doubt: &mut bool) -> Round<T> {
-    let mut brokers = inner.shuffled_brokers_open_first();
+    let mut brokers = inner.brokers_soonest_first();
     let controller = inner.view.load().controller;
     brokers.sort_by_key(|broker| Some(*broker) != controller);
     let mut last = None;

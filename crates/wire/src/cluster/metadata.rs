@@ -101,7 +101,7 @@ impl Task {
 
     async fn ask_known(&self, request: &Request, failures: &mut Vec<Error>) -> Option<Response> {
         let mut attempts: Vec<Attempt<'_, Response, Error>> = Vec::new();
-        for broker in self.inner.shuffled_brokers_open_first() {
+        for broker in self.inner.brokers_soonest_first() {
             attempts.push(Box::pin(self.ask_one(broker, request)));
         }
         hedge(attempts, PATIENCE, failures).await

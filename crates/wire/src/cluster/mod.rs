@@ -380,10 +380,10 @@ impl Inner {
         brokers
     }
 
-    /// The same, those first that are connected: they answer at once.
-    fn shuffled_brokers_open_first(&self) -> Vec<BrokerId> {
+    /// The same, those first that answer soonest.
+    fn brokers_soonest_first(&self) -> Vec<BrokerId> {
         let mut brokers = self.shuffled_brokers();
-        brokers.sort_by_key(|broker| !self.pool.is_open(*broker, Class::Control));
+        brokers.sort_by_key(|broker| self.pool.turn(*broker, Class::Control));
         brokers
     }
 

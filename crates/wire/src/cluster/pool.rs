@@ -22,6 +22,14 @@ enum Slot {
     Dialling(watch::Receiver<Outcome>),
 }
 
+/// The order in which brokers are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Turn {
+    Connected,
+    Unconnected,
+    Muted,
+}
+
 /// How dialling a broker went lately.
 #[derive(Clone, Copy)]
 struct Health {
@@ -46,10 +54,15 @@ impl Pool {
         }))
     }
 
-    pub(super) fn is_open(&self, broker: BrokerId, class: Class) -> bool {
+    /// Who is asked first: brokers that are connected answer at once; those that want to be left
+    /// alone for a while answer last.
+    pub(super) fn turn(&self, broker: BrokerId, class: Class) -> Turn {
         let state = self.0.lock();
-        matches!(state.slots.get(&(broker, class)),
-            Some(Slot::Open { connection, .. }) if connection.is_open())
+        match state.slots.get(&(broker, class)) {
+            Some(Slot::Open { connection, .. }) if connection.is_ready() => Turn::Connected,
+            Some(Slot::Open { connection, .. }) if connection.is_open() => Turn::Muted,
+            _ => Turn::Unconnected,
+        }
     }
 
     /// Gives every connection up; those in use elsewhere live on.
@@ -91,7 +104,7 @@ impl Pool {
     fn least_busy(&self, class: Class) -> Option<Connection> {
         let state = self.0.lock();
         let open = state.slots.iter().filter_map(|((_, of), slot)| match slot {
-            Slot::Open { connection, .. } if *of == class && connection.is_open() => {
+            Slot::Open { connection, .. } if *of == class && connection.is_ready() => {
                 Some(connection)
             }
             _ => None,

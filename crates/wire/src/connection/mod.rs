@@ -318,6 +318,13 @@ impl Connection {
         self.0.core.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Whether it is open and its broker has not asked to be left alone for a while (KIP-219):
+    /// otherwise another broker answers sooner.
+    pub(crate) fn is_ready(&self) -> bool {
+        let muted = || self.0.core.line.lock().muted_until(Instant::now());
+        self.is_open() && muted().is_none()
+    }
+
     /// Closes the connection now; what is unanswered fails.
     pub fn close(&self) {
         self.0.core.open.store(false, Ordering::Release);

@@ -220,3 +220,18 @@ async fn the_last_handle_ends_the_connections() {
     tokio::time::sleep(SECOND).await;
     assert!(connection.is_open(), "still in use");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_wants_to_be_left_alone_is_passed_over_while_others_answer() {
+    let (net, world) = three_brokers();
+    // Each broker wants five seconds after every metadata answer.
+    world.lock().throttle_ms = 5_000;
+    let cluster = connect(&net, &["b1:1"]).await.unwrap();
+    let start = Instant::now();
+    for _ in 0..3 {
+        cluster.all_topics().await.unwrap();
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO, "a broker each");
+    cluster.all_topics().await.unwrap();
+    assert!(start.elapsed() >= 4 * SECOND, "{:?}", start.elapsed());
+}

@@ -31,6 +31,7 @@ struct World {
     finds: usize,
     /// Every broker hangs up when asked.
     dead: bool,
+    throttle_ms: i32,
 }
 
 type Shared = Arc<Mutex<World>>;
@@ -55,6 +56,7 @@ impl World {
                 .with_port(*port)
         });
         MetadataResponse::default()
+            .with_throttle_time_ms(self.throttle_ms)
             .with_brokers(brokers.collect())
             .with_topics(topics)
     }
