@@ -1,7 +1,7 @@
 //! What the collector needs of a cluster, so that its rules can be tested without one.
 
 use ottla_proto::{BrokerId, ClusterView, Result};
-use ottla_wire::api::{list_offsets, offset_fetch};
+use ottla_wire::api::{list_groups, list_offsets, offset_fetch};
 use ottla_wire::{Class, Cluster, CoordinatorKind};
 use std::future::Future;
 use std::sync::Arc;
@@ -41,6 +41,16 @@ pub(crate) trait Brokers: Send + Sync + 'static {
         broker: BrokerId,
         request: offset_fetch::Request,
     ) -> impl Future<Output = Result<offset_fetch::Response>> + Send;
+
+    /// The names of all topics but Kafka's own.
+    fn topic_names(&self) -> impl Future<Output = Result<Vec<Arc<str>>>> + Send;
+
+    /// Asks a coordinator for its groups.
+    fn list_groups(
+        &self,
+        broker: BrokerId,
+        request: list_groups::Request,
+    ) -> impl Future<Output = Result<list_groups::Response>> + Send;
 
     /// Asks a leader for the ends of its logs.
     fn list_offsets(
@@ -97,6 +107,21 @@ impl Brokers for Cluster {
         // Not on the group connection: a JoinGroup there can hold everything behind it for minutes.
         let connection = self.connection(broker, Class::Control).await?;
         offset_fetch::call(&connection, &request).await
+    }
+
+    async fn topic_names(&self) -> Result<Vec<Arc<str>>> {
+        let view = self.all_topics().await?;
+        let topics = view.topics.values().filter(|topic| !topic.internal);
+        Ok(topics.map(|topic| Arc::clone(&topic.name)).collect())
+    }
+
+    async fn list_groups(
+        &self,
+        broker: BrokerId,
+        request: list_groups::Request,
+    ) -> Result<list_groups::Response> {
+        let connection = self.connection(broker, Class::Control).await?;
+        list_groups::call(&connection, &request).await
     }
 
     async fn list_offsets(

@@ -1,9 +1,12 @@
 //! The task that looks at the lag of all its groups, round after round.
 
-use crate::brokers::Brokers;
-use crate::collect::{Asked, Pace, Resting, Standing, collect};
+use crate::collect::Collected;
+use crate::figures::{CollectorFigures, Counts};
+use crate::history::Growths;
+use crate::pattern::Wanted;
 use crate::settings::REFRESH_MIN;
 use crate::snapshot::Snapshot;
+use crate::source::{Asked, LagSource, Pace, Standing};
 use crate::watch::Watch;
 use fastrand::Rng;
 use ottla_partitioner::{PlanReader, plan_channel};
@@ -11,7 +14,7 @@ use ottla_proto::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// How many new groups may wait to be taken in. Calls of `start` fill it; a further one waits until
 /// the round that is under way is over.
@@ -25,13 +28,17 @@ const ROUND_MAX: Duration = Duration::from_secs(10);
 /// not choose by the same figures together.
 const JITTER: f64 = 0.25;
 
+/// How often topics are chosen anew by pattern. A topic that comes to be is unknown for that long.
+const CHOOSE: Duration = Duration::from_secs(10);
+
 /// Looks at the lag of any number of groups of one cluster, all in the same round: one request to a
-/// coordinator and two to a leader serve them all. Clones share the task; it ends when no clone, no
+/// coordinator and three to a leader serve them all. Clones share the task; it ends when no clone, no
 /// [`Lag`](crate::Lag) and no plan of it is left.
 #[derive(Debug, Clone)]
 pub struct Collector {
     new: mpsc::Sender<Watch>,
     refresh: Duration,
+    counts: Arc<Counts>,
 }
 
 /// The reading ends of a new watch.
@@ -41,28 +48,40 @@ pub(crate) struct Watching {
 }
 
 impl Collector {
-    /// Starts the task. `refresh` is the time between two rounds, each time up to a quarter shorter
-    /// or longer as `seed` has it.
+    /// Starts the task, which asks the brokers. `refresh` is the time between two rounds, each time
+    /// up to a quarter shorter or longer as `seed` has it.
     ///
     /// # Panics
     /// When called outside a tokio runtime.
     pub fn start(cluster: ottla_wire::Cluster, refresh: Duration, seed: u64) -> Self {
-        Self::spawn(cluster, refresh, seed)
+        Self::with_source(kafka_source(cluster), refresh, seed)
     }
 
-    pub(crate) fn spawn<B: Brokers>(brokers: B, refresh: Duration, seed: u64) -> Self {
+    /// The same with another source of figures: a store that a fleet shares, a metrics server, or
+    /// the user's own.
+    ///
+    /// # Panics
+    /// When called outside a tokio runtime.
+    pub fn with_source(source: impl LagSource, refresh: Duration, seed: u64) -> Self {
         let refresh = refresh.max(REFRESH_MIN);
         let (new, incoming) = mpsc::channel(NEW_WATCHES_MAX);
+        let counts = Arc::new(Counts::default());
         let task = Task {
-            brokers,
+            source,
             refresh,
             rng: Rng::with_seed(seed),
             incoming,
             watches: Vec::new(),
-            resting: Resting::default(),
+            growths: Growths::default(),
+            counts: Arc::clone(&counts),
+            chosen_at: None,
         };
         tokio::spawn(task.run());
-        Self { new, refresh }
+        Self {
+            new,
+            refresh,
+            counts,
+        }
     }
 
     /// The time between two rounds.
@@ -70,13 +89,18 @@ impl Collector {
         self.refresh
     }
 
+    /// What the task has done so far.
+    pub fn figures(&self) -> CollectorFigures {
+        self.counts.figures()
+    }
+
     /// Hands a new watch to the task and waits for its first round.
-    pub(crate) async fn watch(&self, group: Arc<str>, topics: Vec<Arc<str>>) -> Result<Watching> {
+    pub(crate) async fn watch(&self, group: Arc<str>, wanted: Wanted) -> Result<Watching> {
         let (publisher, plan) = plan_channel();
         let taken_at = Instant::now().into_std();
         let empty = Snapshot::new(Arc::clone(&group), taken_at, &[], None);
         let (sender, mut snapshots) = watch::channel(Arc::new(empty));
-        let watch = Watch::new(Asked { group, topics }, self.refresh, publisher, sender);
+        let watch = Watch::new(group, wanted, self.refresh, publisher, sender);
         let ended = |()| Error::new(ErrorKind::Closed, "the lag collector has ended");
         self.new.send(watch).await.map_err(|_| ended(()))?;
         snapshots.changed().await.map_err(|_| ended(()))?;
@@ -84,16 +108,25 @@ impl Collector {
     }
 }
 
-struct Task<B> {
-    brokers: B,
+/// The brokers themselves as a source of lag: what a collector asks unless told otherwise, and what a
+/// [`LagSource`] of one's own may build upon.
+pub fn kafka_source(cluster: ottla_wire::Cluster) -> impl LagSource {
+    Collected::new(cluster)
+}
+
+struct Task<S> {
+    source: S,
     refresh: Duration,
     rng: Rng,
     incoming: mpsc::Receiver<Watch>,
     watches: Vec<Watch>,
-    resting: Resting,
+    growths: Growths,
+    counts: Arc<Counts>,
+    /// When topics were last chosen by pattern; `None` when a new watch waits for it.
+    chosen_at: Option<Instant>,
 }
 
-impl<B: Brokers> Task<B> {
+impl<S: LagSource> Task<S> {
     async fn run(mut self) {
         let mut next_round = Instant::now();
         loop {
@@ -113,6 +146,7 @@ impl<B: Brokers> Task<B> {
             if self.watches.is_empty() && self.incoming.is_closed() {
                 return;
             }
+            self.choose().await;
             let began = Instant::now();
             if self.round(began).await == Round::Last {
                 return;
@@ -125,43 +159,78 @@ impl<B: Brokers> Task<B> {
 
     async fn add(&mut self, watch: Watch) {
         let deadline = Instant::now() + ROUND_MIN;
-        self.brokers.watch_topics(watch.topics(), deadline).await;
+        self.source.watch_topics(watch.topics(), deadline).await;
+        if watch.has_patterns() {
+            self.chosen_at = None;
+        }
         self.watches.push(watch);
     }
 
     fn drop_unwanted(&mut self) {
-        let brokers = &self.brokers;
+        let source = &mut self.source;
         self.watches.retain(|watch| {
             let wanted = watch.is_wanted();
             if !wanted {
-                brokers.unwatch_topics(watch.topics());
+                source.unwatch_topics(watch.topics());
             }
             wanted
         });
     }
 
+    /// Chooses topics by pattern, where any watch wants that, once in a while.
+    async fn choose(&mut self) {
+        let now = Instant::now();
+        let is_due = self.chosen_at.is_none_or(|at| now >= at + CHOOSE);
+        if !is_due || !self.watches.iter().any(Watch::has_patterns) {
+            return;
+        }
+        self.chosen_at = Some(now);
+        let names = match timeout(ROUND_MIN, self.source.topic_names()).await {
+            Ok(Ok(names)) => names,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "topics cannot be listed: those chosen before stay");
+                return;
+            }
+            Err(_) => return,
+        };
+        for watch in self.watches.iter_mut().filter(|watch| watch.has_patterns()) {
+            let (new, gone) = watch.choose(&names);
+            if !new.is_empty() {
+                self.source.watch_topics(&new, now + ROUND_MIN).await;
+            }
+            self.source.unwatch_topics(&gone);
+        }
+    }
+
     async fn round(&mut self, began: Instant) -> Round {
-        // Stamped before anything is asked, so that age is never understated.
-        let taken_at = began.into_std();
-        let questions = self.watches.iter().map(|watch| watch.question(taken_at));
+        let questions = self.watches.iter();
+        let questions = questions.map(|watch| watch.question(began.into_std()));
         let questions: Vec<Option<Asked>> = questions.collect();
         let asked: Vec<Asked> = questions.iter().flatten().cloned().collect();
         if asked.is_empty() {
             return Round::Done;
         }
         let pace = Pace {
+            began,
             deadline: began + self.refresh.clamp(ROUND_MIN, ROUND_MAX),
             refresh: self.refresh,
         };
-        let found = collect(&self.brokers, &asked, pace, &mut self.resting).await;
+        let found = self.source.look(&asked, pace).await;
         if found.iter().any(|found| found.standing == Standing::Closed) {
             return Round::Last;
         }
-        let view = self.brokers.view();
+        self.counts.note(&found);
+        self.growths.note(&found);
         let answered = self.watches.iter_mut().zip(&questions);
         let answered = answered.filter(|(_, question)| question.is_some());
-        for ((watch, _), found) in answered.zip(&found) {
-            watch.take(taken_at, found, &view);
+        for ((watch, question), found) in answered.zip(&found) {
+            // A source of the user's own may mix up the order.
+            if question
+                .as_ref()
+                .is_some_and(|asked| asked.group == found.group)
+            {
+                watch.take(began.into_std(), found, &self.growths);
+            }
         }
         Round::Done
     }

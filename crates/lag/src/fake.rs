@@ -3,7 +3,8 @@
 use crate::brokers::Brokers;
 use ottla_proto::cluster::{Partition, Topic};
 use ottla_proto::{BrokerId, ClusterView, Code, Error, ErrorKind, Result, TopicId};
-use ottla_wire::api::list_offsets::{self, Timestamp};
+use ottla_wire::api::list_groups;
+use ottla_wire::api::list_offsets::{self, Isolation, Timestamp};
 use ottla_wire::api::offset_fetch::{self, GroupAnswer};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,6 +24,10 @@ pub(crate) struct State {
     pub(crate) group_codes: VecDeque<Code>,
     /// By topic and partition.
     pub(crate) ends: BTreeMap<(String, i32), i64>,
+    /// Last stable offsets where an open transaction holds them, by topic and partition.
+    pub(crate) stable: BTreeMap<(String, i32), i64>,
+    /// Groups that are share groups.
+    pub(crate) shares: BTreeSet<String>,
     /// What the next answers for the end of a partition say instead.
     pub(crate) end_codes: BTreeMap<(String, i32), VecDeque<Code>>,
     /// Brokers that never answer.
@@ -156,6 +161,33 @@ impl Brokers for Fake {
         Ok(response)
     }
 
+    async fn topic_names(&self) -> Result<Vec<Arc<str>>> {
+        let mut state = self.0.lock();
+        state.calls.push("names".to_owned());
+        Ok(state.view.topics.keys().cloned().collect())
+    }
+
+    async fn list_groups(
+        &self,
+        broker: BrokerId,
+        request: list_groups::Request,
+    ) -> Result<list_groups::Response> {
+        assert_eq!(request.types, ["share".into()]);
+        self.reach(broker, format!("groups {broker}")).await?;
+        let state = self.0.lock();
+        let groups = state.shares.iter().map(|group| list_groups::Group {
+            group: group.as_str().into(),
+            protocol_type: "share".into(),
+            state: None,
+            group_type: Some("Share".into()),
+        });
+        Ok(list_groups::Response {
+            throttle: Duration::ZERO,
+            code: Code::NONE,
+            groups: groups.collect(),
+        })
+    }
+
     async fn list_offsets(
         &self,
         broker: BrokerId,
@@ -170,16 +202,24 @@ impl Brokers for Fake {
                 "the leader epoch goes with it"
             );
         }
-        let which = if latest { "ends" } else { "starts" };
+        let stable = request.isolation == Isolation::ReadCommitted;
+        let which = match (latest, stable) {
+            (true, false) => "ends",
+            (true, true) => "stables",
+            (false, _) => "starts",
+        };
         self.reach(broker, format!("{which} {broker}")).await?;
         let mut state = self.0.lock();
         let mut response = list_offsets::Response::default();
         for (topic, partitions) in request.topics {
             let answers = partitions.into_iter().map(|asked| {
                 let key = (topic.to_string(), asked.partition);
-                let codes = state.end_codes.get_mut(&key).filter(|_| latest);
+                let codes = state.end_codes.get_mut(&key).filter(|_| latest && !stable);
                 let code = codes.and_then(VecDeque::pop_front).unwrap_or(Code::NONE);
-                let offset = if latest {
+                let held = state.stable.get(&key).copied().filter(|_| stable);
+                let offset = if held.is_some() {
+                    held
+                } else if latest {
                     state.ends.get(&key).copied()
                 } else {
                     Some(0)

@@ -1,8 +1,10 @@
 //! The lag of one group, as a user holds it.
 
 use crate::collector::{Collector, Watching};
+use crate::pattern::Wanted;
 use crate::settings::{REFRESH, refresh_from};
 use crate::snapshot::Snapshot;
+use crate::source::Origin;
 use ottla_partitioner::{Counters, Explanation, PlanReader};
 use ottla_proto::{Error, ErrorKind, Result};
 use ottla_wire::Cluster;
@@ -26,6 +28,7 @@ impl Lag {
             source: Source::Own(cluster),
             group: group.into(),
             topics: Vec::new(),
+            patterns: Vec::new(),
             refresh: REFRESH,
             seed: None,
         }
@@ -37,6 +40,7 @@ impl Lag {
             source: Source::Shared(collector.clone()),
             group: group.into(),
             topics: Vec::new(),
+            patterns: Vec::new(),
             refresh: collector.refresh(),
             seed: None,
         }
@@ -68,6 +72,11 @@ impl Lag {
         self.plan.explain(topic)
     }
 
+    /// Where the last figures come from, and whether a store that a fleet shares fails us.
+    pub fn origin(&self) -> Origin {
+        self.snapshots.borrow().origin
+    }
+
     /// What was chosen so far by all producers that use the plan.
     pub fn counters(&self) -> Counters {
         self.plan.counters()
@@ -87,6 +96,7 @@ pub struct LagBuilder {
     source: Source,
     group: Arc<str>,
     topics: Vec<Arc<str>>,
+    patterns: Vec<String>,
     refresh: Duration,
     seed: Option<u64>,
 }
@@ -95,6 +105,13 @@ impl LagBuilder {
     /// The topics to watch; may be called repeatedly.
     pub fn topics<T: Into<Arc<str>>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
         self.topics.extend(topics.into_iter().map(Into::into));
+        self
+    }
+
+    /// Topics by pattern, beside those by name: a regular expression that must match the whole name.
+    /// Topics that come to be are taken in within ten seconds. Kafka's own topics never match.
+    pub fn topics_matching(mut self, pattern: impl Into<String>) -> Self {
+        self.patterns.push(pattern.into());
         self
     }
 
@@ -125,19 +142,18 @@ impl LagBuilder {
     /// group or a topic that is unknown, or that we may not see, is no error: it may come to be.
     ///
     /// # Errors
-    /// `Config` without a group or without a topic; `Closed` when the collector has ended.
+    /// `Config` without a group, without a topic, or with a pattern that cannot be read; `Closed` when the collector has ended.
     ///
     /// Cancel safety: dropped, it watches nothing.
-    pub async fn start(mut self) -> Result<Lag> {
+    pub async fn start(self) -> Result<Lag> {
         if self.group.is_empty() {
             return Err(Error::new(
                 ErrorKind::Config,
                 "lag needs the name of a consumer group",
             ));
         }
-        self.topics.sort();
-        self.topics.dedup();
-        if self.topics.is_empty() {
+        let wanted = Wanted::new(self.topics, &self.patterns)?;
+        if wanted.is_nothing() {
             let what = format!("lag of the group {} needs at least one topic", self.group);
             return Err(Error::new(ErrorKind::Config, what));
         }
@@ -148,9 +164,7 @@ impl LagBuilder {
                 Collector::start(cluster, self.refresh, seed)
             }
         };
-        let Watching { plan, snapshots } = collector
-            .watch(Arc::clone(&self.group), self.topics)
-            .await?;
+        let Watching { plan, snapshots } = collector.watch(Arc::clone(&self.group), wanted).await?;
         Ok(Lag {
             group: self.group,
             plan,

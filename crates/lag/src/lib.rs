@@ -3,22 +3,28 @@
 //!
 //! [`Lag`] watches a group. Its plan steers a producer through
 //! [`LagAware`](ottla_partitioner::LagAware); its snapshots are for people. [`collect_once`] looks
-//! a single time.
+//! a single time. Figures come from the brokers unless a [`LagSource`] brings them.
 
 mod brokers;
 mod collect;
 mod collector;
 #[cfg(test)]
 mod fake;
+mod figures;
 pub mod health;
+mod history;
 mod lag;
 mod once;
+mod pattern;
 mod settings;
 pub mod snapshot;
+pub mod source;
 mod watch;
 
-pub use collector::Collector;
+pub use collector::{Collector, kafka_source};
+pub use figures::CollectorFigures;
 pub use lag::{Lag, LagBuilder};
 pub use once::{GroupLag, Owner, Topics, collect_once};
 pub use settings::{REFRESH, REFRESH_MIN, SETTINGS};
-pub use snapshot::{LagStatus, PartitionLag, Snapshot, TopicLag};
+pub use snapshot::{LagStatus, PartitionLag, Progress, Snapshot, TimeLag, TopicLag};
+pub use source::{Asked, Found, LagSource, Origin, Pace, Standing, Trouble};

@@ -1,7 +1,8 @@
 //! A single look at a group: what `kafka-consumer-groups --describe` shows.
 
-use crate::collect::{Asked, Ends, Pace, Resting, ends, is_stale};
+use crate::collect::{Ends, Resting, ends, is_stale};
 use crate::snapshot::{Committed, End, Offsets, PartitionLag, partition_lag};
+use crate::source::{Asked, Pace};
 use ottla_proto::group::Assignment;
 use ottla_proto::{BrokerId, ClusterView, Code, Error, ErrorKind, Result};
 use ottla_wire::api::describe_groups::{self, Group};
@@ -231,6 +232,7 @@ async fn ask_leaders(
     let mut round = 1;
     loop {
         let pace = Pace {
+            began: Instant::now(),
             deadline,
             refresh: Duration::from_secs(1),
         };
@@ -381,6 +383,7 @@ mod tests {
         let end = End::At {
             high_watermark: 15,
             log_start: Some(0),
+            last_stable: None,
         };
         vec![end; count]
     }

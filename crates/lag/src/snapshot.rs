@@ -2,6 +2,7 @@
 //!
 //! What is unknown stays unknown: it is `None`, never 0 and never -1.
 
+use crate::source::{Origin, Standing};
 use ottla_proto::{Code, TopicId};
 use std::fmt;
 use std::sync::Arc;
@@ -31,9 +32,21 @@ pub enum End {
         high_watermark: i64,
         /// The first offset that is still there.
         log_start: Option<i64>,
+        /// Exclusive end of what a consumer of committed records can read: where the first
+        /// transaction begins that is still open.
+        last_stable: Option<i64>,
     },
     /// It could not be asked, or refused.
     Unknown(Option<Code>),
+}
+
+impl End {
+    pub(crate) fn high_watermark(self) -> Option<i64> {
+        match self {
+            Self::At { high_watermark, .. } => (high_watermark >= 0).then_some(high_watermark),
+            Self::Unknown(_) => None,
+        }
+    }
 }
 
 /// What was collected of one partition.
@@ -52,8 +65,22 @@ pub struct TopicOffsets {
     pub topic: Arc<str>,
     /// Id, where the brokers have ids.
     pub id: Option<TopicId>,
+    /// Why the topic as a whole is not to be seen, if the brokers said so.
+    pub refused: Option<Code>,
     /// By partition number from 0.
     pub partitions: Vec<Offsets>,
+}
+
+impl TopicOffsets {
+    /// A topic of which nothing is known.
+    pub fn nothing(topic: &Arc<str>) -> Self {
+        Self {
+            topic: Arc::clone(topic),
+            id: None,
+            refused: None,
+            partitions: Vec::new(),
+        }
+    }
 }
 
 /// What a lag figure rests on.
@@ -82,6 +109,81 @@ impl fmt::Display for LagStatus {
     }
 }
 
+/// How far a group is behind in time: how long ago the record that it reads next was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeLag {
+    /// Worked out from when the log had which end.
+    About(Duration),
+    /// The record was there when we first looked, this long ago.
+    AtLeast(Duration),
+}
+
+impl TimeLag {
+    /// The time, whether it is all or the least.
+    pub fn duration(self) -> Duration {
+        match self {
+            Self::About(time) | Self::AtLeast(time) => time,
+        }
+    }
+}
+
+/// How a group gets on in a partition, as Burrow calls it. A committed offset as brokers tell it
+/// carries no time, so Burrow's STOP and STALL are one here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Progress {
+    /// Caught up within the last minute, or catching up. A lag of 1 is none: it can be the marker
+    /// of a transaction, which nobody reads.
+    Ok,
+    /// It commits, and its lag has only grown for a minute.
+    Behind,
+    /// It has unread records and has not committed for a minute.
+    Stalled,
+    /// Its committed offset went back within the last minute and has not recovered.
+    Rewound,
+    /// It has read all that it may: an open transaction holds back the rest.
+    Blocked,
+    /// Not yet watched for a minute, or its lag is unknown.
+    #[default]
+    Unknown,
+}
+
+impl Progress {
+    /// Every one, for metrics.
+    pub const ALL: [Self; 6] = [
+        Self::Ok,
+        Self::Behind,
+        Self::Stalled,
+        Self::Rewound,
+        Self::Blocked,
+        Self::Unknown,
+    ];
+
+    /// Burrow's word where it has one.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Behind => "WARN",
+            Self::Stalled => "STALL",
+            Self::Rewound => "REWIND",
+            Self::Blocked => "BLOCKED",
+            Self::Unknown => "NOTFOUND",
+        }
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "ok",
+            Self::Behind => "falling behind",
+            Self::Stalled => "stalled",
+            Self::Rewound => "rewound",
+            Self::Blocked => "blocked by an open transaction",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
 /// One partition's lag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionLag {
@@ -94,12 +196,19 @@ pub struct PartitionLag {
     pub committed: Option<i64>,
     /// The first offset that is still there.
     pub log_start: Option<i64>,
+    /// Where the first open transaction begins, or the end: what a group that reads committed
+    /// records only can see. Shown, never steered by.
+    pub last_stable: Option<i64>,
     /// Records between the committed offset and the end; `None` when unknown.
     pub lag: Option<u64>,
     /// Records that were deleted before the group read them.
     pub lost: u64,
     /// What the figures rest on.
     pub status: LagStatus,
+    /// How far the group is behind in time; `None` when unknown, and from a single look.
+    pub time_lag: Option<TimeLag>,
+    /// How the group gets on; unknown from a single look.
+    pub progress: Progress,
     /// When the figures were asked for; earlier than the snapshot's own time if this partition
     /// could not be asked then.
     pub taken_at: Instant,
@@ -109,6 +218,21 @@ impl PartitionLag {
     /// How old the figures are. Never understated: it counts from before the brokers were asked.
     pub fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.taken_at)
+    }
+
+    /// How many records may still be deleted from the log before the group loses one: from the log
+    /// start to the committed offset. 0 when it has lost some.
+    pub fn retention_margin(&self) -> Option<u64> {
+        let margin = self.committed?.saturating_sub(self.log_start?).max(0);
+        u64::try_from(margin).ok()
+    }
+
+    /// The lag up to the last stable offset: what a group that reads committed records only could
+    /// read now. Never to be steered by: an open transaction makes it 0.
+    pub fn stable_lag(&self) -> Option<u64> {
+        self.lag?;
+        let from = self.committed?.max(self.log_start.unwrap_or(0));
+        u64::try_from(self.last_stable?.saturating_sub(from).max(0)).ok()
     }
 }
 
@@ -141,6 +265,10 @@ pub struct Snapshot {
     pub group: Arc<str>,
     /// Taken before the first broker was asked.
     pub taken_at: Instant,
+    /// Whom the figures were asked of, and whether a shared store failed us.
+    pub origin: Origin,
+    /// How the group's coordinator took the question; `Told` says that the figures are its own.
+    pub standing: Standing,
     /// By name, ascending.
     pub topics: Vec<TopicLag>,
 }
@@ -167,6 +295,8 @@ impl Snapshot {
         Self {
             group,
             taken_at,
+            origin: Origin::Asked,
+            standing: Standing::Told,
             topics,
         }
     }
@@ -217,13 +347,15 @@ fn topic_lag(topic: &TopicOffsets, taken_at: Instant, previous: Option<&TopicLag
 pub(crate) fn partition_lag(partition: i32, offsets: Offsets, taken_at: Instant) -> PartitionLag {
     // A broker's numbers are not to be trusted: a negative offset is no offset.
     let sane = |offset: i64| (offset >= 0).then_some(offset);
-    let (end, log_start, end_code) = match offsets.end {
+    let (log_start, last_stable, end_code) = match offsets.end {
         End::At {
-            high_watermark,
             log_start,
-        } => (sane(high_watermark), log_start.and_then(sane), None),
+            last_stable,
+            ..
+        } => (log_start.and_then(sane), last_stable.and_then(sane), None),
         End::Unknown(code) => (None, None, code),
     };
+    let end = offsets.end.high_watermark();
     let (committed, commit_status) = match offsets.committed {
         Committed::At(offset) => (sane(offset), LagStatus::Unknown(None)),
         Committed::Nothing => (None, LagStatus::NoCommit),
@@ -234,9 +366,13 @@ pub(crate) fn partition_lag(partition: i32, offsets: Offsets, taken_at: Instant)
         end,
         committed,
         log_start,
+        // Asked for beside the end, it can be a little newer; beyond the end it says nothing more.
+        last_stable: last_stable.zip(end).map(|(stable, end)| stable.min(end)),
         lag: None,
         lost: 0,
         status: commit_status,
+        time_lag: None,
+        progress: Progress::Unknown,
         taken_at,
     };
     let Some(end) = end else {
@@ -267,6 +403,7 @@ mod tests {
         End::At {
             high_watermark,
             log_start: Some(0),
+            last_stable: None,
         }
     }
 
@@ -303,6 +440,7 @@ mod tests {
         let end = End::At {
             high_watermark: 100,
             log_start: Some(70),
+            last_stable: None,
         };
         let lag = one(Committed::At(20), end);
         assert_eq!((lag.lag, lag.lost), (Some(30), 50));
@@ -335,6 +473,7 @@ mod tests {
         let end = End::At {
             high_watermark: 100,
             log_start: Some(i64::MAX),
+            last_stable: None,
         };
         let lag = one(Committed::At(20), end);
         assert_eq!((lag.lag, lag.lost), (Some(80), 0));
@@ -344,6 +483,7 @@ mod tests {
         vec![TopicOffsets {
             topic: "orders".into(),
             id: Some(TopicId([id; 16])),
+            refused: None,
             partitions: partitions.to_vec(),
         }]
     }
@@ -353,6 +493,7 @@ mod tests {
         end: End::At {
             high_watermark: 9,
             log_start: None,
+            last_stable: None,
         },
     };
     const FAILED: Offsets = Offsets {
@@ -403,7 +544,7 @@ mod tests {
             committed in any::<i64>(), high_watermark in any::<i64>(),
             log_start in proptest::option::of(any::<i64>()),
         ) {
-            let end = End::At { high_watermark, log_start };
+            let end = End::At { high_watermark, log_start, last_stable: None };
             let told = one(Committed::At(committed), end);
             if let Some(lag) = told.lag {
                 prop_assert!(committed >= 0 && committed <= high_watermark);

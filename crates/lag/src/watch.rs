@@ -1,10 +1,12 @@
 //! One watched group: from what a round found to its snapshot and its plan.
 
-use crate::collect::{Asked, Found, Standing};
 use crate::health::Observer;
-use crate::snapshot::{LagStatus, Snapshot, TopicLag};
+use crate::history::{Growths, Tracks};
+use crate::pattern::Wanted;
+use crate::snapshot::{Committed, End, Offsets, Snapshot, TopicLag, TopicOffsets};
+use crate::source::{Asked, Found, Origin, Standing};
 use ottla_partitioner::{Fallback, PlanPublisher, TopicPlan};
-use ottla_proto::{ClusterView, Code, TopicId};
+use ottla_proto::{Code, TopicId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,11 +18,15 @@ const DENIED_REST_MAX: Duration = Duration::from_secs(60);
 /// A group that is watched, owned by the collector's task.
 #[derive(Debug)]
 pub(crate) struct Watch {
+    wanted: Wanted,
     asked: Asked,
     refresh: Duration,
     publisher: PlanPublisher,
     snapshot: watch::Sender<Arc<Snapshot>>,
     observers: BTreeMap<Arc<str>, (Option<TopicId>, Observer)>,
+    tracks: Tracks,
+    last: Option<Instant>,
+    origin: Origin,
     denied: Option<Denied>,
     denied_topics: Vec<Arc<str>>,
 }
@@ -34,17 +40,23 @@ struct Denied {
 
 impl Watch {
     pub(crate) fn new(
-        asked: Asked,
+        group: Arc<str>,
+        wanted: Wanted,
         refresh: Duration,
         publisher: PlanPublisher,
         snapshot: watch::Sender<Arc<Snapshot>>,
     ) -> Self {
+        let topics = wanted.named().to_vec();
         Self {
-            asked,
+            wanted,
+            asked: Asked { group, topics },
             refresh,
             publisher,
             snapshot,
             observers: BTreeMap::new(),
+            tracks: Tracks::default(),
+            last: None,
+            origin: Origin::Asked,
             denied: None,
             denied_topics: Vec::new(),
         }
@@ -59,55 +71,106 @@ impl Watch {
         &self.asked.topics
     }
 
+    /// Whether its topics have to be chosen among all there are.
+    pub(crate) fn has_patterns(&self) -> bool {
+        self.wanted.has_patterns()
+    }
+
+    /// Chooses its topics anew; gives those that are new and those that are gone.
+    pub(crate) fn choose(&mut self, names: &[Arc<str>]) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+        let chosen = self.wanted.among(names);
+        let without = |all: &[Arc<str>], those: &[Arc<str>]| -> Vec<Arc<str>> {
+            let rest = all.iter().filter(|name| those.binary_search(name).is_err());
+            rest.cloned().collect()
+        };
+        let new = without(&chosen, &self.asked.topics);
+        let gone = without(&self.asked.topics, &chosen);
+        self.asked.topics = chosen;
+        (new, gone)
+    }
+
     /// What to ask this time; nothing while a group that refused us rests.
     pub(crate) fn question(&self, now: Instant) -> Option<Asked> {
         let rests = self.denied.is_some_and(|denied| now < denied.until);
         (!rests).then(|| self.asked.clone())
     }
 
-    /// Takes in what a round that began at `taken_at` found.
-    pub(crate) fn take(&mut self, taken_at: Instant, found: &Found, view: &ClusterView) {
-        self.note_standing(taken_at, found.standing);
-        let snapshot = {
+    /// Takes in what a round that began at `now` found.
+    pub(crate) fn take(&mut self, now: Instant, found: &Found, growths: &Growths) {
+        self.note_standing(now, found.standing);
+        self.note_origin(found.origin);
+        if self.last.is_some_and(|last| found.taken_at <= last) {
+            return;
+        }
+        self.last = Some(found.taken_at);
+        let snapshot = self.snapshot_of(found, growths);
+        let denied = found.topics.iter().filter(|topic| is_denied(topic));
+        let denied: Vec<Arc<str>> = denied.map(|topic| Arc::clone(&topic.topic)).collect();
+        let mut plans = Vec::with_capacity(snapshot.topics.len());
+        for topic in &snapshot.topics {
+            let is_denied = found.standing == Standing::Denied || denied.contains(&topic.topic);
+            plans.push(match is_denied {
+                true => self.uniform(topic, found.taken_at, Fallback::Denied),
+                false => self.observe(topic, found.taken_at),
+            });
+        }
+        self.publisher.publish(plans);
+        self.observers
+            .retain(|name, _| snapshot.topic(name).is_some());
+        self.note_topics(denied);
+        self.snapshot.send_replace(Arc::new(snapshot));
+    }
+
+    fn snapshot_of(&mut self, found: &Found, growths: &Growths) -> Snapshot {
+        let taken_at = found.taken_at;
+        let mut snapshot = {
             let previous = self.snapshot.borrow();
             let group = Arc::clone(&self.asked.group);
-            Arc::new(Snapshot::new(
-                group,
-                taken_at,
-                &found.topics,
-                Some(&previous),
-            ))
+            Snapshot::new(group, taken_at, &found.topics, Some(&previous))
         };
-        let plans = snapshot.topics.iter().map(|topic| {
-            if found.standing == Standing::Denied || is_denied(topic, view) {
-                let count = topic.partitions.len();
-                let name = Arc::clone(&topic.topic);
-                return TopicPlan::uniform(name, taken_at, self.refresh, count, Fallback::Denied);
+        snapshot.origin = found.origin;
+        snapshot.standing = found.standing;
+        for topic in &mut snapshot.topics {
+            self.tracks.fill(topic, taken_at, self.refresh, growths);
+        }
+        self.tracks.keep(&snapshot.topics);
+        snapshot
+    }
+
+    fn uniform(&self, topic: &TopicLag, taken_at: Instant, reason: Fallback) -> TopicPlan {
+        let (name, count) = (Arc::clone(&topic.topic), topic.partitions.len());
+        TopicPlan::uniform(name, taken_at, self.refresh, count, reason)
+    }
+
+    fn observe(&mut self, topic: &TopicLag, taken_at: Instant) -> TopicPlan {
+        let sent = self.publisher.sent(&topic.topic);
+        let fresh = || (topic.id, Observer::new(self.refresh));
+        let entry = self.observers.entry(Arc::clone(&topic.topic));
+        let known = entry.or_insert_with(fresh);
+        if known.0 != topic.id {
+            // Nothing that was learnt of a topic holds for another one of the same name.
+            *known = fresh();
+        }
+        let health = known.1.observe_topic(taken_at, topic, sent);
+        health.into_plan(Arc::clone(&topic.topic), taken_at, self.refresh)
+    }
+
+    /// Says once when the store that a fleet shares fails us, and once when it serves again.
+    fn note_origin(&mut self, origin: Origin) {
+        let was = std::mem::replace(&mut self.origin, origin);
+        let group = &self.asked.group;
+        match (was, origin) {
+            (Origin::Degraded(_), Origin::Degraded(_)) => {}
+            (_, Origin::Degraded(trouble)) => tracing::warn!(
+                %group,
+                trouble = trouble.name(),
+                "the shared store of lag figures fails: the brokers are asked instead"
+            ),
+            (Origin::Degraded(_), _) => {
+                tracing::info!(%group, "the shared store of lag figures serves again");
             }
-            let sent = self.publisher.sent(&topic.topic);
-            let known = self
-                .observers
-                .get(&topic.topic)
-                .is_some_and(|(id, _)| *id == topic.id);
-            if !known {
-                // Nothing that was learnt of a topic holds for another one of the same name.
-                let fresh = (topic.id, Observer::new(self.refresh));
-                self.observers.insert(Arc::clone(&topic.topic), fresh);
-            }
-            let uniform = || {
-                let (name, count) = (Arc::clone(&topic.topic), topic.partitions.len());
-                TopicPlan::uniform(name, taken_at, self.refresh, count, Fallback::NoRates)
-            };
-            let observer = self.observers.get_mut(&topic.topic);
-            observer.map_or_else(uniform, |(_, observer)| {
-                let health = observer.observe_topic(taken_at, topic, sent);
-                health.into_plan(Arc::clone(&topic.topic), taken_at, self.refresh)
-            })
-        });
-        let plans = plans.collect();
-        self.publisher.publish(plans);
-        self.note_topics(&snapshot, view);
-        self.snapshot.send_replace(snapshot);
+            _ => {}
+        }
     }
 
     /// Says once when a group refuses us and once when it does no longer, and lengthens the rest.
@@ -137,12 +200,7 @@ impl Watch {
         }
     }
 
-    fn note_topics(&mut self, snapshot: &Snapshot, view: &ClusterView) {
-        let denied = snapshot
-            .topics
-            .iter()
-            .filter(|topic| is_denied(topic, view));
-        let denied: Vec<Arc<str>> = denied.map(|topic| Arc::clone(&topic.topic)).collect();
+    fn note_topics(&mut self, denied: Vec<Arc<str>>) {
         for topic in denied
             .iter()
             .filter(|topic| !self.denied_topics.contains(topic))
@@ -158,19 +216,18 @@ impl Watch {
 }
 
 /// Whether we may not see a topic, as metadata or as every one of its partitions says.
-fn is_denied(topic: &TopicLag, view: &ClusterView) -> bool {
-    const DENIED: Code = Code::TOPIC_AUTHORIZATION_FAILED;
-    if view.refused.get(&topic.topic) == Some(&DENIED) {
-        return true;
-    }
-    let denied = LagStatus::Unknown(Some(DENIED));
-    !topic.partitions.is_empty() && topic.partitions.iter().all(|p| p.status == denied)
+fn is_denied(topic: &TopicOffsets) -> bool {
+    const DENIED: Option<Code> = Some(Code::TOPIC_AUTHORIZATION_FAILED);
+    let refuses = |offsets: &Offsets| {
+        offsets.committed == Committed::Unknown(DENIED) || offsets.end == End::Unknown(DENIED)
+    };
+    topic.refused == DENIED
+        || (!topic.partitions.is_empty() && topic.partitions.iter().all(refuses))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{Committed, End, Offsets, TopicOffsets};
     use ottla_partitioner::{Method, PlanReader, plan_channel};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -179,24 +236,22 @@ mod tests {
         watch: Watch,
         plan: PlanReader,
         snapshots: watch::Receiver<Arc<Snapshot>>,
-        view: ClusterView,
+        growths: Growths,
         start: Instant,
     }
 
     fn fixture() -> Fixture {
-        let asked = Asked {
-            group: "billing".into(),
-            topics: vec!["orders".into()],
-        };
+        let group: Arc<str> = "billing".into();
+        let wanted = Wanted::new(vec!["orders".into()], &[]).unwrap();
         let start = Instant::now();
         let (publisher, plan) = plan_channel();
-        let empty = Snapshot::new(Arc::clone(&asked.group), start, &[], None);
+        let empty = Snapshot::new(Arc::clone(&group), start, &[], None);
         let (sender, snapshots) = watch::channel(Arc::new(empty));
         Fixture {
-            watch: Watch::new(asked, SECOND, publisher, sender),
+            watch: Watch::new(group, wanted, SECOND, publisher, sender),
             plan,
             snapshots,
-            view: ClusterView::default(),
+            growths: Growths::default(),
             start,
         }
     }
@@ -207,14 +262,18 @@ mod tests {
             end: End::At {
                 high_watermark: *end,
                 log_start: Some(0),
+                last_stable: None,
             },
         });
         Found {
             group: "billing".into(),
             standing,
+            taken_at: Instant::now(),
+            origin: Origin::Asked,
             topics: vec![TopicOffsets {
                 topic: "orders".into(),
                 id: Some(TopicId([id; 16])),
+                refused: None,
                 partitions: partitions.collect(),
             }],
         }
@@ -222,8 +281,13 @@ mod tests {
 
     impl Fixture {
         fn take(&mut self, seconds: u32, found: &Found) {
-            self.watch
-                .take(self.start + seconds * SECOND, found, &self.view);
+            let taken_at = self.start + seconds * SECOND;
+            let found = Found {
+                taken_at,
+                ..found.clone()
+            };
+            self.growths.note(std::slice::from_ref(&found));
+            self.watch.take(taken_at, &found, &self.growths);
         }
 
         fn method(&self) -> Method {
@@ -303,10 +367,9 @@ mod tests {
         let denied = Committed::Unknown(Some(Code::TOPIC_AUTHORIZATION_FAILED));
         fixture.take(0, &found(Standing::Told, 1, &[(denied, 10)]));
         assert_eq!(fixture.method(), Method::Uniform(Fallback::Denied));
-        let orders: Arc<str> = "orders".into();
-        let code = Code::TOPIC_AUTHORIZATION_FAILED;
-        fixture.view.refused.insert(orders, code);
-        fixture.take(1, &found(Standing::Told, 1, &[]));
+        let mut refused = found(Standing::Told, 1, &[]);
+        refused.topics[0].refused = Some(Code::TOPIC_AUTHORIZATION_FAILED);
+        fixture.take(1, &refused);
         assert_eq!(fixture.method(), Method::Uniform(Fallback::Denied));
     }
 

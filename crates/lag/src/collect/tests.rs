@@ -1,8 +1,11 @@
 //! The failure rules of a round, against a cluster in memory.
 
+use super::ends::{Answers, take_ends};
 use super::*;
 use crate::fake::Fake;
-use ottla_proto::{Error, ErrorKind};
+use crate::snapshot::{Committed, End};
+use ottla_proto::{BrokerId, Code, Error, ErrorKind};
+use ottla_wire::api::list_offsets;
 
 fn billing() -> Vec<Asked> {
     vec![Asked {
@@ -11,16 +14,17 @@ fn billing() -> Vec<Asked> {
     }]
 }
 
-async fn round(fake: &Fake, asked: &[Asked], resting: &mut Resting) -> Vec<Found> {
+async fn round(source: &mut Collected<Fake>, asked: &[Asked]) -> Vec<Found> {
     let pace = Pace {
+        began: Instant::now(),
         deadline: Instant::now() + Duration::from_secs(1),
         refresh: Duration::from_secs(1),
     };
-    collect(fake, asked, pace, resting).await
+    source.look(asked, pace).await
 }
 
 async fn first_round(fake: &Fake) -> Found {
-    round(fake, &billing(), &mut Resting::default())
+    round(&mut Collected::new(fake.clone()), &billing())
         .await
         .remove(0)
 }
@@ -30,6 +34,7 @@ const KNOWN: Offsets = Offsets {
     end: End::At {
         high_watermark: 15,
         log_start: Some(0),
+        last_stable: Some(15),
     },
 };
 
@@ -46,7 +51,15 @@ async fn commits_are_asked_before_ends_and_each_broker_once() {
     assert_eq!(
         rest,
         [
-            "ends 0", "ends 1", "ends 2", "starts 0", "starts 1", "starts 2"
+            "ends 0",
+            "ends 1",
+            "ends 2",
+            "stables 0",
+            "stables 1",
+            "stables 2",
+            "starts 0",
+            "starts 1",
+            "starts 2"
         ]
     );
 }
@@ -65,7 +78,7 @@ async fn many_groups_of_a_coordinator_share_a_request_and_all_share_the_ends() {
         let topics = vec!["orders".into()];
         asked.push(Asked { group, topics });
     }
-    let found = round(&fake, &asked, &mut Resting::default()).await;
+    let found = round(&mut Collected::new(fake.clone()), &asked).await;
     assert_eq!(found.len(), 150);
     assert_eq!(
         found[149].topics[0].partitions[0].committed,
@@ -206,9 +219,9 @@ async fn an_end_that_is_not_available_yet_is_asked_again() {
 async fn a_broker_that_hangs_holds_up_nothing_else_and_rests_after_a_while() {
     let fake = Fake::with_topic("orders", 3);
     fake.0.lock().hung.insert(BrokerId(2));
-    let mut resting = Resting::default();
+    let mut source = Collected::new(fake.clone());
     let began = Instant::now();
-    let found = round(&fake, &billing(), &mut resting).await.remove(0);
+    let found = round(&mut source, &billing()).await.remove(0);
     assert_eq!(
         began.elapsed(),
         Duration::from_secs(1),
@@ -220,10 +233,10 @@ async fn a_broker_that_hangs_holds_up_nothing_else_and_rests_after_a_while() {
         fake.count("stale") > 0,
         "its partitions may have another leader by now"
     );
-    round(&fake, &billing(), &mut resting).await;
+    round(&mut source, &billing()).await;
     fake.calls();
     let began = Instant::now();
-    round(&fake, &billing(), &mut resting).await;
+    round(&mut source, &billing()).await;
     assert_eq!(began.elapsed(), Duration::ZERO, "it is not asked this time");
     assert_eq!(fake.count("ends 2"), 0);
 }
@@ -247,7 +260,7 @@ async fn a_topic_that_is_not_known_has_no_partitions() {
     let fake = Fake::with_topic("orders", 1);
     let mut asked = billing();
     asked[0].topics.push("other".into());
-    let found = round(&fake, &asked, &mut Resting::default())
+    let found = round(&mut Collected::new(fake.clone()), &asked)
         .await
         .remove(0);
     assert_eq!(found.topics.len(), 2);
@@ -274,7 +287,92 @@ fn answers_about_what_was_not_asked_are_not_listened_to() {
         ],
         ..list_offsets::Response::default()
     };
-    assert!(!take_ends(&mut ends, &response, &response));
+    let answers = Answers {
+        high_watermarks: response.clone(),
+        log_starts: response.clone(),
+        last_stables: response,
+    };
+    assert!(!take_ends(&mut ends, &answers));
     assert_eq!(ends["orders"], [End::Unknown(None)]);
     assert_eq!(ends.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_transaction_shows_in_the_last_stable_offset_and_not_in_the_end() {
+    let fake = Fake::with_topic("orders", 2);
+    fake.0.lock().stable.insert(("orders".into(), 1), 10);
+    let found = first_round(&fake).await;
+    assert_eq!(found.topics[0].partitions[0], KNOWN);
+    let held = End::At {
+        high_watermark: 15,
+        log_start: Some(0),
+        last_stable: Some(10),
+    };
+    assert_eq!(found.topics[0].partitions[1].end, held);
+}
+
+/// Trap: OffsetFetch for a share group answers "no commit" for every partition, without an error.
+#[tokio::test(start_paused = true)]
+async fn a_share_group_is_named_as_such_and_looked_up_once_a_minute() {
+    let fake = Fake::with_topic("orders", 1);
+    {
+        let mut state = fake.0.lock();
+        state.committed.clear();
+        state.shares.insert("billing".into());
+    }
+    let mut source = Collected::new(fake.clone());
+    for _ in 0..3 {
+        let found = round(&mut source, &billing()).await.remove(0);
+        assert_eq!(found.standing, Standing::Share);
+        let committed = found.topics[0].partitions[0].committed;
+        assert_eq!(committed, Committed::Unknown(None), "and not: no commit");
+    }
+    assert_eq!(fake.count("groups 1"), 1);
+    // Made anew as a group that commits.
+    let key = ("billing".to_owned(), "orders".to_owned(), 0);
+    fake.0.lock().committed.insert(key, 10);
+    round(&mut source, &billing()).await;
+    let found = round(&mut source, &billing()).await.remove(0);
+    assert_eq!(found.standing, Standing::Told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_has_not_committed_yet_is_no_share_group() {
+    let fake = Fake::with_topic("orders", 1);
+    fake.0.lock().committed.clear();
+    let found = first_round(&fake).await;
+    assert_eq!(found.standing, Standing::Told);
+    assert_eq!(found.topics[0].partitions[0].committed, Committed::Nothing);
+}
+
+/// One partition that we may not see leaves the others of its topic and the other topics as they are.
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_refuses_us_leaves_the_others_known() {
+    let fake = Fake::with_topic("orders", 2);
+    let denied = Code::TOPIC_AUTHORIZATION_FAILED;
+    fake.0.lock().view.refused.insert("secret".into(), denied);
+    let mut asked = billing();
+    asked[0].topics.push("secret".into());
+    let found = round(&mut Collected::new(fake.clone()), &asked)
+        .await
+        .remove(0);
+    assert_eq!(found.topics[0].partitions, [KNOWN; 2]);
+    assert_eq!(found.topics[1].refused, Some(denied));
+}
+
+/// What one OffsetFetch asks about is bounded by partitions too; the requests do not wait for each
+/// other.
+#[tokio::test(start_paused = true)]
+async fn many_partitions_are_asked_about_in_portions() {
+    let fake = Fake::with_topic("orders", 30_000);
+    let mut asked = billing();
+    for group in ["b", "c"] {
+        fake.0.lock().coordinators.insert(group.into(), BrokerId(1));
+        asked.push(Asked {
+            group: group.into(),
+            ..asked[0].clone()
+        });
+    }
+    round(&mut Collected::new(fake.clone()), &asked).await;
+    assert_eq!(fake.count("commits 1 1"), 3);
 }

@@ -7,9 +7,17 @@ use ottla_proto::BrokerId;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+fn spawn(fake: &Fake) -> Collector {
+    Collector::with_source(Collected::new(fake.clone()), SECOND, 1)
+}
+
+fn wanted(topic: &str) -> Wanted {
+    Wanted::new(vec![topic.into()], &[]).unwrap()
+}
+
 async fn watch(collector: &Collector, topic: &str) -> Watching {
     collector
-        .watch("billing".into(), vec![topic.into()])
+        .watch("billing".into(), wanted(topic))
         .await
         .unwrap()
 }
@@ -27,7 +35,7 @@ fn flow(fake: &Fake) {
 #[tokio::test(start_paused = true)]
 async fn the_first_look_is_there_when_the_watch_begins() {
     let fake = Fake::with_topic("orders", 3);
-    let collector = Collector::spawn(fake, SECOND, 1);
+    let collector = spawn(&fake);
     let watching = watch(&collector, "orders").await;
     let snapshot = Arc::clone(&watching.snapshots.borrow());
     assert_eq!(snapshot.lag(), Some(15));
@@ -37,7 +45,7 @@ async fn the_first_look_is_there_when_the_watch_begins() {
 #[tokio::test(start_paused = true)]
 async fn rounds_come_at_jittered_intervals_and_lead_to_a_plan() {
     let fake = Fake::with_topic("orders", 3);
-    let collector = Collector::spawn(fake.clone(), SECOND, 1);
+    let collector = spawn(&fake);
     let mut watching = watch(&collector, "orders").await;
     let mut last = watching.snapshots.borrow_and_update().taken_at;
     let mut gaps = Vec::new();
@@ -65,10 +73,10 @@ async fn one_task_serves_all_groups_in_the_same_round() {
         .lock()
         .coordinators
         .insert("audit".into(), BrokerId(1));
-    let collector = Collector::spawn(fake.clone(), SECOND, 1);
+    let collector = spawn(&fake);
     let first = watch(&collector, "orders").await;
     let second = collector
-        .watch("audit".into(), vec!["orders".into()])
+        .watch("audit".into(), wanted("orders"))
         .await
         .unwrap();
     fake.calls();
@@ -94,7 +102,7 @@ async fn one_task_serves_all_groups_in_the_same_round() {
 #[tokio::test(start_paused = true)]
 async fn it_looks_on_while_a_plan_is_read_and_ends_when_nobody_looks() {
     let fake = Fake::with_topic("orders", 3);
-    let collector = Collector::spawn(fake.clone(), SECOND, 1);
+    let collector = spawn(&fake);
     let Watching { plan, snapshots } = watch(&collector, "orders").await;
     drop((collector, snapshots));
     fake.calls();
@@ -115,13 +123,13 @@ async fn it_looks_on_while_a_plan_is_read_and_ends_when_nobody_looks() {
 #[tokio::test(start_paused = true)]
 async fn a_closed_cluster_ends_the_task() {
     let fake = Fake::with_topic("orders", 3);
-    let collector = Collector::spawn(fake.clone(), SECOND, 1);
+    let collector = spawn(&fake);
     let watching = watch(&collector, "orders").await;
     fake.0.lock().coordinator_error = Some(Error::new(ErrorKind::Closed, "closed"));
     tokio::time::sleep(2 * SECOND).await;
     assert_eq!(Arc::strong_count(&fake.0), 1);
     let error = collector
-        .watch("billing".into(), vec!["orders".into()])
+        .watch("billing".into(), wanted("orders"))
         .await
         .err()
         .unwrap();
@@ -132,7 +140,7 @@ async fn a_closed_cluster_ends_the_task() {
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_is_down_ages_its_partitions_and_the_rest_stays_fresh() {
     let fake = Fake::with_topic("orders", 3);
-    let collector = Collector::spawn(fake.clone(), SECOND, 1);
+    let collector = spawn(&fake);
     let watching = watch(&collector, "orders").await;
     fake.0.lock().down.insert(BrokerId(2));
     tokio::time::sleep(20 * SECOND).await;
@@ -145,4 +153,72 @@ async fn a_broker_that_is_down_ages_its_partitions_and_the_rest_stays_fresh() {
     tokio::time::sleep(60 * SECOND).await;
     let snapshot = Arc::clone(&watching.snapshots.borrow());
     assert_eq!(snapshot.partition("orders", 2).unwrap().lag, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_by_pattern_come_and_go_with_the_cluster() {
+    let fake = Fake::with_topic("orders-eu", 1);
+    let collector = spawn(&fake);
+    let wanted = Wanted::new(Vec::new(), &["orders-.*".to_owned()]).unwrap();
+    let watching = collector.watch("billing".into(), wanted).await.unwrap();
+    let topics = || {
+        let snapshot = Arc::clone(&watching.snapshots.borrow());
+        let topics = snapshot.topics.iter().map(|topic| topic.topic.to_string());
+        topics.collect::<Vec<_>>()
+    };
+    assert_eq!(topics(), ["orders-eu"]);
+    let rename = |from: &str, to: &str| {
+        let mut state = fake.0.lock();
+        let topic = state.view.topics.get(from).cloned().unwrap();
+        state.view.topics.insert(to.into(), topic);
+    };
+    rename("orders-eu", "orders-us");
+    rename("orders-eu", "payments");
+    tokio::time::sleep(12 * SECOND).await;
+    assert_eq!(topics(), ["orders-eu", "orders-us"]);
+    fake.0.lock().view.topics.remove("orders-eu");
+    fake.calls();
+    tokio::time::sleep(12 * SECOND).await;
+    assert_eq!(topics(), ["orders-us"]);
+    assert_eq!(fake.count("unwatch [\"orders-eu\"]"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_comes_to_be_is_seen_in_the_next_round() {
+    let fake = Fake::with_topic("orders", 1);
+    let committed = std::mem::take(&mut fake.0.lock().committed);
+    let collector = spawn(&fake);
+    let watching = watch(&collector, "orders").await;
+    assert_eq!(watching.snapshots.borrow().lag(), None);
+    fake.0.lock().committed = committed;
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(watching.snapshots.borrow().lag(), Some(5));
+    fake.0.lock().committed.clear();
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(watching.snapshots.borrow().lag(), None, "it was deleted");
+}
+
+/// A source of the user's own, whose figures are old and do not change with every look.
+struct Slow(std::time::Instant);
+
+impl LagSource for Slow {
+    fn look<'a>(
+        &'a mut self,
+        asked: &'a [Asked],
+        _pace: Pace,
+    ) -> ottla_wire::BoxFuture<'a, Vec<crate::Found>> {
+        let found = asked.iter();
+        let found = found.map(|asked| crate::Found::nothing(asked, Standing::Told, self.0));
+        Box::pin(std::future::ready(found.collect()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn figures_that_are_no_news_are_not_published_again() {
+    let collector = Collector::with_source(Slow(std::time::Instant::now()), SECOND, 1);
+    let mut watching = watch(&collector, "orders").await;
+    watching.snapshots.borrow_and_update();
+    tokio::time::sleep(5 * SECOND).await;
+    assert!(!watching.snapshots.has_changed().unwrap());
+    assert!(collector.figures().rounds >= 4);
 }
