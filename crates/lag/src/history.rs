@@ -221,7 +221,10 @@ impl Track {
 
 /// How one group gets on.
 #[derive(Debug, Default)]
-pub(crate) struct Tracks(BTreeMap<Arc<str>, (Option<TopicId>, Vec<Option<Track>>)>);
+pub(crate) struct Tracks(BTreeMap<Arc<str>, TopicTracks>);
+
+/// A topic's tracks, which hold for that id only.
+type TopicTracks = (Option<TopicId>, Vec<Option<Track>>);
 
 impl Tracks {
     /// Fills in what a row of observations tells of a topic. Figures that were carried over from an

@@ -208,10 +208,7 @@ fn a_group_held_by_an_open_transaction_is_blocked_and_not_stalled_and_keeps_its_
     }
     // It commits, and the group reads on.
     let lag = partition.look_at(1, 1_200, at(2_000, 2_000));
-    assert_eq!(
-        (lag.progress, lag.stable_lag()),
-        (Progress::Ok, Some(800))
-    );
+    assert_eq!((lag.progress, lag.stable_lag()), (Progress::Ok, Some(800)));
 }
 
 #[test]
