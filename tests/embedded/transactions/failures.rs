@@ -234,25 +234,46 @@ async fn a_begin_whose_caller_leaves_begins_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_producer_that_is_dropped_or_closed_leaves_nothing_open() {
+async fn a_begin_whose_caller_leaves_with_the_answer_unread_begins_nothing() {
+    let cluster = cluster(2).await;
+    let client = client(&cluster).await;
+    let mut producer = producer(&client).await;
+    write(&mut producer, "a").await.unwrap();
+    let mut begin = Box::pin(producer.begin());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(begin.as_mut().poll(&mut context).is_pending());
+    sleep(SECOND).await; // it is answered
+    drop(begin);
+    assert_eq!(producer.settle().await.unwrap(), Some(Decision::Commit));
+    write(&mut producer, "b").await.unwrap();
+    assert_eq!(committed(&cluster).await, written(&["a", "b"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_is_dropped_is_aborted_at_once_whatever_becomes_of_its_producer() {
     for level in LEVELS {
-        for closes in [true, false] {
+        for fate in ["closed", "dropped", "kept"] {
             let cluster = cluster(level).await;
             let client = client(&cluster).await;
             let mut producer = producer(&client).await;
             let tx = producer.begin().await.unwrap();
             tx.send(record(0, "lost")).await.unwrap();
             drop(tx);
-            match closes {
-                true => producer.close().await.unwrap(),
-                false => drop(producer),
-            }
+            let kept = match fate {
+                "closed" => producer.close().await.map(|()| None).unwrap(),
+                "dropped" => {
+                    drop(producer);
+                    None
+                }
+                _ => Some(producer),
+            };
             let deadline = Instant::now() + SECOND;
             while cluster.last_stable("out", 0) != cluster.end_offset("out", 0) {
                 assert!(Instant::now() < deadline, "the transaction is still open");
                 sleep(Duration::from_millis(1)).await;
             }
-            assert_eq!(cluster.markers("out", 0).len(), 1);
+            assert_eq!(cluster.markers("out", 0).len(), 1, "{fate}");
+            drop(kept);
         }
     }
 }

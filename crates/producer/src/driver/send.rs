@@ -10,6 +10,7 @@ use ottla_proto::producer::{Lane, RequestId, Transmit, TransmitBatch, Unanswered
 use ottla_proto::{BrokerId, Error, Result, WriteOutcome};
 use ottla_wire::api::produce::{self, Head, PartitionBatch, TopicBatches};
 use ottla_wire::{ApiKey, Class, Connection, Frame};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -142,17 +143,8 @@ impl Driver {
 
     fn encode(&self, connection: &Connection, topics: &[TopicBatches]) -> Result<(Frame, i16)> {
         let known = topics.iter().all(|topic| topic.topic_id.is_some());
-        let ours = if known {
-            produce::VERSIONS
-        } else {
-            produce::VERSIONS_BY_NAME
-        };
-        let ours = match self.desk.as_ref().map(Desk::protocol) {
-            None => ours,
-            // A newer request would make the broker add its partitions to the transaction.
-            Some(Protocol::One) => *ours.start()..=produce::ADDS_PARTITIONS_FROM - 1,
-            Some(Protocol::Two) => produce::ADDS_PARTITIONS_FROM..=*ours.end(),
-        };
+        let protocol = self.desk.as_ref().map(Desk::protocol);
+        let ours = versions(known, protocol);
         let version = connection.version(ApiKey::Produce, ours)?;
         let head = Head {
             acks: self.shared.config.acks.on_wire(),
@@ -240,5 +232,35 @@ impl Driver {
         if let Some(connection) = self.connections.remove(&(broker, lane)) {
             connection.close();
         }
+    }
+}
+
+/// The versions in which batches may be sent: topics without ids keep them at names, and from a
+/// certain version on the leader adds its partitions to the transaction by itself.
+fn versions(ids_known: bool, protocol: Option<Protocol>) -> RangeInclusive<i16> {
+    let ours = match ids_known {
+        true => produce::VERSIONS,
+        false => produce::VERSIONS_BY_NAME,
+    };
+    match protocol {
+        None => ours,
+        Some(Protocol::One) => *ours.start()..=produce::ADDS_PARTITIONS_FROM - 1,
+        Some(Protocol::Two) => produce::ADDS_PARTITIONS_FROM..=*ours.end(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_protocol_of_transactions_has_versions_of_its_own() {
+        for ids_known in [true, false] {
+            assert_eq!(versions(ids_known, Some(Protocol::One)), 3..=11);
+        }
+        assert_eq!(versions(true, Some(Protocol::Two)), 12..=13);
+        assert_eq!(versions(false, Some(Protocol::Two)), 12..=12);
+        assert_eq!(versions(true, None), 3..=13);
+        assert_eq!(versions(false, None), 3..=12);
     }
 }

@@ -104,6 +104,14 @@ impl Desk {
         self.abort_if_open();
     }
 
+    /// Aborts the transaction of a caller that left when it had just begun. One that a user has in
+    /// hand is ended by a command before any other can come.
+    fn abort_unheard(&mut self) {
+        if self.begin.is_none() {
+            self.abort_if_open();
+        }
+    }
+
     fn abort_if_open(&mut self) {
         if self.core.is_open() && self.ending.is_none() {
             self.end(Decision::Abort, None);
@@ -126,10 +134,7 @@ impl Desk {
         match command {
             Command::Identified(told) => self.identified = Some(told),
             Command::Begin(told) => {
-                if self.begin.is_none() {
-                    // Of a caller that left when its transaction had just begun.
-                    self.abort_if_open();
-                }
+                self.abort_unheard();
                 self.begin = Some(told);
                 self.begin_if_ended();
             }
@@ -148,7 +153,10 @@ impl Desk {
                     self.end(decision, Some(told));
                 }
             },
-            Command::Settle(told) => self.settle = Some(told),
+            Command::Settle(told) => {
+                self.abort_unheard();
+                self.settle = Some(told);
+            }
             Command::Asked(
                 ticket,
                 Asked {
