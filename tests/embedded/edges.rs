@@ -366,4 +366,72 @@ async fn a_topic_that_nothing_is_written_to_is_forgotten_and_comes_back_when_it_
         assert!(begin.elapsed() >= Duration::from_secs(60));
     }
     producer.close().await.unwrap();
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_seals_what_waits_for_its_window() {
+    let cluster = cluster("orders", 1).await;
+    let client = client(&cluster).connect().await.unwrap();
+    let producer = client.producer().build().unwrap();
+    producer.prepare("orders").await.unwrap();
+    let distance = Duration::from_millis(200);
+    let produce = cluster.faults().on(ApiKey::Produce);
+    let _ = produce.always().delay(distance);
+    let send = || producer.enqueue(Record::to("orders").value("v"));
+    let first = send().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // The window of a fresh partition is one batch: this one stays open beyond its linger.
+    let second = send().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    producer.flush().await.unwrap();
+    for delivery in [first, second] {
+        assert!(matches!(delivery.outcome(), Some(Ok(_))));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_grew_behind_a_full_window_does_not_stay_the_measure() {
+    let cluster = cluster("orders", 1).await;
+    let client = client(&cluster).connect().await.unwrap();
+    let linger = Duration::from_secs(1);
+    let builder = client.producer().batch_bytes(1_000).linger(linger);
+    let producer = builder.build().unwrap();
+    let distance = Duration::from_millis(50);
+    let produce = cluster.faults().on(ApiKey::Produce);
+    let _ = produce.always().delay(distance);
+    for _ in 0..2_000 {
+        let record = Record::to("orders").value(&[b'v'; 100]);
+        drop(producer.enqueue(record).await.unwrap());
+        tokio::task::yield_now().await;
+    }
+    producer.flush().await.unwrap();
+    let before = producer.metrics().batches_sent;
+    let mut deliveries = Vec::new();
+    for _ in 0..4 {
+        for _ in 0..9 {
+            let record = Record::to("orders").value(&[b'v'; 100]);
+            deliveries.push(producer.enqueue(record).await.unwrap());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    producer.flush().await.unwrap();
+    let batches = producer.metrics().batches_sent - before;
+    assert!(batches >= 4, "{batches} batches of 1,000 bytes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_of_a_topic_that_is_gone_wait_for_it_until_their_deadline() {
+    let cluster = cluster("orders", 1).await;
+    let client = client(&cluster).connect().await.unwrap();
+    let limit = Duration::from_secs(20);
+    let producer = client.producer().delivery_timeout(limit).build().unwrap();
+    let send = || producer.send(Record::to("orders").value("v"));
+    send().await.unwrap();
+    cluster.delete_topic("orders").unwrap();
+    let before = cluster.requests(ApiKey::Produce);
+    let begun = tokio::time::Instant::now();
+    let error = send().await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Timeout, "{error}");
+    assert!(begun.elapsed() <= limit + Duration::from_millis(50));
+    // Once metadata says that it is gone, nobody is asked about it any more.
+    assert!(cluster.requests(ApiKey::Produce) - before <= 3);
 }
