@@ -366,6 +366,7 @@ async fn a_topic_that_nothing_is_written_to_is_forgotten_and_comes_back_when_it_
         assert!(begin.elapsed() >= Duration::from_secs(60));
     }
     producer.close().await.unwrap();
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_flush_seals_what_waits_for_its_window() {

@@ -4,7 +4,7 @@ use crate::book::Call;
 use crate::fault::Kind;
 use crate::plan::{End, Plan, Promise};
 use crate::world::World;
-use ottla::{ErrorKind, WriteOutcome};
+use ottla::{Code, ErrorKind, WriteOutcome};
 use std::collections::BTreeMap;
 
 /// How often each thing occurred.
@@ -18,10 +18,11 @@ pub(crate) struct Census {
 }
 
 /// Every outcome that must have occurred once all seeds have run.
-const OUTCOMES: [&str; 15] = [
+const OUTCOMES: [&str; 16] = [
     "acknowledged",
     "retried and acknowledged",
     "restamped",
+    "split and acknowledged",
     "refused for good, not written",
     "refused for good, unknown",
     "expired, not written",
@@ -88,6 +89,10 @@ impl Census {
         let ordered = world.ordered.lock().unwrap();
         if !failed && ordered.iter().any(|o| refused(o.kind) && o.struck()) {
             self.count("retried and acknowledged");
+        }
+        let large = Kind::Final(Code::MESSAGE_TOO_LARGE);
+        if !failed && ordered.iter().any(|o| o.kind == large && o.struck()) {
+            self.count("split and acknowledged");
         }
         let logs = world.old_logs.lock().unwrap();
         if logs
