@@ -5,18 +5,17 @@ mod send;
 mod topics;
 mod transactions;
 
+use crate::compressing::{Job, Queue, compress};
 use crate::config::{Acks, CompressOn};
 use crate::dead_letter::DeadLetters;
 use crate::inbox::{Message, Parcel};
-use crate::pool::Account;
 use crate::producer::Shared;
 use crate::slot::{Slot, later};
 use crate::transaction::Opening;
-use ottla_proto::batch::{Compression, Compressor};
+use ottla_proto::batch::Compression;
 use ottla_proto::producer::{Batch, Config as Core, Lane, PartitionIndex, Sender};
 use ottla_proto::{BrokerId, Error, ErrorKind, Result, WriteOutcome};
 use ottla_wire::{Connection, api};
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -76,6 +75,7 @@ pub(crate) struct Driver {
     desk: Option<Desk>,
     tasks: JoinSet<()>,
     dead_letters: Option<Arc<DeadLetters>>,
+    compressing: Arc<Queue>,
     views: watch::Receiver<u64>,
     view_generation: u64,
     spare: Vec<Message>,
@@ -127,6 +127,7 @@ impl Driver {
             desk,
             tasks: JoinSet::new(),
             dead_letters: config.hooks.dead_letters.clone().map(Arc::new),
+            compressing: Arc::default(),
             views,
             view_generation: 0,
             spare: Vec::new(),
@@ -419,16 +420,16 @@ impl Driver {
         let ordinal = self
             .core
             .push(now, partition, Batch::new(token, count, deadline, None));
-        let shared = Arc::clone(&self.shared);
-        self.tasks.spawn_blocking(move || {
-            compress(&shared, &account, &mut records);
-            let message = Message::Compressed {
-                partition,
-                ordinal,
-                records,
-            };
-            shared.shop.inbox.push(message);
-        });
+        let job = Job {
+            partition,
+            ordinal,
+            records,
+            account,
+        };
+        if let Some(worker) = self.compressing.push(job) {
+            let shared = Arc::clone(&self.shared);
+            self.tasks.spawn_blocking(move || worker.run(&shared));
+        }
     }
 
     /// The partition's window opened: a batch that has lingered long enough goes now.
@@ -506,6 +507,7 @@ impl Drop for Driver {
         self.shared.shop.pool.close();
         // Nobody is left to carry them.
         self.dead_letters = None;
+        self.compressing.clear();
         for place in &self.places {
             if let Some(parcel) = place.slot.close() {
                 parcel.completion.complete(Err(closed()));
@@ -536,32 +538,6 @@ fn closed() -> Error {
         "the producer was closed before the record was sent",
     )
     .with_outcome(WriteOutcome::NotWritten)
-}
-
-thread_local! {
-    /// A codec's working memory is worth keeping: making it anew costs zstd a third of its time.
-    static COMPRESSOR: RefCell<Compressor> = RefCell::new(Compressor::new());
-}
-
-fn compress(
-    shared: &Shared,
-    account: &Arc<Account>,
-    records: &mut ottla_proto::batch::SealedRecords,
-) {
-    let config = &shared.config;
-    let wrap = |bytes| account.adopt(bytes);
-    let codec = config.compression;
-    let level = config.compression_levels.of(codec);
-    let done =
-        COMPRESSOR.with_borrow_mut(|compressor| records.compress(compressor, codec, level, wrap));
-    if let Err(error) = done {
-        // Each batch says for itself how it is compressed, so this one goes as it is.
-        tracing::warn!(%error, "a batch is sent uncompressed");
-    }
-    if codec != Compression::None {
-        let (before, after) = (records.raw_size_bytes(), records.size_bytes());
-        shared.counters.compressed(before, after);
-    }
 }
 
 async fn init_producer_id(shared: &Shared) -> Result<ottla_proto::producer::Identity> {

@@ -4,6 +4,7 @@
 //! task hears only of whole batches: it seals them when linger has passed, asks the pure core in
 //! `ottla_proto::producer` what to send where, and tells the callers how each batch ended.
 
+mod compressing;
 mod config;
 mod dead_letter;
 mod delivery;

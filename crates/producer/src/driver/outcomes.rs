@@ -1,6 +1,7 @@
 //! What the core asks for, and what became of each batch.
 
-use super::{Driver, Token, compress};
+use super::{Driver, Token};
+use crate::compressing::compress;
 use crate::dead_letter::{Burial, DeadLetters, Ending, bury};
 use crate::hooks::{Delivered, Failed};
 use crate::metrics::Ended;

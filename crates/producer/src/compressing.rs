@@ -1,0 +1,188 @@
+//! Compression off the driver's task: a queue in the order of sealing, and as many threads as the
+//! machine has cores. More threads than that would only take turns, each with a codec's working
+//! memory of its own; the queue holds batches of the pool and is bounded by it.
+
+use crate::inbox::Message;
+use crate::pool::Account;
+use crate::producer::Shared;
+use ottla_proto::batch::{Compression, Compressor, SealedRecords};
+use ottla_proto::producer::PartitionIndex;
+use parking_lot::Mutex;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A sealed batch that is to be compressed.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) partition: PartitionIndex,
+    pub(crate) ordinal: u64,
+    pub(crate) records: SealedRecords,
+    pub(crate) account: Arc<Account>,
+}
+
+/// The batches that wait for a thread.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    threads_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    threads: usize,
+}
+
+/// A thread that takes from the queue; counted until it ends, however it ends.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    queue: Arc<Queue>,
+    counted: bool,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        let threads_max = std::thread::available_parallelism().map_or(1, usize::from);
+        Self::new(threads_max)
+    }
+}
+
+impl Queue {
+    fn new(threads_max: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            threads_max,
+        }
+    }
+
+    /// Adds a batch. Gives a worker if another thread is to be started for it.
+    pub(crate) fn push(self: &Arc<Self>, job: Job) -> Option<Worker> {
+        let mut state = self.state.lock();
+        state.jobs.push_back(job);
+        (state.threads < self.threads_max).then(|| {
+            state.threads += 1;
+            Worker {
+                queue: Arc::clone(self),
+                counted: true,
+            }
+        })
+    }
+
+    /// Forgets what waits: nobody sends it any more.
+    pub(crate) fn clear(&self) {
+        let jobs = std::mem::take(&mut self.state.lock().jobs);
+        drop(jobs);
+    }
+}
+
+impl Worker {
+    /// Compresses until nothing waits.
+    pub(crate) fn run(mut self, shared: &Shared) {
+        while let Some(mut job) = self.next() {
+            compress(shared, &job.account, &mut job.records);
+            shared.shop.inbox.push(Message::Compressed {
+                partition: job.partition,
+                ordinal: job.ordinal,
+                records: job.records,
+            });
+        }
+    }
+
+    /// The oldest batch. Without one the thread is counted out at once: a batch that comes after
+    /// must find that it needs another.
+    fn next(&mut self) -> Option<Job> {
+        let mut state = self.queue.state.lock();
+        let job = state.jobs.pop_front();
+        if job.is_none() {
+            state.threads -= usize::from(std::mem::take(&mut self.counted));
+        }
+        job
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if self.counted {
+            self.queue.state.lock().threads -= 1;
+        }
+    }
+}
+
+thread_local! {
+    /// A codec's working memory is worth keeping: making it anew costs zstd a third of its time.
+    static COMPRESSOR: RefCell<Compressor> = RefCell::new(Compressor::new());
+}
+
+/// Compresses a batch as the configuration says.
+pub(crate) fn compress(shared: &Shared, account: &Arc<Account>, records: &mut SealedRecords) {
+    let config = &shared.config;
+    let wrap = |bytes| account.adopt(bytes);
+    let codec = config.compression;
+    let level = config.compression_levels.of(codec);
+    let done =
+        COMPRESSOR.with_borrow_mut(|compressor| records.compress(compressor, codec, level, wrap));
+    if let Err(error) = done {
+        // Each batch says for itself how it is compressed, so this one goes as it is.
+        tracing::warn!(%error, "a batch is sent uncompressed");
+    }
+    if codec != Compression::None {
+        let (before, after) = (records.raw_size_bytes(), records.size_bytes());
+        shared.counters.compressed(before, after);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::Pool;
+    use bytes::Bytes;
+    use ottla_proto::batch::BatchWriter;
+
+    fn job(ordinal: u64) -> Job {
+        Job {
+            partition: PartitionIndex(0),
+            ordinal,
+            records: BatchWriter::new().seal(Bytes::from),
+            account: Pool::new(1 << 20).account(None),
+        }
+    }
+
+    #[test]
+    fn at_most_so_many_threads_take_batches_in_their_order() {
+        let queue = Arc::new(Queue::new(2));
+        let mut first = queue.push(job(0)).unwrap();
+        let mut second = queue.push(job(1)).unwrap();
+        assert!(queue.push(job(2)).is_none(), "two threads are enough");
+        let ordinal = |worker: &mut Worker| worker.next().unwrap().ordinal;
+        let taken = [
+            ordinal(&mut first),
+            ordinal(&mut second),
+            ordinal(&mut first),
+        ];
+        assert_eq!(taken, [0, 1, 2]);
+        assert!(first.next().is_none());
+        // The first has ended, though it is still there.
+        let third = queue.push(job(3));
+        assert!(third.is_some() && queue.push(job(4)).is_none());
+        drop(first);
+        assert!(queue.push(job(5)).is_none(), "it is counted out once");
+    }
+
+    #[test]
+    fn a_thread_that_dies_is_counted_out() {
+        let queue = Arc::new(Queue::new(1));
+        let mut worker = queue.push(job(0)).unwrap();
+        assert!(worker.next().is_some());
+        drop(worker);
+        assert!(queue.push(job(1)).is_some());
+    }
+
+    #[test]
+    fn a_cleared_queue_gives_nothing() {
+        let queue = Arc::new(Queue::new(1));
+        let mut worker = queue.push(job(0)).unwrap();
+        queue.clear();
+        assert!(worker.next().is_none());
+    }
+}
