@@ -415,11 +415,13 @@ impl Driver {
                 partition,
                 Batch::new(token, count, deadline, Some(records)),
             );
+            self.offered(now, partition);
             return;
         }
         let ordinal = self
             .core
             .push(now, partition, Batch::new(token, count, deadline, None));
+        self.offered(now, partition);
         let job = Job {
             partition,
             ordinal,
@@ -429,6 +431,14 @@ impl Driver {
         if let Some(worker) = self.compressing.push(job) {
             let shared = Arc::clone(&self.shared);
             self.tasks.spawn_blocking(move || worker.run(&shared));
+        }
+    }
+
+    /// Tells the partitioner's view that one more batch waits.
+    fn offered(&self, now: Instant, partition: PartitionIndex) {
+        if let Some(place) = self.places.get(partition.0 as usize) {
+            place.slot.set_queued(self.core.queued(partition));
+            place.slot.account().offer(now);
         }
     }
 

@@ -132,6 +132,12 @@ impl Pool {
         }
     }
 
+    /// Gives the free chunks back to the allocator, and those that come later at once.
+    pub(crate) fn drain(&self) {
+        self.free_bytes.store(FREE_BYTES_MAX, Ordering::Relaxed);
+        self.free.iter().for_each(|class| class.lock().clear());
+    }
+
     /// Notes of which accounts someone wants memory: of those that someone waits for, and of those
     /// that hold more than the least of these, since they keep it small. A stuck leader holds most,
     /// so that whoever waits for it does not cut the batches of the others short.

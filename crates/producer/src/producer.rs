@@ -10,9 +10,8 @@ use crate::inbox::{Inbox, Message};
 use crate::metrics::Counters;
 use crate::pool::{Account, Pool, Reservation};
 use crate::slot::{Refused, Shop};
-use crate::table::{Table, Topic};
+use crate::table::{Directory, Topic};
 use crate::transaction::Opening;
-use arc_swap::ArcSwap;
 use ottla_partitioner::{KeyChoice, Partitioner, TopicView};
 use ottla_proto::batch::{BatchWriter, HEADER_BYTES};
 use ottla_proto::{Error, ErrorKind, Record, Result, TopicPartition, WriteOutcome};
@@ -29,7 +28,7 @@ pub(crate) struct Shared {
     pub(crate) cluster: Cluster,
     pub(crate) partitioner: Arc<dyn Partitioner>,
     pub(crate) shop: Shop,
-    pub(crate) table: ArcSwap<Table>,
+    pub(crate) table: Directory,
     pub(crate) counters: Counters,
     pub(crate) graveyard: Graveyard,
     pub(crate) closed: AtomicBool,
@@ -115,7 +114,7 @@ impl Shared {
     fn append(
         &self,
         record: &Record<'_>,
-        mut reservation: Option<&mut Reservation>,
+        reservation: Option<&mut Reservation>,
     ) -> Result<Delivery, Refusal> {
         let bytes = BatchWriter::upper_bound(record);
         let limit = self
@@ -125,26 +124,30 @@ impl Shared {
         if bytes + HEADER_BYTES > limit {
             return Err(Refusal::Final(self.too_large(record, bytes)));
         }
-        let table = self.table.load();
-        let topic = table.get(record.topic).ok_or(Refusal::Topic)?;
+        self.table
+            .with(record.topic, |topic| {
+                self.append_to(topic, record, bytes, reservation)
+            })
+            .unwrap_or(Err(Refusal::Topic))
+    }
+
+    #[inline]
+    fn append_to(
+        &self,
+        topic: &Arc<Topic>,
+        record: &Record<'_>,
+        bytes: usize,
+        mut reservation: Option<&mut Reservation>,
+    ) -> Result<Delivery, Refusal> {
         match self.choose(topic, record, bytes) {
-            Choice::Fixed(partition) => {
-                let wanted = |bytes| Wanted {
-                    bytes,
-                    topic: Arc::clone(topic),
-                    partition: Some(partition),
-                };
-                self.append_at(topic, partition, record, reservation)
-                    .map_err(|refused| self.refusal(topic, partition, refused, wanted))
-            }
-            Choice::Run(partition) => {
-                match self.append_at(topic, partition, record, reservation.as_deref_mut()) {
-                    Ok(delivery) => Ok(delivery),
-                    Err(refused) => {
-                        self.append_elsewhere(topic, partition, refused, record, reservation)
-                    }
-                }
-            }
+            Choice::Fixed(partition) => self
+                .append_at(topic, partition, record, reservation)
+                .map_err(|refused| self.refusal(topic, partition, refused, Some(partition))),
+            Choice::Run(partition) => self
+                .append_at(topic, partition, record, reservation.as_deref_mut())
+                .or_else(|refused| {
+                    self.append_elsewhere(topic, partition, refused, record, reservation)
+                }),
         }
     }
 
@@ -200,25 +203,24 @@ impl Shared {
         topic.runs.refund(partition, bytes);
         // Whoever has memory and is refused all the same, since its partitioner knows but one
         // partition, waits for that one: otherwise it would be served again at once, for nothing.
-        let partition_wanted = reservation.map(|_| partition);
-        let wanted = |bytes| Wanted {
-            bytes,
-            topic: Arc::clone(topic),
-            partition: partition_wanted,
-        };
+        let wanted = reservation.map(|_| partition);
         Err(self.refusal(topic, partition, refused, wanted))
     }
 
     #[cold]
     fn refusal(
         &self,
-        topic: &Topic,
+        topic: &Arc<Topic>,
         partition: i32,
         refused: Refused,
-        wanted: impl FnOnce(usize) -> Wanted,
+        wanted: Option<i32>,
     ) -> Refusal {
         match refused {
-            Refused::Full(bytes) => Refusal::Full(wanted(bytes)),
+            Refused::Full(bytes) => Refusal::Full(Wanted {
+                bytes,
+                topic: Arc::clone(topic),
+                partition: wanted,
+            }),
             Refused::Closed if self.closed.load(Ordering::Acquire) => Refusal::Final(closed()),
             // It was forgotten for having been idle; asked for again, it is there again.
             Refused::Closed => Refusal::Topic,
@@ -385,7 +387,7 @@ impl Producer {
             cluster,
             partitioner,
             shop,
-            table: ArcSwap::default(),
+            table: Directory::default(),
             counters: Counters::new(&client_id),
             graveyard: Graveyard::new(graveyard_bytes),
             closed: AtomicBool::new(false),

@@ -353,4 +353,60 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn a_refused_record_does_not_count_and_leaves_its_place() {
+        let partitioner = Counting::new(1 << 20, 3);
+        let runs = Runs::default();
+        assert_eq!(take(&runs, &partitioner, 100, 2), [0, 0]);
+        runs.refund(0, 100);
+        assert_eq!(take(&runs, &partitioner, 100, 3), [0, 0, 1]);
+        runs.refund(0, 100);
+        assert_eq!(take(&runs, &partitioner, 100, 3), [1, 1, 2]);
+        assert_eq!(*partitioner.ended.lock(), [3, 3]);
+        let by_bytes = Counting::new(1_600, u32::MAX);
+        let runs = Runs::default();
+        assert_eq!(take(&runs, &by_bytes, 800, 1), [0]);
+        runs.refund(0, 800);
+        assert_eq!(take(&runs, &by_bytes, 800, 3), [0, 0, 1]);
+    }
+
+    #[test]
+    fn a_passed_partition_ends_its_run_with_what_it_took() {
+        let partitioner = Counting::new(1 << 20, 10);
+        let runs = Runs::default();
+        let now = Instant::now();
+        assert_eq!(take(&runs, &partitioner, 100, 4), [0; 4]);
+        let pass = |refused| runs.pass(refused, 100, &partitioner, &view(), || now, || 0);
+        assert_eq!(pass(0), 1);
+        assert_eq!(*partitioner.ended.lock(), [3], "the fourth was refused");
+        assert_eq!(pass(0), 1, "another caller has passed it already");
+        assert_eq!(take(&runs, &partitioner, 100, 9)[7..], [1, 2]);
+        assert_eq!(*partitioner.ended.lock(), [3, 10]);
+    }
+
+    #[test]
+    fn a_topic_that_changes_ends_the_runs_of_all_stripes_once() {
+        let partitioner = Counting::new(1 << 20, 10);
+        let runs = Runs::default();
+        assert_eq!(take(&runs, &partitioner, 100, 4), [0; 4]);
+        runs.end(&partitioner, &view());
+        runs.end(&partitioner, &view());
+        assert_eq!(*partitioner.ended.lock(), [4]);
+        assert_eq!(take(&runs, &partitioner, 100, 1), [1]);
+        runs.refund(0, 100);
+        assert_eq!(take(&runs, &partitioner, 100, 10)[8..], [1, 2]);
+    }
+
+    #[test]
+    fn callers_that_meet_spread_and_gather_again() {
+        let runs = Runs::default();
+        let stripes = || 1 << runs.spread.load(Ordering::Relaxed);
+        (0..9).for_each(|_| runs.spread());
+        assert_eq!(stripes(), STRIPES);
+        runs.gather();
+        assert_eq!(stripes(), STRIPES / 2);
+        (0..9).for_each(|_| runs.gather());
+        assert_eq!(stripes(), 1);
+    }
 }

@@ -84,6 +84,12 @@ pub(crate) struct Slot {
     limit: AtomicUsize,
     /// The leader's, which the open batch's chunks come from. Changed under the lock only.
     account: ArcSwap<Account>,
+    /// What the open batch holds, in chunks.
+    open_bytes: AtomicUsize,
+    /// What the last sealed batch held.
+    sealed_bytes: AtomicUsize,
+    /// Sealed batches that are not on their way.
+    queued: AtomicUsize,
     open: Mutex<Open>,
 }
 
@@ -101,6 +107,9 @@ impl Slot {
             partition,
             limit: AtomicUsize::new(limit),
             account: ArcSwap::new(pool.account(None)),
+            open_bytes: AtomicUsize::new(0),
+            sealed_bytes: AtomicUsize::new(0),
+            queued: AtomicUsize::new(0),
             open: Mutex::default(),
         }
     }
@@ -119,6 +128,18 @@ impl Slot {
 
     pub(crate) fn set_limit(&self, bytes: usize) {
         self.limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes how many sealed batches wait to be sent.
+    pub(crate) fn set_queued(&self, batches: usize) {
+        self.queued.store(batches, Ordering::Relaxed);
+    }
+
+    /// Bytes of records that wait here: the open batch, and sealed ones by the size of the last.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        let queued = self.queued.load(Ordering::Relaxed) as u64;
+        let each = self.sealed_bytes.load(Ordering::Relaxed) as u64;
+        queued.saturating_mul(each) + self.open_bytes.load(Ordering::Relaxed) as u64
     }
 
     /// The account that its memory comes from.
@@ -218,7 +239,11 @@ impl Slot {
         writer: &mut BatchWriter,
     ) -> bool {
         let account = self.account.load();
-        account.take(bytes, so_far, reservation, |chunk| writer.add_chunk(chunk))
+        let give = |chunk| writer.add_chunk(chunk);
+        let taken = account.take(bytes, so_far, reservation, give);
+        self.open_bytes
+            .store(writer.capacity_bytes(), Ordering::Relaxed);
+        taken
     }
 
     #[cold]
@@ -252,6 +277,8 @@ impl Slot {
     fn take_open(&self, open: &mut Open) -> Option<Parcel> {
         let batch = open.batch.take()?;
         open.last_bytes = batch.writer.size_bytes();
+        self.sealed_bytes.store(open.last_bytes, Ordering::Relaxed);
+        self.open_bytes.store(0, Ordering::Relaxed);
         let account = self.account.load_full();
         let records = batch.writer.seal(|chunk| account.share(chunk));
         let OpenBatch {
@@ -304,3 +331,6 @@ impl Slot {
         self.take_open(&mut open)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,17 @@
-//! Topics as callers find them: one atomic load, one hash.
+//! Topics as callers find them: one atomic load, and no look-up for the topic of the last record.
 
 use crate::pool::{Account, Reservation};
 use crate::runs::Runs;
 use crate::slot::Slot;
+use arc_swap::{ArcSwap, Guard};
 use foldhash::fast::FixedState;
-use ottla_partitioner::{NoQueues, TopicView};
+use ottla_partitioner::{Queues, TopicView};
 use ottla_proto::topic::TopicId;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// What producing to a topic needs. Made anew when its metadata changes.
 #[derive(Debug)]
@@ -27,7 +31,7 @@ impl Topic {
             topic: &self.name,
             partition_count: i32::try_from(self.slots.len()).unwrap_or(i32::MAX),
             available: &self.available,
-            queued: &NoQueues,
+            queued: self,
             batch_bytes: self.batch_bytes,
             stripe: 0,
         }
@@ -72,5 +76,165 @@ impl Topic {
     }
 }
 
+impl Queues for Topic {
+    fn waiting_bytes(&self, partition: i32) -> u64 {
+        self.slot(partition).map_or(0, |slot| slot.waiting_bytes())
+    }
+
+    fn refused_for(&self, partition: i32, now: Instant) -> Duration {
+        self.slot(partition)
+            .map_or(Duration::ZERO, |slot| slot.account().refused_for(now))
+    }
+}
+
 /// Every topic that was produced to.
 pub(crate) type Table = HashMap<Arc<str>, Arc<Topic>, FixedState>;
+
+/// The table that callers look their topics up in. Each thread keeps what it found last: to load a
+/// shared pointer costs more than the rest of the look-up.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    table: ArcSwap<Table>,
+    /// Changes with the table, and no two directories ever have the same.
+    stamp: AtomicU64,
+}
+
+static NEXT_STAMP: AtomicU64 = AtomicU64::new(1);
+
+/// What a thread found last. It stays until the thread looks up another one: a producer that has
+/// ended leaves little behind, since its pool is empty then.
+#[derive(Debug)]
+struct Found {
+    stamp: u64,
+    table: Arc<Table>,
+    topic: Arc<Topic>,
+}
+
+thread_local! {
+    static FOUND: Cell<Option<Found>> = const { Cell::new(None) };
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self {
+            table: ArcSwap::default(),
+            stamp: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Directory {
+    pub(crate) fn load(&self) -> Guard<Arc<Table>> {
+        self.table.load()
+    }
+
+    /// Adds a topic, or puts it in the place of an older one.
+    pub(crate) fn insert(&self, topic: &Arc<Topic>) {
+        self.change(|table| {
+            table.insert(Arc::clone(&topic.name), Arc::clone(topic));
+        });
+    }
+
+    /// Forgets a topic.
+    pub(crate) fn remove(&self, name: &str) {
+        self.change(|table| {
+            table.remove(name);
+        });
+    }
+
+    fn change(&self, change: impl Fn(&mut Table)) {
+        self.table.rcu(|table| {
+            let mut table = (**table).clone();
+            change(&mut table);
+            table
+        });
+        let stamp = NEXT_STAMP.fetch_add(1, Ordering::Relaxed);
+        // After the table: whoever sees the stamp finds that table or a newer one.
+        self.stamp.store(stamp, Ordering::Release);
+    }
+
+    /// Works with a topic, if it is known.
+    #[inline]
+    pub(crate) fn with<R>(&self, name: &str, work: impl FnOnce(&Arc<Topic>) -> R) -> Option<R> {
+        let stamp = self.stamp.load(Ordering::Acquire);
+        // Taken out and not borrowed: the work calls the user's partitioner, which may produce too.
+        let found = FOUND.try_with(Cell::take).ok().flatten();
+        let found = match found {
+            Some(found) if found.stamp == stamp && *found.topic.name == *name => found,
+            found => self.find(name, stamp, found)?,
+        };
+        let result = work(&found.topic);
+        // Without effect while the thread ends.
+        let _ = FOUND.try_with(|cell| cell.set(Some(found)));
+        Some(result)
+    }
+
+    #[inline(never)]
+    fn find(&self, name: &str, stamp: u64, found: Option<Found>) -> Option<Found> {
+        let table = match found {
+            Some(found) if found.stamp == stamp => found.table,
+            _ => self.table.load_full(),
+        };
+        let topic = Arc::clone(table.get(name)?);
+        Some(Found {
+            stamp,
+            table,
+            topic,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(name: &str, batch_bytes: u32) -> Arc<Topic> {
+        Arc::new(Topic {
+            name: name.into(),
+            id: None,
+            slots: Vec::new(),
+            available: Vec::new(),
+            runs: Arc::default(),
+            batch_bytes,
+        })
+    }
+
+    fn look(directory: &Directory, name: &str) -> Option<u32> {
+        directory.with(name, |topic| topic.batch_bytes)
+    }
+
+    #[test]
+    fn a_thread_sees_each_change_and_each_directory_for_itself() {
+        let (one, other) = (Directory::default(), Directory::default());
+        assert_eq!(look(&one, "orders"), None);
+        one.insert(&topic("orders", 1));
+        assert_eq!(look(&one, "orders"), Some(1));
+        assert_eq!(look(&one, "other"), None);
+        assert_eq!(look(&other, "orders"), None);
+        one.insert(&topic("other", 2));
+        other.insert(&topic("orders", 3));
+        let seen = [
+            look(&one, "orders"),
+            look(&one, "other"),
+            look(&other, "orders"),
+            look(&other, "other"),
+            look(&one, "orders"),
+        ];
+        assert_eq!(seen, [Some(1), Some(2), Some(3), None, Some(1)]);
+        one.insert(&topic("orders", 4));
+        assert_eq!(look(&one, "orders"), Some(4));
+        one.remove("orders");
+        assert_eq!(look(&one, "orders"), None);
+    }
+
+    #[test]
+    fn the_work_may_look_up_another_topic() {
+        let directory = Directory::default();
+        directory.insert(&topic("outer", 1));
+        directory.insert(&topic("inner", 2));
+        let both = directory.with("outer", |outer| {
+            (look(&directory, "inner"), outer.batch_bytes)
+        });
+        assert_eq!(both, Some((Some(2), 1)));
+    }
+}

@@ -23,6 +23,10 @@ impl Driver {
             batches,
         } = transmit;
         for batch in &batches {
+            if let Some(place) = self.places.get(batch.partition.0 as usize) {
+                place.slot.set_queued(self.core.queued(batch.partition));
+                place.slot.account().accept();
+            }
             if !self.core.has_room(batch.partition)
                 && let Some(place) = self.places.get(batch.partition.0 as usize)
             {

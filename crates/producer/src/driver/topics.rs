@@ -103,11 +103,7 @@ impl Driver {
             runs,
             batch_bytes: u32::try_from(self.shared.config.batch_bytes).unwrap_or(u32::MAX),
         });
-        self.shared.table.rcu(|table| {
-            let mut table = (**table).clone();
-            table.insert(Arc::clone(&entry.name), Arc::clone(&entry));
-            table
-        });
+        self.shared.table.insert(&entry);
     }
 
     /// The slots of every partition that the topic has or had.
@@ -211,11 +207,7 @@ impl Driver {
             return;
         }
         known.retired = true;
-        self.shared.table.rcu(|table| {
-            let mut table = (**table).clone();
-            table.remove(name);
-            table
-        });
+        self.shared.table.remove(name);
     }
 
     fn forget(&mut self, name: &Arc<str>) {

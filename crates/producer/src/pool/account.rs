@@ -4,8 +4,10 @@ use super::line::Reservation;
 use super::{CHUNK_BYTES_MAX, Pool, chunk_bytes};
 use bytes::Bytes;
 use ottla_proto::BrokerId;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// A leader's part of the pool. It lives as long as a partition or a chunk belongs to it.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub(crate) struct Account {
     marked: AtomicBool,
     /// Someone wanted memory from here when the driver last asked.
     wanted: AtomicBool,
+    /// Since when a batch is ready for the leader, who has taken none after it.
+    refusing: Mutex<Option<Instant>>,
 }
 
 impl Account {
@@ -31,6 +35,7 @@ impl Account {
             waiting: AtomicUsize::new(0),
             marked: AtomicBool::new(false),
             wanted: AtomicBool::new(false),
+            refusing: Mutex::default(),
         }
     }
 
@@ -38,7 +43,7 @@ impl Account {
         self.leader
     }
 
-    pub(super) fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::SeqCst)
     }
 
@@ -157,6 +162,22 @@ impl Account {
     /// Whether someone wanted memory from here at the last [`Pool::heed`].
     pub(crate) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// A batch is ready for the leader.
+    pub(crate) fn offer(&self, now: Instant) {
+        self.refusing.lock().get_or_insert(now);
+    }
+
+    /// The leader takes a batch. If others wait, the next one that becomes ready counts again.
+    pub(crate) fn accept(&self) {
+        *self.refusing.lock() = None;
+    }
+
+    /// For how long the leader has taken nothing although a batch was ready.
+    pub(crate) fn refused_for(&self, now: Instant) -> Duration {
+        let since = *self.refusing.lock();
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// Sends those who wait here to look again: a partition has a new leader.

@@ -133,7 +133,7 @@ impl Pool {
         drop(unwanted);
     }
 
-    /// Nobody gets memory any more.
+    /// Nobody waits for memory any more.
     pub(crate) fn close(&self) {
         let mut line = self.line.lock();
         line.closed = true;
@@ -142,6 +142,7 @@ impl Pool {
         self.count(&line);
         drop(line);
         drop(waiters);
+        self.drain();
     }
 }
 

@@ -2,6 +2,7 @@ use super::*;
 use ottla_proto::Result;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 const CHUNK: usize = CHUNK_BYTES_MAX;
 
@@ -314,4 +315,30 @@ fn chunks_grow_with_the_batch() {
         assert!(account.take(100, so_far, None, |chunk| sizes.push(chunk.capacity())));
     }
     assert_eq!(sizes, [1 << 10, 1 << 12, 1 << 15, 1 << 15]);
+}
+
+#[test]
+fn a_leader_refuses_from_the_first_ready_batch_until_it_takes_one() {
+    let (_pool, [account]) = pool(1);
+    let now = Instant::now();
+    let later = |seconds| now + Duration::from_secs(seconds);
+    assert_eq!(account.refused_for(now), Duration::ZERO);
+    account.offer(now);
+    account.offer(later(5));
+    assert_eq!(account.refused_for(later(9)), Duration::from_secs(9));
+    account.accept();
+    assert_eq!(account.refused_for(later(9)), Duration::ZERO);
+    account.offer(later(9));
+    assert_eq!(account.refused_for(later(10)), Duration::from_secs(1));
+}
+
+#[test]
+fn a_pool_that_ends_keeps_no_free_chunks() {
+    let (pool, [account]) = pool(4);
+    let mut chunks = fill(&account);
+    give_back(&account, chunks.pop());
+    assert_eq!(pool.free[CLASSES - 1].lock().len(), 1);
+    pool.close();
+    give_back(&account, chunks);
+    assert!(pool.free.iter().all(|class| class.lock().is_empty()));
 }

@@ -1,0 +1,106 @@
+use super::*;
+
+const LIMIT: usize = 4_000;
+
+fn shop(buffer_bytes: usize) -> Shop {
+    Shop {
+        pool: Pool::new(buffer_bytes),
+        inbox: Inbox::default(),
+        serials: AtomicU64::new(0),
+        delivery_timeout: Duration::from_secs(120),
+        batch_bytes_max: 1 << 20,
+        pressed: AtomicBool::new(false),
+    }
+}
+
+fn slot(shop: &Shop) -> Slot {
+    Slot::new(PartitionIndex(7), "orders".into(), 3, LIMIT, &shop.pool)
+}
+
+fn append(shop: &Shop, slot: &Slot, bytes: usize) -> Result<Delivery, Refused> {
+    let value = vec![b'v'; bytes];
+    let record = Record::to("orders").value(&value);
+    slot.append(shop, &record, || 0, None, Instant::now, || {})
+}
+
+/// What the driver hears: the serials of opened and of sealed batches.
+fn heard(shop: &Shop) -> Vec<(&'static str, u64)> {
+    let name = |message| match message {
+        Message::Opened { serial, .. } => ("opened", serial),
+        Message::Sealed { parcel, .. } => ("sealed", parcel.serial),
+        _ => ("other", 0),
+    };
+    shop.inbox.drain(Vec::new()).into_iter().map(name).collect()
+}
+
+#[test]
+fn a_batch_is_sealed_when_it_is_full_and_the_next_one_opened_after_it() {
+    let shop = shop(1 << 20);
+    let slot = slot(&shop);
+    for _ in 0..3 {
+        drop(append(&shop, &slot, 1_500).unwrap());
+    }
+    assert_eq!(heard(&shop), [("opened", 0), ("sealed", 0), ("opened", 1)]);
+    slot.set_limit(1 << 20);
+    for _ in 0..3 {
+        drop(append(&shop, &slot, 1_500).unwrap());
+    }
+    assert_eq!(heard(&shop), [], "it may grow");
+    assert!(slot.seal(0).is_none(), "the driver means an older batch");
+    assert_eq!(slot.seal(1).unwrap().records.count(), 4);
+}
+
+#[test]
+fn a_closed_slot_gives_what_is_open_and_takes_nothing_more() {
+    let shop = shop(1 << 20);
+    let slot = slot(&shop);
+    let delivery = append(&shop, &slot, 100).unwrap();
+    assert_eq!(slot.close().unwrap().records.count(), 1);
+    assert!(slot.close().is_none());
+    assert_eq!(append(&shop, &slot, 100).unwrap_err(), Refused::Closed);
+    assert!(delivery.outcome().is_none());
+    assert_eq!(shop.pool.used(), 0);
+}
+
+#[test]
+fn a_refused_record_opens_no_batch() {
+    let shop = shop(64 << 10);
+    let slot = slot(&shop);
+    let refused = append(&shop, &slot, 70_000).unwrap_err();
+    assert!(matches!(refused, Refused::Full(bytes) if bytes > 70_000));
+    assert_eq!(heard(&shop), []);
+    assert_eq!(shop.pool.used(), 0);
+}
+
+#[test]
+fn the_memory_of_an_open_batch_follows_its_leader_and_sealed_ones_keep_theirs() {
+    let shop = shop(1 << 20);
+    let slot = slot(&shop);
+    let (one, two) = (Some(BrokerId(1)), Some(BrokerId(2)));
+    slot.set_leader(one);
+    let old = slot.account();
+    drop(append(&shop, &slot, 3_000).unwrap());
+    let sealed = slot.seal(0).unwrap();
+    drop(append(&shop, &slot, 100).unwrap());
+    let before = shop.pool.used();
+    slot.set_leader(two);
+    let new = slot.account();
+    assert!(new.leader() == two && Arc::ptr_eq(&sealed.account, &old));
+    let open = slot.close().unwrap();
+    assert!(Arc::ptr_eq(&open.account, &new));
+    assert_eq!(shop.pool.used(), before);
+    drop((sealed, open));
+    assert_eq!((shop.pool.used(), old.used(), new.used()), (0, 0, 0));
+}
+
+#[test]
+fn what_waits_is_told_in_bytes() {
+    let shop = shop(1 << 20);
+    let slot = slot(&shop);
+    assert_eq!(slot.waiting_bytes(), 0);
+    drop(append(&shop, &slot, 3_000).unwrap());
+    assert_eq!(slot.waiting_bytes(), 4_096, "the open batch, by its chunks");
+    let sealed = slot.seal(0).unwrap().records.size_bytes() as u64;
+    slot.set_queued(3);
+    assert_eq!(slot.waiting_bytes(), 3 * sealed);
+}
