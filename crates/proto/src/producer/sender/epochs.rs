@@ -46,10 +46,10 @@ impl<T> Sender<T> {
     /// partition that was forgotten begins at sequence 0 when it comes back, and under its old epoch
     /// the broker would take its new records for its first ones.
     pub(super) fn leave_behind(&mut self, spent: Identity) {
-        if let Some(ours) = self.identity.filter(|i| i.producer_id == spent.producer_id) {
-            if ours.epoch <= spent.epoch {
-                self.identity = spent.bumped();
-            }
+        let reached =
+            |ours: Identity| ours.producer_id == spent.producer_id && ours.epoch <= spent.epoch;
+        if self.identity.is_some_and(reached) {
+            self.identity = spent.bumped();
         }
     }
 
