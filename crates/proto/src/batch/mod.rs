@@ -7,6 +7,7 @@
 
 mod compression;
 mod control;
+mod crc;
 mod halves;
 mod header;
 mod reader;

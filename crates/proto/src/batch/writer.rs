@@ -6,8 +6,8 @@
 //! epoch, sequence) is only known when the batch is first sent.
 
 use super::header::{BatchHeader, HEADER_BYTES};
-use super::varint;
 use super::{Compression, Compressor};
+use super::{crc, varint};
 use crate::error::Result;
 use crate::record::{Header, Record};
 use bytes::Bytes;
@@ -351,7 +351,7 @@ impl SealedRecords {
         }
         let mut out = [0u8; HEADER_BYTES];
         header.write(&mut out);
-        let crc = crc32c::crc32c_combine(crc32c::crc32c(&out[21..]), self.crc, self.bytes);
+        let crc = crc::combine(crc32c::crc32c(&out[21..]), self.crc, self.bytes);
         out[17..21].copy_from_slice(&crc.to_be_bytes());
         out
     }

@@ -6,13 +6,14 @@ use lz4_flex::block::{self, CompressTable, DecompressError};
 
 const MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
 
-/// What Java's producer writes: version 1, independent blocks, no checksums, no content size;
-/// blocks of 64 KiB; the second byte of the xxh32 of these two.
-const DESCRIPTOR: [u8; 3] = [0x60, 0x40, 0x82];
+/// What Java's producer writes too: version 1, independent blocks, no checksums, no content size.
+const FLAGS: u8 = 0x60;
 
 const END_MARK: [u8; 4] = [0; 4];
 
-const BLOCK_BYTES: usize = 64 * 1024;
+/// The sizes a block may have, and how a header says so. Java always takes the smallest; a larger
+/// one, in which matches reach further, is 3 % smaller. The largest, 4 MiB, gains nothing more.
+const BLOCK_SIZES: [(usize, u8); 3] = [(64 << 10, 0x40), (256 << 10, 0x50), (1 << 20, 0x60)];
 
 /// A block whose length has this bit is stored as it is.
 const STORED: u32 = 1 << 31;
@@ -31,9 +32,13 @@ pub(super) struct Encoder {
 
 impl Encoder {
     pub(super) fn encode(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        let [.., largest] = BLOCK_SIZES;
+        let fits = |(bytes, _): &(usize, u8)| *bytes >= input.len();
+        let (block_bytes, code) = BLOCK_SIZES.into_iter().find(fits).unwrap_or(largest);
+        let [_, checksum, ..] = xxh32(&[FLAGS, code]).to_le_bytes();
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&DESCRIPTOR);
-        for block in input.chunks(BLOCK_BYTES) {
+        out.extend_from_slice(&[FLAGS, code, checksum]);
+        for block in input.chunks(block_bytes) {
             self.encode_block(block, out)?;
         }
         out.extend_from_slice(&END_MARK);
