@@ -178,3 +178,397 @@ fn a_transaction_that_broke_before_anything_was_sent_is_followed_by_a_new_epoch(
     let current = Some(identity);
     assert_eq!(asked, Some(Request::Identify { current }));
 }
+
+fn outcomes(many: &mut Many) -> Vec<(u32, Option<WriteOutcome>)> {
+    many.take_events();
+    let failed = |event: &Event<u32>| match event {
+        Event::Failed { token, error, .. } => Some((*token, error.write_outcome())),
+        _ => None,
+    };
+    many.events.iter().filter_map(failed).collect()
+}
+
+fn lose(many: &mut Many, sent: &Transmit) {
+    many.sender
+        .handle_unanswered(many.now, sent.request, Unanswered::Lost);
+    many.take_events();
+}
+
+fn lead(many: &mut Many, leader: BrokerId, epoch: i32, id: u128) {
+    let id = Some(TopicId(id.to_be_bytes()));
+    many.sender
+        .set_leader(many.now, PartitionIndex(0), Some(leader), Some(epoch), id);
+}
+
+#[test]
+fn a_topic_made_anew_counts_its_leaders_epochs_anew() {
+    let mut many = many(1, config());
+    many.sender.set_connected(OTHER, Lane::Main, true);
+    lead(&mut many, LEADER, 7, 1);
+    lead(&mut many, OTHER, 0, 2);
+    many.push(0, 1, 1);
+    assert_eq!(many.sent().broker, OTHER);
+}
+
+#[test]
+fn bug_7_a_batch_in_doubt_goes_alone_to_the_new_log_and_is_stamped_anew_when_refused() {
+    let mut many = many(1, config());
+    lead(&mut many, LEADER, 1, 1);
+    let mut many = many.proven(1);
+    many.push(0, 1, 1);
+    let sent = many.sent();
+    lose(&mut many, &sent);
+    lead(&mut many, LEADER, 0, 2);
+    many.push(0, 2, 1);
+    many.pass(SECOND);
+    let again = many.sent();
+    assert_eq!(stamp(&again), stamp(&sent));
+    assert!(many.sender.poll_transmit(many.now).is_none());
+    many.answer(&again, Code::OUT_OF_ORDER_SEQUENCE_NUMBER);
+    many.pass(SECOND);
+    let anew = many.sent();
+    assert_eq!(stamp(&anew), (1, 0));
+    many.answer(&anew, Code::NONE);
+    assert_eq!(many.acked(), [1]);
+}
+
+#[test]
+fn of_two_holes_the_first_explains_a_refused_sequence() {
+    let mut many = many(1, config()).proven(1);
+    for token in 1..=3 {
+        many.push(0, token, 1);
+    }
+    let [first, doubt, third] = [many.sent(), many.sent(), many.sent()];
+    many.answer(&first, Code::INVALID_RECORD);
+    lose(&mut many, &doubt);
+    many.answer(&third, Code::INVALID_RECORD);
+    many.pass(SECOND);
+    let asked = many.sent();
+    many.answer(&asked, Code::OUT_OF_ORDER_SEQUENCE_NUMBER);
+    many.pass(2 * SECOND);
+    let anew = many.sent();
+    assert_eq!(stamp(&anew), (1, 0));
+    many.answer(&anew, Code::NONE);
+    assert_eq!(many.acked(), [2]);
+}
+
+#[test]
+fn under_an_epoch_of_the_coordinator_the_first_batch_goes_alone() {
+    let mut many = transactional();
+    many.sender.admit(many.now, PartitionIndex(0));
+    let mut many = many.proven(1);
+    many.sender.begin_epoch(
+        many.now,
+        Identity {
+            producer_id: 9,
+            epoch: 1,
+        },
+    );
+    many.push(0, 1, 1);
+    many.push(0, 2, 1);
+    assert_eq!(stamp(&many.sent()), (1, 0));
+    assert!(many.sender.poll_transmit(many.now).is_none());
+}
+
+#[test]
+fn both_halves_of_a_cut_batch_count_among_the_five_that_the_broker_remembers() {
+    for behind in [4, 3] {
+        let mut many = many(1, config()).proven(1);
+        many.push(0, 1, 2);
+        for token in 2..2 + behind {
+            many.push(0, token, 1);
+        }
+        let whole = many.sent();
+        let refused: Vec<_> = (0..behind).map(|_| many.sent()).collect();
+        many.answer(&whole, Code::MESSAGE_TOO_LARGE);
+        for sent in &refused {
+            many.answer(sent, Code::OUT_OF_ORDER_SEQUENCE_NUMBER);
+        }
+        many.cut(10, 11);
+        let five: Vec<_> = (0..5).map(|_| many.sent()).collect();
+        lose(&mut many, &five[0]);
+        for sent in &five[1..] {
+            many.answer(sent, Code::NONE);
+        }
+        many.push(0, 20, 1);
+        many.pass(SECOND);
+        assert_eq!(stamp(&many.sent()), stamp(&five[0]));
+        assert!(
+            many.sender.poll_transmit(many.now).is_none(),
+            "one more would push the doubt out of the broker's memory"
+        );
+    }
+}
+
+#[test]
+fn until_what_is_in_flight_behind_it_is_answered_no_half_is_sent() {
+    let mut many = many(1, config()).proven(1);
+    many.push(0, 1, 2);
+    many.push(0, 2, 1);
+    let [whole, behind] = [many.sent(), many.sent()];
+    many.answer(&whole, Code::MESSAGE_TOO_LARGE);
+    many.cut(10, 11);
+    assert!(many.sender.poll_transmit(many.now).is_none());
+    many.answer(&behind, Code::OUT_OF_ORDER_SEQUENCE_NUMBER);
+    assert_eq!(stamp(&many.sent()), stamp(&whole));
+}
+
+#[test]
+fn both_halves_of_a_batch_that_was_in_doubt_once_are_called_unknown() {
+    let mut many = many(1, config()).proven(1);
+    many.push(0, 1, 1);
+    many.push(0, 2, 2);
+    let [hole, doubt] = [many.sent(), many.sent()];
+    many.answer(&hole, Code::INVALID_RECORD);
+    lose(&mut many, &doubt);
+    many.pass(SECOND);
+    let asked = many.sent();
+    many.answer(&asked, Code::OUT_OF_ORDER_SEQUENCE_NUMBER);
+    many.pass(2 * SECOND);
+    let anew = many.sent();
+    many.answer(&anew, Code::MESSAGE_TOO_LARGE);
+    many.cut(10, 11);
+    many.events.clear();
+    many.pass(121 * SECOND);
+    let unknown = Some(WriteOutcome::Unknown);
+    assert_eq!(outcomes(&mut many), [(10, unknown), (11, unknown)]);
+}
+
+#[test]
+fn a_request_given_up_is_doubt_but_no_attempt() {
+    let config = Config {
+        retries: 0,
+        ..stalling()
+    };
+    let mut many = many(2, config).proven(2);
+    many.push(0, 1, 1);
+    many.push(1, 2, 1);
+    assert_eq!(many.sent().batches.len(), 2);
+    many.pass(2 * STALL);
+    assert_eq!(many.failed(), []);
+    many.pass(121 * SECOND);
+    let unknown = Some(WriteOutcome::Unknown);
+    assert_eq!(outcomes(&mut many), [(1, unknown), (2, unknown)]);
+}
+
+#[test]
+fn a_batch_too_large_whose_time_is_over_is_not_cut() {
+    let mut many = many(1, config()).proven(1);
+    many.push(0, 1, 2);
+    let sent = many.sent();
+    many.now += 121 * SECOND;
+    many.answer(&sent, Code::MESSAGE_TOO_LARGE);
+    let refused = Some(WriteOutcome::NotWritten);
+    assert_eq!(outcomes(&mut many), [(1, refused)]);
+}
+
+#[test]
+fn a_hint_that_is_no_news_is_not_followed_at_once() {
+    let mut bench = bench().proven();
+    bench.push();
+    let sent = bench.sent().unwrap();
+    let hint = LeaderHint {
+        leader: LEADER,
+        leader_epoch: 1,
+    };
+    bench.answer_with(sent, Code::NOT_LEADER_OR_FOLLOWER, Some(hint));
+    assert_eq!(bench.sent(), None, "it would be asked without a pause");
+}
+
+#[test]
+fn records_that_the_broker_names_are_told_with_the_failure() {
+    let mut many = many(1, config()).proven(1);
+    many.push(0, 1, 3);
+    let sent = many.sent();
+    let wrong = RecordError {
+        index: 2,
+        message: None,
+    };
+    let partition = PartitionAnswer {
+        topic: AnsweredTopic::Name("t".into()),
+        partition: 0,
+        code: Code::INVALID_RECORD,
+        base_offset: None,
+        log_append_time: None,
+        log_start: None,
+        record_errors: vec![wrong.clone()],
+        message: None,
+        leader_hint: None,
+    };
+    let answer = ProduceAnswer {
+        throttle: Duration::ZERO,
+        partitions: vec![partition],
+    };
+    many.sender.handle_answer(many.now, sent.request, &answer);
+    many.take_events();
+    let names = |event: &Event<u32>| match event {
+        Event::Failed { record_errors, .. } => *record_errors == [wrong.clone()],
+        _ => false,
+    };
+    assert!(many.has(names));
+}
+
+#[test]
+fn a_batch_that_an_answer_passes_over_may_be_written() {
+    let mut many = many(1, config()).proven(1);
+    many.push(0, 1, 1);
+    let sent = many.sent();
+    let empty = ProduceAnswer::default();
+    many.sender.handle_answer(many.now, sent.request, &empty);
+    many.pass(121 * SECOND);
+    assert_eq!(outcomes(&mut many), [(1, Some(WriteOutcome::Unknown))]);
+}
+
+#[test]
+fn only_the_oldest_request_of_a_lane_that_stalls_goes_apart_and_one_at_a_time() {
+    let mut many = many(3, stalling()).proven(3);
+    many.push(0, 1, 1);
+    many.push(1, 2, 1);
+    assert_eq!(many.sent().batches.len(), 2);
+    many.push(2, 3, 1);
+    many.sent();
+    many.pass(2 * STALL);
+    many.sender.set_connected(LEADER, Lane::Main, true);
+    let mut sent: Vec<_> = std::iter::from_fn(|| many.sender.poll_transmit(many.now))
+        .map(|t| (t.lane, t.batches[0].partition.0, t.batches.len()))
+        .collect();
+    sent.sort_unstable();
+    assert_eq!(sent, [(Lane::Main, 2, 1), (Lane::Apart, 0, 1)]);
+}
+
+#[test]
+fn each_request_of_a_lane_is_given_its_own_time_once_it_is_the_oldest() {
+    let mut many = many(3, stalling()).proven(3);
+    many.push(0, 1, 1);
+    let first = many.sent();
+    many.push(1, 2, 1);
+    many.push(2, 3, 1);
+    assert_eq!(many.sent().batches.len(), 2);
+    many.now += STALL / 2;
+    many.answer(&first, Code::NONE);
+    let due = many.sender.poll_timeout().unwrap();
+    assert!(due >= many.now + STALL && due < many.now + 4 * STALL);
+}
+
+#[test]
+fn a_partition_that_went_apart_begins_on_the_main_lane_of_its_next_leader() {
+    let mut many = many(2, stalling()).proven(2);
+    many.sender.set_connected(OTHER, Lane::Main, true);
+    many.push(0, 1, 1);
+    many.push(1, 2, 1);
+    many.sent();
+    many.pass(2 * STALL);
+    let moved = PartitionIndex(0);
+    many.sender
+        .set_leader(many.now, moved, Some(OTHER), Some(2), None);
+    let sent: Vec<_> = std::iter::from_fn(|| many.sender.poll_transmit(many.now))
+        .map(|transmit| (transmit.broker, transmit.lane))
+        .collect();
+    assert!(sent.contains(&(OTHER, Lane::Main)), "{sent:?}");
+}
+
+#[test]
+fn bug_7_a_topic_made_anew_within_a_transaction_breaks_it_at_once() {
+    let mut many = transactional();
+    lead(&mut many, LEADER, 1, 1);
+    many.sender.admit(many.now, PartitionIndex(0));
+    let mut many = many.proven(1);
+    lead(&mut many, LEADER, 0, 2);
+    many.take_events();
+    assert!(many.has(|event| matches!(event, Event::TransactionBroken(_))));
+}
+
+fn breaks(many: &mut Many) -> bool {
+    many.take_events();
+    many.has(|event| matches!(event, Event::TransactionBroken(_)))
+}
+
+#[test]
+fn a_record_that_fails_breaks_its_transaction_also_with_nothing_behind_it() {
+    let mut many = transactional();
+    many.sender.admit(many.now, PartitionIndex(0));
+    many.push(0, 1, 1);
+    let sent = many.sent();
+    many.answer(&sent, Code::INVALID_RECORD);
+    assert!(breaks(&mut many));
+}
+
+#[test]
+fn a_record_that_expires_in_flight_breaks_its_transaction_before_it_is_answered() {
+    let mut many = transactional();
+    many.sender.admit(many.now, PartitionIndex(0));
+    many.push(0, 1, 1);
+    many.sent();
+    many.pass(121 * SECOND);
+    assert!(breaks(&mut many));
+}
+
+#[test]
+fn what_is_in_flight_when_the_producer_ends_may_be_written_and_the_rest_is_not() {
+    let mut many = many(1, config());
+    many.push(0, 1, 1);
+    many.sent();
+    many.push(0, 2, 1);
+    many.sender.fail_all();
+    let mut told = outcomes(&mut many);
+    told.sort_unstable_by_key(|(token, _)| *token);
+    let (unknown, not) = (WriteOutcome::Unknown, WriteOutcome::NotWritten);
+    assert_eq!(told, [(1, Some(unknown)), (2, Some(not))]);
+}
+
+#[test]
+fn bug_7_of_two_batches_in_doubt_only_the_first_goes_to_the_new_log() {
+    let mut many = many(1, config());
+    lead(&mut many, LEADER, 1, 1);
+    let mut many = many.proven(1);
+    many.push(0, 1, 1);
+    many.push(0, 2, 1);
+    for sent in [many.sent(), many.sent()] {
+        lose(&mut many, &sent);
+    }
+    lead(&mut many, LEADER, 0, 2);
+    many.pass(SECOND);
+    many.sent();
+    assert!(many.sender.poll_transmit(many.now).is_none());
+}
+
+#[test]
+fn a_batch_that_cannot_be_cut_fails_and_the_next_goes_on() {
+    let mut many = many(1, config()).proven(1);
+    many.push(0, 1, 2);
+    let sent = many.sent();
+    many.push(0, 2, 1);
+    many.sender.poll_event();
+    many.answer(&sent, Code::MESSAGE_TOO_LARGE);
+    let split = many.events.iter().find_map(|event| match event {
+        Event::Split(split) => Some((split.partition, split.ordinal)),
+        _ => None,
+    });
+    let (partition, ordinal) = split.unwrap();
+    let error = Error::new(ErrorKind::State, "unreadable");
+    many.sender
+        .refuse_halves(many.now, partition, ordinal, 1, &error);
+    let not_written = Some(WriteOutcome::NotWritten);
+    assert_eq!(outcomes(&mut many), [(1, not_written)]);
+    assert_eq!(stamp(&many.sent()), (1, 0));
+}
+
+#[test]
+fn each_broken_transaction_is_told() {
+    let mut many = transactional();
+    for token in 1..=2 {
+        many.sender.admit(many.now, PartitionIndex(0));
+        many.push(0, token, 1);
+        let sent = many.sent();
+        many.events.clear();
+        many.answer(&sent, Code::INVALID_RECORD);
+        assert!(breaks(&mut many));
+        many.sender.close_admissions();
+        let epoch = i16::try_from(token).unwrap();
+        let next = Identity {
+            producer_id: 9,
+            epoch,
+        };
+        many.sender.begin_epoch(many.now, next);
+    }
+}
