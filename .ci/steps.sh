@@ -104,3 +104,10 @@ ottla_binary() {
 cluster_tests() { # TEST-RUNNER-ARGUMENTS...
   cargo test --locked -p ottla-tests --test cluster -- --ignored --test-threads 1 --nocapture "$@"
 }
+
+# The store that a fleet shares, on Redis servers that the tests start on free ports and end by id.
+redis_tests() {
+  packages redis-server=redis-server redis-cli=redis-tools openssl=openssl
+  cargo clippy --locked -p ottla-lag --features redis --all-targets -- -D warnings
+  cargo test --locked -p ottla-lag --features redis --lib fleet -- --include-ignored
+}

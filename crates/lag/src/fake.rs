@@ -172,7 +172,7 @@ impl Brokers for Fake {
         broker: BrokerId,
         request: list_groups::Request,
     ) -> Result<list_groups::Response> {
-        assert_eq!(request.types, ["share".into()]);
+        assert_eq!(request.types, [Arc::<str>::from("share")]);
         self.reach(broker, format!("groups {broker}")).await?;
         let state = self.0.lock();
         let groups = state.shares.iter().map(|group| list_groups::Group {

@@ -11,6 +11,7 @@ mod collector;
 #[cfg(test)]
 mod fake;
 mod figures;
+pub mod fleet;
 pub mod health;
 mod history;
 mod lag;

@@ -1,0 +1,389 @@
+//! One collector for a fleet of producers: whoever holds the lease asks the brokers, the others read
+//! what it heard from a store that all can reach.
+//!
+//! - What is shared are observations (committed offset, end, age), never weights: each producer makes
+//!   its own plan, with its own sends counted.
+//! - A lease is for one question: a group and its topics. Processes that watch the same topics of a
+//!   group share it. It is taken and renewed by a script, carries a fencing token that grows with each
+//!   taking, and only its holder can publish: one that was paused and comes back publishes nothing.
+//! - Ages go by the store's clock, not by the clocks of the machines.
+//! - Whatever is wrong with the store, the brokers are asked instead, as without it. That is said once
+//!   in the log, in each snapshot's [`Origin`], and counted. The store is asked less and less often
+//!   while it fails, each time with a short patience; producing does not wait for any of it.
+//!
+//! # Keys and values
+//! `ottla:lag:1:{CLUSTER/GROUP}:HASH` and then `:lease` (`TOKEN OWNER`, lives three refreshes), `:token`
+//! (a counter) and `:value`, which lives ten refreshes. HASH is of the topics' names. The 1 is the
+//! version of all this; what has another version is not read. A value is text:
+//!
+//! ```text
+//! 1 STAMP STANDING            version; milliseconds of the store's clock; told or share
+//! TOPIC ID REFUSED PARTITION  one line a topic, by name; the id in hex or -; a Kafka code or -
+//!
+//! PARTITION = COMMITTED,END,LOG_START,LAST_STABLE    in order from 0, with a blank between
+//! COMMITTED = an offset, - for none, ? for unknown, ?CODE with Kafka's reason
+//! END       = an offset, ? or ?CODE
+//! ```
+
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use crate::source::{Asked, Found, LagSource, Origin, Pace, Standing, Trouble};
+use ottla_proto::Result;
+use ottla_wire::BoxFuture;
+#[cfg(feature = "redis")]
+pub use redis::{RedisStore, RedisStoreBuilder};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// The longest value that is written or read. Ten thousand partitions need less than a tenth of it.
+pub const VALUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How long the store may take for one answer, at most; a quarter of a refresh if that is less.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// The longest time that a store that fails is left alone.
+const REST_MAX: Duration = Duration::from_secs(30);
+
+/// How many refreshes a lease lives without being renewed, and how old shared figures may be.
+const LEASE_REFRESHES: u32 = 3;
+
+/// How many refreshes a value lives.
+const VALUE_REFRESHES: u32 = 10;
+
+/// What a store needs to know of one question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key(pub(crate) String);
+
+/// What a store says of one question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// The lease is ours, under this fencing token: ask the brokers, and publish.
+    Ours {
+        /// Grows whenever the lease is taken anew.
+        token: u64,
+    },
+    /// Another process has the lease.
+    Theirs {
+        /// The store's clock, in milliseconds.
+        now: u64,
+        /// What that process published last, if it still lives.
+        value: Option<Vec<u8>>,
+    },
+    /// What stands there is not ours to read.
+    Garbage,
+}
+
+/// What the holder of a lease heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// The question.
+    pub key: Key,
+    /// The token of the lease.
+    pub token: u64,
+    /// How old the figures are.
+    pub age: Duration,
+    /// What stands in a value behind version and stamp.
+    pub body: String,
+}
+
+/// A store that a fleet shares; `RedisStore` (feature `redis`) is one.
+///
+/// A future that is dropped must leave the store fit for the next call.
+pub trait Store: Send + 'static {
+    /// Takes or renews the lease of each question for `owner`, and reads what the holder published
+    /// where that is another.
+    fn claim<'a>(
+        &'a mut self,
+        keys: &'a [Key],
+        owner: &'a str,
+        lease: Duration,
+    ) -> BoxFuture<'a, Result<Vec<Claim>, Trouble>>;
+
+    /// Publishes what `owner` heard, where the lease is still its own.
+    fn publish<'a>(
+        &'a mut self,
+        publications: &'a [Publication],
+        owner: &'a str,
+        lives: Duration,
+    ) -> BoxFuture<'a, Result<(), Trouble>>;
+}
+
+/// Makes `local` the collector of a fleet, or spares it the asking, by a lease in `store`. `cluster`
+/// tells clusters apart that share a store.
+pub fn fleet_source(
+    local: impl LagSource,
+    store: impl Store,
+    cluster: impl Into<String>,
+) -> impl LagSource {
+    Fleet::new(local, store, cluster.into(), fastrand::u128(..))
+}
+
+/// See [`fleet_source`].
+struct Fleet<L, S> {
+    local: L,
+    store: S,
+    cluster: String,
+    owner: String,
+    seen: BTreeMap<String, Seen>,
+    failing: Option<Failing>,
+}
+
+/// What was last seen of a question that another process asks.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// The stamp of its value, and when that was by our clock.
+    news: Option<(u64, std::time::Instant)>,
+    /// Since when there is none.
+    missing_since: Instant,
+}
+
+/// That the store failed, and until when it is left alone.
+#[derive(Debug, Clone, Copy)]
+struct Failing {
+    trouble: Trouble,
+    times: u32,
+    until: Instant,
+}
+
+/// What to do about one question.
+enum Step {
+    /// Ask, and publish under this token.
+    Lead(u64),
+    /// Ask, for ourselves.
+    Ask(Origin),
+    Read(Found),
+}
+
+impl<L: LagSource, S: Store> LagSource for Fleet<L, S> {
+    fn watch_topics<'a>(
+        &'a mut self,
+        topics: &'a [Arc<str>],
+        deadline: Instant,
+    ) -> BoxFuture<'a, ()> {
+        self.local.watch_topics(topics, deadline)
+    }
+
+    fn unwatch_topics(&mut self, topics: &[Arc<str>]) {
+        self.local.unwatch_topics(topics);
+    }
+
+    fn topic_names(&mut self) -> BoxFuture<'_, Result<Vec<Arc<str>>>> {
+        self.local.topic_names()
+    }
+
+    fn look<'a>(&'a mut self, asked: &'a [Asked], pace: Pace) -> BoxFuture<'a, Vec<Found>> {
+        Box::pin(self.look_at(asked, pace))
+    }
+}
+
+impl<L: LagSource, S: Store> Fleet<L, S> {
+    fn new(local: L, store: S, cluster: String, owner: u128) -> Self {
+        Self {
+            local,
+            store,
+            cluster,
+            owner: format!("{owner:032x}"),
+            seen: BTreeMap::new(),
+            failing: None,
+        }
+    }
+
+    async fn look_at(&mut self, asked: &[Asked], pace: Pace) -> Vec<Found> {
+        let keys: Vec<Key> = asked.iter().map(|one| key(&self.cluster, one)).collect();
+        self.seen
+            .retain(|key, _| keys.iter().any(|asked| asked.0 == *key));
+        let steps = self.steps(asked, &keys, pace).await;
+        let questions = asked.iter().zip(&steps);
+        let questions = questions.filter(|(_, step)| !matches!(step, Step::Read(_)));
+        let questions: Vec<Asked> = questions.map(|(asked, _)| asked.clone()).collect();
+        let mut answers = Vec::new();
+        if !questions.is_empty() {
+            answers = self.local.look(&questions, pace).await;
+        }
+        let mut answers = answers.into_iter();
+        let mut found = Vec::with_capacity(asked.len());
+        let mut publications = Vec::new();
+        for ((asked, key), step) in asked.iter().zip(keys).zip(steps) {
+            let (answer, origin) = match step {
+                Step::Read(read) => {
+                    found.push(read);
+                    continue;
+                }
+                Step::Lead(token) => {
+                    let answer = answers.next();
+                    publications.extend(answer.as_ref().and_then(|a| publication(key, token, a)));
+                    (answer, Origin::Asked)
+                }
+                Step::Ask(origin) => (answers.next(), origin),
+            };
+            let nothing = || {
+                let taken_at = pace.began.into_std();
+                Found::nothing(asked, Standing::Unknown(None), taken_at)
+            };
+            let mut answer = answer.unwrap_or_else(nothing);
+            answer.origin = origin;
+            found.push(answer);
+        }
+        if let Err(trouble) = self.publish(&publications, pace).await {
+            // The others hear nothing of it; for us it is as fresh as ever.
+            for found in &mut found {
+                if found.origin == Origin::Asked {
+                    found.origin = Origin::Degraded(trouble);
+                }
+            }
+        }
+        found
+    }
+
+    /// What to do about each question, as the store says.
+    async fn steps(&mut self, asked: &[Asked], keys: &[Key], pace: Pace) -> Vec<Step> {
+        let alone = |trouble| {
+            let steps = asked.iter().map(|_| Step::Ask(Origin::Degraded(trouble)));
+            steps.collect()
+        };
+        let now = Instant::now();
+        if let Some(failing) = self.failing.filter(|failing| now < failing.until) {
+            return alone(failing.trouble);
+        }
+        let lease = pace.refresh.max(Duration::from_secs(1)) * LEASE_REFRESHES;
+        let claim = self.store.claim(keys, &self.owner, lease);
+        let claims = match timeout(patience(pace), claim).await {
+            Ok(Ok(claims)) if claims.len() == keys.len() => claims,
+            Ok(Ok(_)) => return alone(self.fail(Trouble::Garbage, pace)),
+            Ok(Err(trouble)) => return alone(self.fail(trouble, pace)),
+            Err(_) => return alone(self.fail(Trouble::Slow, pace)),
+        };
+        if !claims.iter().any(|c| matches!(c, Claim::Ours { .. })) {
+            // Whoever has to write knows only then whether the store serves again.
+            self.failing = None;
+        }
+        let mut steps = Vec::with_capacity(asked.len());
+        for ((asked, key), claim) in asked.iter().zip(keys).zip(claims) {
+            steps.push(match claim {
+                Claim::Ours { token } => {
+                    self.seen.remove(&key.0);
+                    Step::Lead(token)
+                }
+                Claim::Garbage => Step::Ask(Origin::Degraded(Trouble::Garbage)),
+                Claim::Theirs { now: clock, value } => {
+                    match self.read(asked, key, clock, value.as_deref(), pace) {
+                        Ok(Some(found)) => Step::Read(found),
+                        Ok(None) => Step::Ask(Origin::Asked),
+                        Err(trouble) => Step::Ask(Origin::Degraded(trouble)),
+                    }
+                }
+            });
+        }
+        steps
+    }
+
+    /// What another process published; `None` if it has not come to that yet.
+    fn read(
+        &mut self,
+        asked: &Asked,
+        key: &Key,
+        clock: u64,
+        value: Option<&[u8]>,
+        pace: Pace,
+    ) -> Result<Option<Found>, Trouble> {
+        let fresh = pace.refresh.max(Duration::from_secs(1)) * LEASE_REFRESHES;
+        let seen = self.seen.entry(key.0.clone()).or_insert(Seen {
+            news: None,
+            missing_since: pace.began,
+        });
+        let Some(value) = value else {
+            let missing = pace.began.saturating_duration_since(seen.missing_since);
+            return if missing > fresh {
+                Err(Trouble::Stale)
+            } else {
+                Ok(None)
+            };
+        };
+        let read = value::read(value, asked).ok_or(Trouble::Garbage)?;
+        seen.missing_since = pace.began;
+        // The store's clock was read after ours: the age is overstated by that, never understated.
+        let age = Duration::from_millis(clock.checked_sub(read.stamp).ok_or(Trouble::Garbage)?);
+        if age > fresh {
+            return Err(Trouble::Stale);
+        }
+        let began = pace.began.into_std();
+        let taken_at = match seen.news {
+            // No news: it keeps the time that it had.
+            Some((stamp, taken_at)) if stamp == read.stamp => taken_at,
+            _ => began.checked_sub(age).ok_or(Trouble::Garbage)?,
+        };
+        seen.news = Some((read.stamp, taken_at));
+        Ok(Some(Found {
+            group: Arc::clone(&asked.group),
+            standing: read.standing,
+            taken_at,
+            origin: Origin::Shared,
+            topics: read.topics,
+        }))
+    }
+
+    async fn publish(&mut self, publications: &[Publication], pace: Pace) -> Result<(), Trouble> {
+        if publications.is_empty() {
+            return Ok(());
+        }
+        let lives = pace.refresh.max(Duration::from_secs(1)) * VALUE_REFRESHES;
+        let publish = self.store.publish(publications, &self.owner, lives);
+        match timeout(patience(pace), publish).await {
+            Ok(Ok(())) => {
+                self.failing = None;
+                Ok(())
+            }
+            Ok(Err(trouble)) => Err(self.fail(trouble, pace)),
+            Err(_) => Err(self.fail(Trouble::Slow, pace)),
+        }
+    }
+
+    /// Lengthens the rest of a store that fails.
+    fn fail(&mut self, trouble: Trouble, pace: Pace) -> Trouble {
+        let times = self.failing.map_or(0, |failing| failing.times);
+        let rest = pace.refresh.saturating_mul(1 << times.min(10));
+        self.failing = Some(Failing {
+            trouble,
+            times: times.saturating_add(1),
+            until: Instant::now() + rest.min(REST_MAX),
+        });
+        trouble
+    }
+}
+
+fn patience(pace: Pace) -> Duration {
+    PATIENCE.min(pace.refresh / 4)
+}
+
+/// What a process that holds the lease has to say. What it could not hear itself, or may not see,
+/// others may.
+fn publication(key: Key, token: u64, found: &Found) -> Option<Publication> {
+    let body = value::write(found)?;
+    let now = Instant::now().into_std();
+    Some(Publication {
+        key,
+        token,
+        age: now.saturating_duration_since(found.taken_at),
+        body,
+    })
+}
+
+fn key(cluster: &str, asked: &Asked) -> Key {
+    // FNV-1a: it must be the same in every process and version.
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for topic in &asked.topics {
+        for byte in topic.bytes().chain([0]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    Key(format!(
+        "ottla:lag:1:{{{cluster}/{}}}:{hash:016x}",
+        asked.group
+    ))
+}

@@ -1,0 +1,373 @@
+//! The store on a real Redis server, which each test starts for itself and ends.
+
+use super::*;
+use crate::fleet::key;
+use crate::source::Asked;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A server, ended by its id when it is dropped.
+struct Server {
+    child: Child,
+    port: u16,
+    folder: PathBuf,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        std::fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+impl Server {
+    fn start(arguments: &[&str]) -> Self {
+        let folder = std::env::temp_dir().join(format!("ottla-redis-{:x}", fastrand::u64(..)));
+        std::fs::create_dir(&folder).unwrap();
+        Self::start_in(folder, arguments)
+    }
+
+    /// A port that is taken is tried no further.
+    fn start_in(folder: PathBuf, arguments: &[&str]) -> Self {
+        for _ in 0..20 {
+            let port = fastrand::u16(20_000..60_000);
+            if let Some(child) = launch(&folder, port, arguments) {
+                return Self {
+                    child,
+                    port,
+                    folder,
+                };
+            }
+        }
+        panic!("redis-server does not start");
+    }
+
+    fn stop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn restart(&mut self, arguments: &[&str]) {
+        self.child = launch(&self.folder, self.port, arguments).unwrap();
+    }
+
+    fn store(&self) -> RedisStore {
+        let url = format!("redis://127.0.0.1:{}", self.port);
+        RedisStore::builder(url).build().unwrap()
+    }
+
+    /// Runs a command by Redis's own client.
+    fn command(&self, words: &[&str]) -> String {
+        let port = self.port.to_string();
+        let output = Command::new("redis-cli")
+            .args(["-p", &port])
+            .args(words)
+            .output();
+        String::from_utf8(output.unwrap().stdout)
+            .unwrap()
+            .trim()
+            .to_owned()
+    }
+}
+
+/// Starts a server and waits until it says that it is ready; `None` if it ends instead.
+fn launch(folder: &Path, port: u16, arguments: &[&str]) -> Option<Child> {
+    let mut command = Command::new("redis-server");
+    let tls = arguments.contains(&"--tls-cert-file");
+    let port = port.to_string();
+    let ports = match tls {
+        true => ["--port", "0", "--tls-port", &port],
+        false => ["--port", &port, "--save", ""],
+    };
+    command.args(ports).args(arguments);
+    command.args(["--bind", "127.0.0.1", "--appendonly", "no", "--dir"]);
+    command
+        .arg(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .expect("redis-server (Debian package redis-server)");
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let ready = lines.any(|line| line.is_ok_and(|line| line.contains("Ready to accept")));
+    // Its log must be read on, or it waits when the pipe is full.
+    std::thread::spawn(move || lines.for_each(drop));
+    if ready {
+        return Some(child);
+    }
+    child.wait().unwrap();
+    None
+}
+
+fn question(group: &str) -> Key {
+    key(
+        "prod",
+        &Asked {
+            group: group.into(),
+            topics: vec!["orders".into()],
+        },
+    )
+}
+
+fn publication(group: &str, token: u64, body: &str) -> Publication {
+    Publication {
+        key: question(group),
+        token,
+        age: SECOND,
+        body: body.to_owned(),
+    }
+}
+
+async fn claim(store: &mut RedisStore, owner: &str) -> Result<Claim, Trouble> {
+    let claims = store.claim(&[question("billing")], owner, SECOND).await;
+    claims.map(|mut claims| claims.remove(0))
+}
+
+#[tokio::test]
+#[ignore = "needs redis"]
+async fn one_owner_holds_a_lease_and_the_other_reads_what_it_publishes() {
+    let server = Server::start(&[]);
+    let (mut first, mut second) = (server.store(), server.store());
+    assert_eq!(claim(&mut first, "aa").await, Ok(Claim::Ours { token: 1 }));
+    assert_eq!(claim(&mut first, "aa").await, Ok(Claim::Ours { token: 1 }));
+    let Ok(Claim::Theirs { value: None, now }) = claim(&mut second, "bb").await else {
+        panic!("the lease is the first one's");
+    };
+    let body = "told\norders - - 1,2,0,-";
+    let published = [publication("billing", 1, body)];
+    first.publish(&published, "aa", 10 * SECOND).await.unwrap();
+    let Ok(Claim::Theirs {
+        value: Some(value), ..
+    }) = claim(&mut second, "bb").await
+    else {
+        panic!("it was published");
+    };
+    let text = String::from_utf8(value).unwrap();
+    let (head, rest) = text.split_once(" told").unwrap();
+    let stamp: u64 = head.strip_prefix("1 ").unwrap().parse().unwrap();
+    assert_eq!(rest, "\norders - - 1,2,0,-");
+    assert!(
+        stamp + 1_000 >= now && stamp <= now,
+        "by the store's clock, less the age"
+    );
+    let ttl: i64 = server
+        .command(&["pttl", &format!("{}:value", question("billing").0)])
+        .parse()
+        .unwrap();
+    assert!(ttl > 0 && ttl <= 10_000);
+}
+
+#[tokio::test]
+#[ignore = "needs redis"]
+async fn the_token_grows_with_each_taking_and_fences_the_old_holder() {
+    let server = Server::start(&[]);
+    let (mut first, mut second) = (server.store(), server.store());
+    claim(&mut first, "aa").await.unwrap();
+    // As if it had run out.
+    server.command(&["del", &format!("{}:lease", question("billing").0)]);
+    assert_eq!(claim(&mut second, "bb").await, Ok(Claim::Ours { token: 2 }));
+    let late = [publication("billing", 1, "told")];
+    first.publish(&late, "aa", SECOND).await.unwrap();
+    let exists = server.command(&["exists", &format!("{}:value", question("billing").0)]);
+    assert_eq!(exists, "0");
+}
+
+#[tokio::test]
+#[ignore = "needs redis"]
+async fn many_questions_go_in_one_script() {
+    let server = Server::start(&[]);
+    let mut store = server.store();
+    let keys: Vec<Key> = (0..500).map(|n| question(&n.to_string())).collect();
+    let claims = store.claim(&keys, "aa", SECOND).await.unwrap();
+    assert_eq!(claims, vec![Claim::Ours { token: 1 }; 500]);
+    let body = format!(
+        "told\norders - -{}",
+        " 1234567,1234569,0,1234569".repeat(1_000)
+    );
+    let all = (0..100).map(|n| publication(&n.to_string(), 1, &body));
+    store
+        .publish(&all.collect::<Vec<_>>(), "aa", SECOND)
+        .await
+        .unwrap();
+    assert_eq!(server.command(&["dbsize"]), "1100");
+}
+
+#[tokio::test]
+#[ignore = "needs redis"]
+async fn a_server_that_is_gone_is_unreachable_and_serves_again_after_a_restart() {
+    let mut server = Server::start(&[]);
+    let mut store = server.store();
+    claim(&mut store, "aa").await.unwrap();
+    server.stop();
+    assert_eq!(claim(&mut store, "aa").await, Err(Trouble::Unreachable));
+    server.restart(&[]);
+    let mut answers = Vec::new();
+    for _ in 0..20 {
+        answers.push(claim(&mut store, "aa").await);
+        if answers.last() == Some(&Ok(Claim::Ours { token: 1 })) {
+            return;
+        }
+    }
+    panic!("{answers:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs redis"]
+async fn a_server_that_hangs_is_slow() {
+    let server = Server::start(&[]);
+    let mut store = server.store();
+    claim(&mut store, "aa").await.unwrap();
+    server.command(&["client", "pause", "10000", "all"]);
+    let began = std::time::Instant::now();
+    assert_eq!(claim(&mut store, "aa").await, Err(Trouble::Slow));
+    assert!(began.elapsed() < 2 * RESPONSE_TIMEOUT);
+}
+
+#[tokio::test]
+#[ignore = "needs redis"]
+async fn a_full_server_refuses_new_leases_and_publications_and_keeps_leases() {
+    let server = Server::start(&["--maxmemory-policy", "noeviction"]);
+    let (mut first, mut second) = (server.store(), server.store());
+    claim(&mut first, "aa").await.unwrap();
+    server.command(&["config", "set", "maxmemory", "1"]);
+    assert_eq!(claim(&mut first, "aa").await, Ok(Claim::Ours { token: 1 }));
+    let published = [publication("billing", 1, "told")];
+    let refused = first.publish(&published, "aa", SECOND).await;
+    assert_eq!(refused, Err(Trouble::Refused));
+    let audit = second.claim(&[question("audit")], "bb", SECOND).await;
+    assert_eq!(audit, Err(Trouble::Refused));
+}
+
+#[tokio::test]
+#[ignore = "needs redis"]
+async fn keys_that_hold_something_else_are_refused_or_taken_over() {
+    let server = Server::start(&[]);
+    let mut store = server.store();
+    let lease = format!("{}:lease", question("billing").0);
+    server.command(&["set", &lease, "garbage"]);
+    assert_eq!(claim(&mut store, "aa").await, Ok(Claim::Ours { token: 1 }));
+    server.command(&["del", &lease]);
+    server.command(&["lpush", &lease, "garbage"]);
+    assert_eq!(claim(&mut store, "aa").await, Err(Trouble::Refused));
+}
+
+#[tokio::test]
+#[ignore = "needs redis"]
+async fn a_password_is_given_and_a_wrong_one_is_refused() {
+    let server = Server::start(&["--requirepass", "secret"]);
+    let store = |password| {
+        let url = format!("redis://:{password}@127.0.0.1:{}", server.port);
+        RedisStore::builder(url).build().unwrap()
+    };
+    assert_eq!(
+        claim(&mut store("secret"), "aa").await,
+        Ok(Claim::Ours { token: 1 })
+    );
+    assert_eq!(
+        claim(&mut store("wrong"), "aa").await,
+        Err(Trouble::Refused)
+    );
+    assert!(!format!("{:?}", store("secret")).contains("secret"));
+}
+
+/// An authority and a certificate for localhost by openssl.
+fn certificates(folder: &Path) {
+    let run = |words: &[&str]| {
+        let mut openssl = Command::new("openssl");
+        let output = openssl.args(words).current_dir(folder).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{error}");
+    };
+    let curve = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ];
+    let request = |out: &[&str]| {
+        let words = [&["req"][..], &curve, out].concat();
+        run(&words);
+    };
+    request(&[
+        "-x509",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=authority",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+    ]);
+    request(&[
+        "-subj",
+        "/CN=localhost",
+        "-keyout",
+        "server.key",
+        "-out",
+        "server.csr",
+    ]);
+    std::fs::write(
+        folder.join("names"),
+        "subjectAltName=DNS:localhost,IP:127.0.0.1\n",
+    )
+    .unwrap();
+    run(&[
+        "x509",
+        "-req",
+        "-in",
+        "server.csr",
+        "-CA",
+        "ca.pem",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-days",
+        "2",
+        "-extfile",
+        "names",
+        "-out",
+        "server.pem",
+    ]);
+}
+
+#[tokio::test]
+#[ignore = "needs redis"]
+async fn tls_trusts_the_given_authority_and_no_other() {
+    let folder = std::env::temp_dir().join(format!("ottla-redis-{:x}", fastrand::u64(..)));
+    std::fs::create_dir(&folder).unwrap();
+    certificates(&folder);
+    let pem = std::fs::read(folder.join("ca.pem")).unwrap();
+    let place = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (certificate, private, authority) =
+        (place("server.pem"), place("server.key"), place("ca.pem"));
+    let server = Server::start_in(
+        folder.clone(),
+        &[
+            "--tls-cert-file",
+            &certificate,
+            "--tls-key-file",
+            &private,
+            "--tls-ca-cert-file",
+            &authority,
+            "--tls-auth-clients",
+            "no",
+            "--requirepass",
+            "secret",
+        ],
+    );
+    let url = format!("rediss://:secret@localhost:{}", server.port);
+    let trusting = RedisStore::builder(url.clone()).root_certificate(pem);
+    let mut trusting = trusting.build().unwrap();
+    assert_eq!(
+        claim(&mut trusting, "aa").await,
+        Ok(Claim::Ours { token: 1 })
+    );
+    let mut strict = RedisStore::builder(url).build().unwrap();
+    assert!(claim(&mut strict, "aa").await.is_err());
+}
