@@ -96,7 +96,7 @@ impl Repository {
         for attempt in attempts {
             let output = Command::new(env!("CARGO"))
                 .current_dir(&self.root)
-                .args(["tree", "--locked", "--prefix", "none"])
+                .args(["tree", "--locked", "--all-features", "--prefix", "none"])
                 .args(what)
                 .args(attempt)
                 .output()?;
