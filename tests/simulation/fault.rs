@@ -259,7 +259,13 @@ impl World {
             Kind::Delay => produce.delay(wait),
             Kind::Refused(code) => scoped(produce).error(code),
             Kind::AfterAppend(code) => scoped(produce).append_then_error(code),
-            Kind::Final(code) => scoped(produce.times(1)).error(code),
+            Kind::Final(code) => {
+                if one && self.plan.promise == Promise::ExactlyOnce {
+                    // The limits were lowered while an answer was under way.
+                    let _ = on(ApiKey::Produce).apply_then_lose_answer();
+                }
+                scoped(produce.times(1)).error(code)
+            }
             Kind::Sequence(code) => scoped(produce).error(code),
             Kind::Truncated => scoped(produce).append_then_truncate(),
             Kind::Throttle => produce.throttle(wait.min(Duration::from_secs(3))),
