@@ -4,8 +4,8 @@ use crate::hashes::java_partition;
 use crate::{KeyChoice, Partitioner, Run, TopicView, adaptive};
 use std::time::{Duration, Instant};
 
-/// How many bytes of keyless records go to one partition before the next is chosen, unless a batch
-/// is smaller. franz-go's default; Java switches after `batch.size`, whose default there is 16 KiB.
+/// Queues of partitions are compared in pieces of so many bytes, and a lag-aware run ends after them,
+/// unless a batch is smaller. franz-go's default for a run.
 pub const RUN_BYTES: u32 = 64 * 1024;
 
 /// Keyed records go by murmur2 as in the Java client. Keyless ones go in runs, each to a partition
@@ -16,7 +16,7 @@ pub const RUN_BYTES: u32 = 64 * 1024;
 /// [`adaptive`](Self::adaptive).
 #[derive(Debug, Clone, Copy)]
 pub struct Sticky {
-    run_bytes: u32,
+    run_bytes: Option<u32>,
     adaptive: bool,
     availability_timeout: Option<Duration>,
     ignore_keys: bool,
@@ -25,7 +25,7 @@ pub struct Sticky {
 impl Default for Sticky {
     fn default() -> Self {
         Self {
-            run_bytes: RUN_BYTES,
+            run_bytes: None,
             adaptive: true,
             availability_timeout: None,
             ignore_keys: false,
@@ -34,11 +34,11 @@ impl Default for Sticky {
 }
 
 impl Sticky {
-    /// Ends a run after this many bytes instead of [`RUN_BYTES`]. The size of a batch stays an
+    /// Ends a run after this many bytes instead of with its batch. The size of a batch stays an
     /// upper bound.
     #[must_use]
     pub fn run_bytes(mut self, run_bytes: u32) -> Self {
-        self.run_bytes = run_bytes;
+        self.run_bytes = Some(run_bytes);
         self
     }
 
@@ -70,7 +70,19 @@ impl Sticky {
     }
 
     pub(crate) fn bytes(self, view: &TopicView<'_>) -> u32 {
-        self.run_bytes.min(view.batch_bytes).max(1)
+        let run_bytes = self.run_bytes.unwrap_or(RUN_BYTES);
+        run_bytes.min(view.batch_bytes).max(1)
+    }
+
+    /// A keyless run lasts until the batch it fills is full, or has lingered: the producer ends it
+    /// then. A batch that holds one run compresses better than one of many pieces, and thousands of
+    /// partitions do not get a small batch each. Records are counted by the most they may take, so
+    /// twice the batch is never too little.
+    fn longest(self, view: &TopicView<'_>) -> u32 {
+        match self.run_bytes {
+            Some(_) => self.bytes(view),
+            None => view.batch_bytes.saturating_mul(2).max(1),
+        }
     }
 
     /// Whether there is an availability timeout.
@@ -116,7 +128,7 @@ impl Partitioner for Sticky {
     ) -> Run {
         Run {
             partition: self.choose(view, now, random, previous),
-            bytes: self.bytes(view),
+            bytes: self.longest(view),
             records: Run::UNLIMITED,
         }
     }
@@ -232,22 +244,21 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_bounded_by_the_batch_when_that_is_smaller() {
+    fn a_run_outlasts_the_batch_it_fills_unless_it_has_a_size_of_its_own() {
         let view = TopicView {
             batch_bytes: 16_384,
             ..view(3, &[0, 1, 2])
         };
         let now = Instant::now();
         let sticky = Sticky::default();
-        assert_eq!(sticky.begin_run(&view, now, 1, None).bytes, 16_384);
+        assert_eq!(sticky.begin_run(&view, now, 1, None).bytes, 32_768);
         let large = TopicView {
             batch_bytes: 1_000_000,
             ..view
         };
-        assert_eq!(sticky.begin_run(&large, now, 1, None).bytes, RUN_BYTES);
-        assert_eq!(
-            sticky.run_bytes(100).begin_run(&large, now, 1, None).bytes,
-            100
-        );
+        assert_eq!(sticky.begin_run(&large, now, 1, None).bytes, 2_000_000);
+        let own = |bytes, view| sticky.run_bytes(bytes).begin_run(view, now, 1, None).bytes;
+        assert_eq!(own(100, &large), 100);
+        assert_eq!(own(100_000, &view), 16_384, "the batch is an upper bound");
     }
 }

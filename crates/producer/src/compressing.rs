@@ -16,7 +16,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) partition: PartitionIndex,
-    pub(crate) ordinal: u64,
+    pub(crate) ordinal: u128,
     pub(crate) records: SealedRecords,
     pub(crate) account: Arc<Account>,
 }
@@ -139,7 +139,7 @@ mod tests {
     use bytes::Bytes;
     use ottla_proto::batch::BatchWriter;
 
-    fn job(ordinal: u64) -> Job {
+    fn job(ordinal: u128) -> Job {
         Job {
             partition: PartitionIndex(0),
             ordinal,

@@ -188,12 +188,16 @@ impl Driver {
             self.seal_wanted(now);
         }
         self.seal_lingered(now);
-        self.settle(now);
-        self.conduct(now);
-        while let Some(transmit) = self.core.poll_transmit(now) {
-            self.transmit(now, transmit);
+        // Looking for something to send may itself raise events: done is what was quiet twice.
+        let mut quiet = 0;
+        while quiet < 2 {
             self.settle(now);
             self.conduct(now);
+            quiet += 1;
+            if let Some(transmit) = self.core.poll_transmit(now) {
+                self.transmit(now, transmit);
+                quiet = 0;
+            }
         }
         self.end_flushes();
     }
@@ -326,10 +330,11 @@ impl Driver {
         let Some(parcel) = place.slot.seal(serial) else {
             return;
         };
-        if parcel.records.size_bytes() < SPARSE_BATCH_BYTES
-            && let Some(topic) = self.shared.table.load().get(place.slot.topic())
-        {
-            topic.runs.gather();
+        if let Some(topic) = self.shared.table.load().get(place.slot.topic()) {
+            topic.runs.lingered(place.slot.partition());
+            if parcel.records.size_bytes() < SPARSE_BATCH_BYTES {
+                topic.runs.gather();
+            }
         }
         self.post(now, partition, parcel);
     }

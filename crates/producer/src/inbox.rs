@@ -41,7 +41,7 @@ pub(crate) enum Message {
     /// A batch is compressed.
     Compressed {
         partition: PartitionIndex,
-        ordinal: u64,
+        ordinal: u128,
         records: SealedRecords,
     },
     /// A request was answered, or never will be.

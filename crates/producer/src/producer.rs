@@ -9,11 +9,11 @@ use crate::driver::Driver;
 use crate::inbox::{Inbox, Message};
 use crate::metrics::Counters;
 use crate::pool::{Account, Pool, Reservation};
-use crate::slot::{Refused, Shop};
+use crate::slot::{Notice, Refused, Shop};
 use crate::table::{Directory, Topic};
 use crate::transaction::Opening;
 use ottla_partitioner::{KeyChoice, Partitioner, TopicView};
-use ottla_proto::batch::{BatchWriter, HEADER_BYTES};
+use ottla_proto::batch::{BatchWriter, Compression, HEADER_BYTES};
 use ottla_proto::{Error, ErrorKind, Record, Result, TopicPartition, WriteOutcome};
 use ottla_wire::Cluster;
 use std::sync::Arc;
@@ -164,9 +164,12 @@ impl Shared {
             Some(own) => own,
             None => self.now_millis.load(Ordering::Relaxed),
         };
-        let contended = || topic.runs.spread();
+        let notice = |notice| match notice {
+            Notice::Contended => topic.runs.spread(),
+            Notice::Filled => topic.runs.filled(partition),
+        };
         let clock = || self.now();
-        slot.append(&self.shop, record, timestamp, reservation, clock, contended)
+        slot.append(&self.shop, record, timestamp, reservation, clock, notice)
     }
 
     /// A record without a partition of its own does not wait for the memory of one leader while
@@ -380,6 +383,7 @@ impl Producer {
             serials: AtomicU64::new(0),
             delivery_timeout: config.delivery_timeout,
             batch_bytes_max: config.batch_bytes_max,
+            compresses: config.compression != Compression::None,
             pressed: AtomicBool::new(false),
         };
         let shared = Arc::new(Shared {

@@ -22,6 +22,10 @@ const UNITS_MAX: u64 = (1 << UNIT_BITS) - 1;
 /// Bytes are counted in units of 16, rounded up, so that a run of 16 MiB fits.
 const UNIT_BYTES: u64 = 16;
 
+/// A run that gave so much to a batch that has lingered is over: a slow producer does not stay at
+/// one partition until a whole batch has come together.
+const LINGERED_BYTES: u64 = 64 << 10;
+
 /// A run's state, packed. Zero is "over".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Packed(u64);
@@ -138,6 +142,22 @@ impl Runs {
         }
     }
 
+    /// The caller's batch at that partition is full: its run ends with it, so that a batch holds one
+    /// run from its beginning to its end.
+    #[cold]
+    pub(crate) fn filled(&self, partition: i32) {
+        if let Some((_, stripe)) = self.stripe() {
+            stripe.finish(partition, 0);
+        }
+    }
+
+    /// A batch of that partition has lingered long enough: runs that gave it a good part end.
+    pub(crate) fn lingered(&self, partition: i32) {
+        for stripe in &self.stripes {
+            stripe.finish(partition, LINGERED_BYTES);
+        }
+    }
+
     /// Gives a record back that its partition did not take, so that it does not count as sent.
     #[cold]
     pub(crate) fn refund(&self, partition: i32, bytes: usize) {
@@ -210,6 +230,24 @@ impl Runs {
 }
 
 impl Stripe {
+    /// Lets the run at that partition be over if it took so many bytes. Its count is told when the
+    /// next one begins.
+    fn finish(&self, partition: i32, used_bytes: u64) {
+        let last = self.last.lock();
+        let Some(run) = last.filter(|run| run.partition == partition) else {
+            return;
+        };
+        let begun = Packed::begin(run).units_left();
+        let over = |state: u64| {
+            let state = Packed(state);
+            let used = begun.saturating_sub(state.units_left()) * UNIT_BYTES;
+            (!state.is_over() && used >= used_bytes).then_some(state.0 & !UNITS_MAX)
+        };
+        let _ = self
+            .state
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, over);
+    }
+
     /// Begins a run where the last one is over, or is at the partition to be `passed`.
     #[cold]
     fn renew(
@@ -318,6 +356,36 @@ mod tests {
         let by_bytes = Counting::new(1024, u32::MAX);
         assert_eq!(take(&Runs::default(), &by_bytes, 512, 5), [0, 0, 1, 1, 2]);
         assert_eq!(*by_bytes.ended.lock(), [2, 2]);
+    }
+
+    #[test]
+    fn a_run_ends_with_its_batch_and_tells_what_it_took() {
+        let (runs, partitioner) = (Runs::default(), Counting::new(1 << 20, u32::MAX));
+        assert_eq!(take(&runs, &partitioner, 100, 3), [0, 0, 0]);
+        runs.filled(7);
+        assert_eq!(
+            take(&runs, &partitioner, 100, 1),
+            [0],
+            "it is at another partition"
+        );
+        runs.filled(0);
+        assert_eq!(take(&runs, &partitioner, 100, 2), [1, 1]);
+        assert_eq!(*partitioner.ended.lock(), [4]);
+    }
+
+    #[test]
+    fn a_batch_that_lingers_ends_a_run_that_gave_it_a_good_part() {
+        let (runs, partitioner) = (Runs::default(), Counting::new(1 << 20, u32::MAX));
+        take(&runs, &partitioner, 1_000, 60);
+        runs.lingered(0);
+        assert_eq!(
+            take(&runs, &partitioner, 1_000, 6),
+            [0; 6],
+            "it gave too little"
+        );
+        runs.lingered(0);
+        assert_eq!(take(&runs, &partitioner, 1_000, 1), [1]);
+        assert_eq!(*partitioner.ended.lock(), [66]);
     }
 
     #[test]

@@ -31,6 +31,15 @@ pub(crate) enum Refused {
     Absent,
 }
 
+/// What a caller learns of the partition on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// Another caller held its lock.
+    Contended,
+    /// The record filled the batch.
+    Filled,
+}
+
 /// What every slot of a producer shares.
 #[derive(Debug)]
 pub(crate) struct Shop {
@@ -40,6 +49,8 @@ pub(crate) struct Shop {
     pub(crate) delivery_timeout: Duration,
     /// The largest batch.
     pub(crate) batch_bytes_max: usize,
+    /// Batches will be compressed.
+    pub(crate) compresses: bool,
     /// Someone wants memory, and the driver has not heard of it yet.
     pub(crate) pressed: AtomicBool,
 }
@@ -166,7 +177,7 @@ impl Slot {
     }
 
     /// Appends a record to the open batch. `clock` is read only when a batch is begun, before the
-    /// first `timestamp`; `contended` is told when another caller held the lock.
+    /// first `timestamp`.
     #[inline]
     pub(crate) fn append(
         &self,
@@ -175,9 +186,9 @@ impl Slot {
         timestamp: impl Fn() -> i64,
         mut reservation: Option<&mut Reservation>,
         clock: impl Fn() -> Instant,
-        contended: impl FnOnce(),
+        notice: impl Fn(Notice),
     ) -> Result<Delivery, Refused> {
-        let mut open = self.lock(contended);
+        let mut open = self.lock(|| notice(Notice::Contended));
         let bound = BatchWriter::upper_bound(record);
         let limit = self.limit.load(Ordering::Relaxed);
         loop {
@@ -191,7 +202,10 @@ impl Slot {
                     return Err(Refused::Closed);
                 }
                 // Chunks for the whole first record: a batch is never open without one.
-                let mut writer = BatchWriter::new();
+                let mut writer = match shop.compresses {
+                    true => BatchWriter::to_be_compressed(),
+                    false => BatchWriter::new(),
+                };
                 if !self.take(bound, *last_bytes, reservation.as_deref_mut(), &mut writer) {
                     return Err(Refused::Full(bound));
                 }
@@ -208,8 +222,10 @@ impl Slot {
             match batch.writer.append(record, timestamp) {
                 Ok(index) => {
                     let completion = Arc::clone(&batch.completion);
-                    if batch.writer.size_bytes() >= limit {
+                    // Another record of its size would begin a batch of its own.
+                    if batch.writer.size_bytes() + bound > limit {
                         self.seal_locked(shop, &mut open);
+                        notice(Notice::Filled);
                     }
                     return Ok(Delivery::new(completion, index, timestamp));
                 }

@@ -9,6 +9,7 @@ fn shop(buffer_bytes: usize) -> Shop {
         serials: AtomicU64::new(0),
         delivery_timeout: Duration::from_secs(120),
         batch_bytes_max: 1 << 20,
+        compresses: false,
         pressed: AtomicBool::new(false),
     }
 }
@@ -20,7 +21,7 @@ fn slot(shop: &Shop) -> Slot {
 fn append(shop: &Shop, slot: &Slot, bytes: usize) -> Result<Delivery, Refused> {
     let value = vec![b'v'; bytes];
     let record = Record::to("orders").value(&value);
-    slot.append(shop, &record, || 0, None, Instant::now, || {})
+    slot.append(shop, &record, || 0, None, Instant::now, |_| {})
 }
 
 /// What the driver hears: the serials of opened and of sealed batches.
@@ -79,7 +80,7 @@ fn the_memory_of_an_open_batch_follows_its_leader_and_sealed_ones_keep_theirs() 
     let (one, two) = (Some(BrokerId(1)), Some(BrokerId(2)));
     slot.set_leader(one);
     let old = slot.account();
-    drop(append(&shop, &slot, 3_000).unwrap());
+    drop(append(&shop, &slot, 1_500).unwrap());
     let sealed = slot.seal(0).unwrap();
     drop(append(&shop, &slot, 100).unwrap());
     let before = shop.pool.used();
@@ -98,8 +99,8 @@ fn what_waits_is_told_in_bytes() {
     let shop = shop(1 << 20);
     let slot = slot(&shop);
     assert_eq!(slot.waiting_bytes(), 0);
-    drop(append(&shop, &slot, 3_000).unwrap());
-    assert_eq!(slot.waiting_bytes(), 4_096, "the open batch, by its chunks");
+    drop(append(&shop, &slot, 1_500).unwrap());
+    assert_eq!(slot.waiting_bytes(), 2_048, "the open batch, by its chunks");
     let sealed = slot.seal(0).unwrap().records.size_bytes() as u64;
     slot.set_queued(3);
     assert_eq!(slot.waiting_bytes(), 3 * sealed);

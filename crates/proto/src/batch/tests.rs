@@ -316,3 +316,33 @@ proptest! {
         prop_assert_eq!(batches.truncated_tail().map(|tail| tail.present_bytes), (cut > 0).then_some(cut));
     }
 }
+
+#[test]
+fn a_batch_without_a_running_checksum_is_the_same_batch() {
+    let sealed = |mut writer: BatchWriter| {
+        for _ in 0..100 {
+            writer.add_chunk(Vec::with_capacity(64));
+            let record = Record::to("t")
+                .key("key")
+                .value("some text, some text, some text");
+            while let Err(NeedsRoom(bytes)) = writer.append(&record, 5) {
+                writer.add_chunk(Vec::with_capacity(bytes));
+            }
+        }
+        writer.seal(Bytes::from)
+    };
+    for codec in [Compression::None, Compression::Lz4] {
+        let packed = |mut records: SealedRecords| {
+            records
+                .compress(&mut Compressor::new(), codec, None, Bytes::from)
+                .unwrap();
+            records.header(None)
+        };
+        let with = packed(sealed(BatchWriter::new()));
+        assert_eq!(
+            packed(sealed(BatchWriter::to_be_compressed())),
+            with,
+            "{codec}"
+        );
+    }
+}

@@ -21,8 +21,8 @@ pub struct BatchWriter {
     /// All before `current` are full; all after it are empty.
     chunks: Vec<Vec<u8>>,
     current: usize,
-    /// Over the chunks before `current`.
-    crc: u32,
+    /// Over the chunks before `current`; `None` when nobody wants it.
+    crc: Option<u32>,
     bytes: usize,
     spare_bytes: usize,
     count: u32,
@@ -37,6 +37,14 @@ pub struct NeedsRoom(pub usize);
 impl BatchWriter {
     /// An empty batch without chunks.
     pub fn new() -> Self {
+        Self {
+            crc: Some(0),
+            ..Self::default()
+        }
+    }
+
+    /// An empty batch that will be compressed: a checksum over its records would be thrown away.
+    pub fn to_be_compressed() -> Self {
         Self::default()
     }
 
@@ -180,7 +188,7 @@ impl BatchWriter {
             if tail.is_empty() {
                 return;
             }
-            self.crc = crc32c::crc32c_append(self.crc, chunk);
+            self.crc = self.crc.map(|crc| crc32c::crc32c_append(crc, chunk));
             self.current += 1;
             bytes = tail;
         }
@@ -191,7 +199,7 @@ impl BatchWriter {
     pub fn seal(self, mut wrap: impl FnMut(Vec<u8>) -> Bytes) -> SealedRecords {
         let mut crc = self.crc;
         if let Some(last) = self.chunks.get(self.current) {
-            crc = crc32c::crc32c_append(crc, last);
+            crc = crc.map(|crc| crc32c::crc32c_append(crc, last));
         }
         let mut segments = Vec::with_capacity(self.current + 2);
         for chunk in self.chunks {
@@ -252,7 +260,8 @@ pub struct SealedRecords {
     segments: Vec<Bytes>,
     bytes: usize,
     raw_bytes: usize,
-    crc: u32,
+    /// Over the section, once it is known.
+    crc: Option<u32>,
     compression: Compression,
     count: u32,
     base_timestamp: i64,
@@ -317,13 +326,21 @@ impl SealedRecords {
         }
         let pieces: Vec<&[u8]> = self.segments.iter().map(AsRef::as_ref).collect();
         let packed = compressor.compress(codec, level, &pieces)?;
-        if packed.len() < self.bytes {
-            self.crc = crc32c::crc32c(&packed);
+        if packed.len() >= self.bytes {
+            self.crc = Some(self.section_crc());
+        } else {
+            self.crc = Some(crc32c::crc32c(&packed));
             self.bytes = packed.len();
             self.compression = codec;
             self.segments = vec![wrap(packed)];
         }
         Ok(())
+    }
+
+    fn section_crc(&self) -> u32 {
+        let append = |crc, segment: &Bytes| crc32c::crc32c_append(crc, segment);
+        self.crc
+            .unwrap_or_else(|| self.segments.iter().fold(0, append))
     }
 
     /// The batch header for a stamp; `None` for a producer without idempotence.
@@ -351,7 +368,7 @@ impl SealedRecords {
         }
         let mut out = [0u8; HEADER_BYTES];
         header.write(&mut out);
-        let crc = crc::combine(crc32c::crc32c(&out[21..]), self.crc, self.bytes);
+        let crc = crc::combine(crc32c::crc32c(&out[21..]), self.section_crc(), self.bytes);
         out[17..21].copy_from_slice(&crc.to_be_bytes());
         out
     }

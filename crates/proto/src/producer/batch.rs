@@ -21,9 +21,9 @@ pub struct Batch<T> {
     /// When the caller stops waiting (`delivery.timeout.ms` after the first record).
     pub deadline: Instant,
     /// Its place in the partition's order; a batch that is cut shares its span out.
-    pub(super) ordinal: u64,
+    pub(super) ordinal: u128,
     /// How many ordinals it stands for.
-    pub(super) span: u64,
+    pub(super) span: u128,
     /// Its place among the stamped batches of its partition.
     pub(super) number: u64,
     pub(super) stamp: Option<Stamp>,
@@ -37,7 +37,7 @@ pub struct Batch<T> {
 
 /// Ordinals a batch: it can be cut in two as often as this can be halved, which is more often than
 /// a batch has records.
-pub(super) const SPAN: u64 = 1 << 28;
+pub(super) const SPAN: u128 = 1 << 28;
 
 /// Why an attempt failed, for the error message.
 #[derive(Debug, Clone)]

@@ -46,7 +46,7 @@ pub(super) struct Partition<T> {
     pub(super) proven: bool,
     /// A stamped batch ended without being written, so its sequences are missing.
     /// By the ordinal of the first such batch: it explains a refused sequence only behind it.
-    pub(super) hole: Option<u64>,
+    pub(super) hole: Option<u128>,
     /// Counts the batches that were stamped.
     stamped: u64,
     /// A batch waits for its retry: nothing is sent until all that is in flight is answered, so
@@ -100,20 +100,29 @@ impl<T> Partition<T> {
             && !self.draining
             && self.in_flight.len() < self.window(idempotent)
             && self.blocked_until.is_none_or(|until| until <= now)
-            && self
-                .queue
-                .front()
-                .is_some_and(|batch| batch.records.is_some())
+            && self.next().is_some_and(|batch| batch.records.is_some())
             && (!self.front_is_unstamped() || self.hole.is_none())
             && self.is_remembered()
+    }
+
+    /// The place of the batch that goes out next: the first, but behind a hole the first that may be
+    /// written. Those before it are proven unwritten and wait for the new epoch.
+    fn next_place(&self) -> usize {
+        let in_doubt = |batch: &Batch<T>| batch.stamp.is_some() && batch.maybe_written;
+        let place = || self.queue.iter().position(in_doubt);
+        self.hole.and_then(|_| place()).unwrap_or(0)
+    }
+
+    /// The batch that goes out next.
+    pub(super) fn next(&self) -> Option<&Batch<T>> {
+        self.queue.get(self.next_place())
     }
 
     /// Whether the broker will still remember our oldest unacknowledged batch when one more is
     /// appended. Acknowledged ones behind it count too: they push it out of the last five.
     fn is_remembered(&self) -> bool {
         let next = self
-            .queue
-            .front()
+            .next()
             .filter(|batch| batch.stamp.is_some())
             .map_or(self.stamped, |batch| batch.number);
         let flying = self.in_flight.iter().map(|flight| &flight.batch);
@@ -125,7 +134,7 @@ impl<T> Partition<T> {
     }
 
     /// A batch ended although its sequences were not used.
-    pub(super) fn open_hole(&mut self, ordinal: u64) {
+    pub(super) fn open_hole(&mut self, ordinal: u128) {
         self.hole = Some(self.hole.map_or(ordinal, |first| first.min(ordinal)));
     }
 
@@ -156,7 +165,7 @@ impl<T> Partition<T> {
         if silent && self.in_flight.is_empty() {
             self.proven = false;
         }
-        let mut batch = self.queue.pop_front()?;
+        let mut batch = self.queue.remove(self.next_place())?;
         batch.attempts += 1;
         // The partition's own identity first: the producer's may be gone while a new one is asked for.
         if batch.stamp.is_none()
@@ -219,7 +228,7 @@ impl<T> Partition<T> {
     }
 
     /// Whether no earlier batch is unacknowledged.
-    pub(super) fn is_head(&self, index_in_flight: usize, ordinal: u64) -> bool {
+    pub(super) fn is_head(&self, index_in_flight: usize, ordinal: u128) -> bool {
         index_in_flight == 0
             && self
                 .queue

@@ -38,7 +38,7 @@ pub struct Sender<T> {
     events: VecDeque<Event<T>>,
     refresh: bool,
     next_request: u64,
-    next_ordinal: u64,
+    next_ordinal: u128,
     random: u64,
 }
 
@@ -145,7 +145,7 @@ impl<T> Sender<T> {
     }
 
     /// Adds a sealed batch to its partition.
-    pub fn push(&mut self, now: Instant, index: PartitionIndex, mut batch: Batch<T>) -> u64 {
+    pub fn push(&mut self, now: Instant, index: PartitionIndex, mut batch: Batch<T>) -> u128 {
         let ordinal = self.next_ordinal;
         self.next_ordinal += SPAN;
         batch.ordinal = ordinal;
@@ -164,7 +164,7 @@ impl<T> Sender<T> {
         &mut self,
         now: Instant,
         index: PartitionIndex,
-        ordinal: u64,
+        ordinal: u128,
         records: SealedRecords,
     ) {
         if let Some(partition) = self.at(index)
@@ -180,7 +180,7 @@ impl<T> Sender<T> {
         &mut self,
         now: Instant,
         index: PartitionIndex,
-        ordinal: u64,
+        ordinal: u128,
         first: (T, SealedRecords),
         second: (T, SealedRecords),
     ) {
@@ -199,7 +199,7 @@ impl<T> Sender<T> {
         &mut self,
         now: Instant,
         index: PartitionIndex,
-        ordinal: u64,
+        ordinal: u128,
         token: T,
         error: &Error,
     ) {

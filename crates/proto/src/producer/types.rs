@@ -21,7 +21,8 @@ pub struct RequestId(pub u64);
 pub enum Lane {
     /// Where all partitions begin.
     Main,
-    /// Where partitions go that kept others waiting: alone in a request, one request at a time.
+    /// Where partitions go that kept others waiting: one request at a time, with ever fewer of them,
+    /// until the one that is stuck is alone.
     Apart,
 }
 
@@ -151,7 +152,7 @@ pub struct Split<T> {
     /// Which partition.
     pub partition: PartitionIndex,
     /// Names the batch.
-    pub ordinal: u64,
+    pub ordinal: u128,
     /// The batch's token.
     pub token: T,
     /// Its records, at least two.

@@ -58,15 +58,18 @@ pub enum Verdict {
 /// The table.
 pub fn verdict(code: Code, facts: Facts) -> Verdict {
     use Attempt::{Refused, Unknown};
-    // With acks=all these three can follow the append on the leader.
+    // With acks=all these two can follow the append on the leader.
     let after_append = if facts.acks_all { Unknown } else { Refused };
     match code {
         // A duplicate is a batch that is in the log already.
         Code::NONE | Code::DUPLICATE_SEQUENCE_NUMBER => Verdict::Acknowledged,
 
-        Code::NOT_LEADER_OR_FOLLOWER
-        | Code::UNKNOWN_TOPIC_OR_PARTITION
-        | Code::KAFKA_STORAGE_ERROR => Verdict::Retry {
+        // A disk may fail in the middle of the append.
+        Code::KAFKA_STORAGE_ERROR => Verdict::Retry {
+            attempt: Unknown,
+            refresh: true,
+        },
+        Code::NOT_LEADER_OR_FOLLOWER | Code::UNKNOWN_TOPIC_OR_PARTITION => Verdict::Retry {
             attempt: after_append,
             refresh: true,
         },

@@ -22,6 +22,9 @@ pub(super) struct Broker {
     pub(super) muted_until: Option<Instant>,
     /// A moving average of how long an answer takes on the main lane.
     latency: Duration,
+    /// How many partitions a request on the lane apart may have, one if 0. Half of the suspects
+    /// first, then half of those, until the one that is stuck is alone.
+    apart_max: usize,
     /// Requests given up in a row. If giving up did not help, the broker is slow as a whole, and
     /// sending again what it has in hand already would make it slower.
     strikes: u32,
@@ -120,10 +123,11 @@ impl<T> Sender<T> {
         let request = RequestId(self.next_request);
         let mut batches: Vec<TransmitBatch> = Vec::new();
         let mut bytes = 0usize;
+        let most_apart = self.brokers.get(&broker)?.apart_max.max(1);
         while let Some(&index) = self.brokers.get(&broker)?.lane(lane).ready.front() {
             let size = self.front_bytes(index);
             let large = !batches.is_empty() && bytes + size > self.config.request_bytes_max;
-            if large || (lane == Lane::Apart && !batches.is_empty()) {
+            if large || (lane == Lane::Apart && batches.len() >= most_apart) {
                 break;
             }
             self.brokers
@@ -167,7 +171,7 @@ impl<T> Sender<T> {
     fn front_bytes(&self, index: PartitionIndex) -> usize {
         self.partitions
             .get(index.0 as usize)
-            .and_then(|partition| partition.queue.front()?.records.as_ref())
+            .and_then(|partition| partition.next()?.records.as_ref())
             .map_or(0, |records| records.size_bytes())
     }
 
@@ -289,6 +293,9 @@ impl<T> Sender<T> {
             return;
         };
         state.strikes += 1;
+        let head = state.lane(lane).in_flight.front();
+        let suspects = head.and_then(|head| self.requests.get(head));
+        state.apart_max = suspects.map_or(1, |head| head.batches.len() / 2);
         let state = state.lane_mut(lane);
         state.connected = false;
         state.asked = false;

@@ -264,6 +264,36 @@ fn bug_29_one_partition_with_a_stuck_follower_does_not_hold_up_the_others_of_its
 }
 
 #[test]
+fn a_thousand_partitions_of_a_stalled_request_are_soon_back_but_for_the_stuck_one() {
+    let mut many = many(1_000, stalling()).proven(1_000);
+    for partition in 0..1_000 {
+        many.push(partition, partition, 1);
+    }
+    assert_eq!(many.sent().batches.len(), 1_000);
+    let start = many.now;
+    let stuck = PartitionIndex(700);
+    while many.acked().len() < 999 {
+        let due = many.sender.poll_timeout().expect("nothing is due");
+        many.pass(due.saturating_duration_since(many.now));
+        for lane in Lane::ALL {
+            many.sender.set_connected(LEADER, lane, true);
+        }
+        while let Some(transmit) = many.sender.poll_transmit(many.now) {
+            if transmit
+                .batches
+                .iter()
+                .all(|batch| batch.partition != stuck)
+            {
+                many.now += SECOND / 20;
+                many.answer(&transmit, Code::NONE);
+            }
+        }
+    }
+    let took = many.now - start;
+    assert!(took < 20 * SECOND, "{took:?}");
+}
+
+#[test]
 fn a_slow_partition_with_nobody_behind_it_is_left_alone() {
     let mut many = many(2, stalling()).proven(2);
     many.push(0, 1, 1);
@@ -396,6 +426,38 @@ fn bug_7_a_topic_made_anew_starts_with_one_batch_and_its_answers_are_told_apart_
         many.sender.poll_transmit(many.now).is_none(),
         "one until it is acknowledged"
     );
+}
+
+#[test]
+fn bug_7_two_batches_in_doubt_when_a_topic_is_made_anew_do_not_wait_for_their_deadline() {
+    let mut many = many(1, config());
+    let leads = |many: &mut Many, id: u128| {
+        let id = Some(TopicId(id.to_be_bytes()));
+        many.sender
+            .set_leader(many.now, PartitionIndex(0), Some(LEADER), Some(1), id);
+    };
+    leads(&mut many, 1);
+    let mut many = many.proven(1);
+    many.push(0, 1, 1);
+    many.push(0, 2, 1);
+    let old = [many.sent(), many.sent()];
+    for sent in &old {
+        many.sender
+            .handle_unanswered(many.now, sent.request, Unanswered::Lost);
+    }
+    leads(&mut many, 2);
+    for _ in 0..20 {
+        while let Some(sent) = many.sender.poll_transmit(many.now) {
+            let code = if stamp(&sent).1 == 0 || stamp(&sent).0 == 1 {
+                Code::NONE
+            } else {
+                Code::OUT_OF_ORDER_SEQUENCE_NUMBER
+            };
+            many.answer(&sent, code);
+        }
+        many.pass(SECOND);
+    }
+    assert_eq!(many.acked(), [1, 2], "still refused after {} s", 20);
 }
 
 #[test]

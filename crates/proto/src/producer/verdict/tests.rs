@@ -18,7 +18,6 @@ fn codes_that_can_follow_the_append_are_unknown_only_with_acks_all() {
     for code in [
         Code::NOT_LEADER_OR_FOLLOWER,
         Code::UNKNOWN_TOPIC_OR_PARTITION,
-        Code::KAFKA_STORAGE_ERROR,
     ] {
         let retry = |attempt| Verdict::Retry {
             attempt,
