@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod bugs;
+mod collection;
 mod consumer;
 mod edges;
 mod hooks;

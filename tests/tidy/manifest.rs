@@ -53,6 +53,7 @@ const HOUSE: [(&str, &[&str]); 14] = [
         "ottla-benches",
         &[
             "ottla",
+            "ottla-broker",
             "ottla-producer",
             "ottla-consumer",
             "ottla-lag",
