@@ -105,9 +105,10 @@ cluster_tests() { # TEST-RUNNER-ARGUMENTS...
   cargo test --locked -p ottla-tests --test cluster -- --ignored --test-threads 1 --nocapture "$@"
 }
 
-# The store that a fleet shares, on Redis servers that the tests start on free ports and end by id.
-redis_tests() {
+# Lag from elsewhere: a store that a fleet shares, on Redis servers that the tests start on free ports
+# and end by id, and a metrics server's answers.
+lag_sources() {
   packages redis-server=redis-server redis-cli=redis-tools openssl=openssl
-  cargo clippy --locked -p ottla-lag --features redis --all-targets -- -D warnings
-  cargo test --locked -p ottla-lag --features redis --lib fleet -- --include-ignored
+  cargo clippy --locked -p ottla-lag --features redis,prometheus --all-targets -- -D warnings
+  cargo test --locked -p ottla-lag --features redis,prometheus --lib -- --include-ignored fleet prometheus
 }

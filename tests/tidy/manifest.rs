@@ -107,7 +107,8 @@ const C_BUILDERS: [&str; 16] = [
 ];
 
 /// Crates named `-sys` that are plain Rust declarations.
-const RUST_ONLY_SYS: [&str; 7] = [
+const RUST_ONLY_SYS: [&str; 8] = [
+    "jni-sys",
     "linux-raw-sys",
     "windows-sys",
     "js-sys",

@@ -17,6 +17,8 @@ mod history;
 mod lag;
 mod once;
 mod pattern;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod settings;
 pub mod snapshot;
 pub mod source;
@@ -26,6 +28,8 @@ pub use collector::{Collector, kafka_source};
 pub use figures::CollectorFigures;
 pub use lag::{Lag, LagBuilder};
 pub use once::{GroupLag, Owner, Topics, collect_once};
+#[cfg(feature = "prometheus")]
+pub use prometheus::PrometheusSource;
 pub use settings::{REFRESH, REFRESH_MIN, SETTINGS};
 pub use snapshot::{LagStatus, PartitionLag, Progress, Snapshot, TimeLag, TopicLag};
 pub use source::{Asked, Found, LagSource, Origin, Pace, Standing, Trouble};
