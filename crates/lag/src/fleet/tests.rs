@@ -19,6 +19,8 @@ struct Memory {
     tokens: u64,
     /// What the next calls do instead.
     troubles: VecDeque<Trouble>,
+    /// How long it takes to be reached.
+    delay: Duration,
     calls: usize,
 }
 
@@ -36,11 +38,12 @@ fn clock() -> u64 {
 
 impl FakeStore {
     async fn reach(&self) -> Result<(), Trouble> {
-        let trouble = {
+        let (trouble, delay) = {
             let mut memory = self.0.lock();
             memory.calls += 1;
-            memory.troubles.pop_front()
+            (memory.troubles.pop_front(), memory.delay)
         };
+        sleep(delay).await;
         match trouble {
             Some(Trouble::Slow) => {
                 sleep(3_600 * SECOND).await;
@@ -218,7 +221,10 @@ async fn one_process_asks_and_the_others_read_with_the_age() {
         let age = Instant::now().into_std() - found.taken_at;
         assert!(found.taken_at <= asked_at, "never understated");
         assert!(age <= SECOND / 2 + Duration::from_millis(2), "{age:?}");
+        // Another time on the way would make another age of the same stamp.
+        store.0.lock().delay = Duration::from_millis(5);
         let again = second.look().await;
+        store.0.lock().delay = Duration::ZERO;
         assert_eq!(again.taken_at, found.taken_at, "no news");
         sleep(SECOND / 2).await;
     }
