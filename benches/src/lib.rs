@@ -1,4 +1,7 @@
-//! What the benchmarks share: a clock around a closure, and text to send.
+//! What the benchmarks share: a clock around a closure, text to send, and a model of producers and
+//! consumers to steer in.
+
+pub mod steering;
 
 use std::time::Instant;
 

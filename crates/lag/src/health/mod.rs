@@ -8,7 +8,10 @@
 //! of its partitions before the next.
 
 mod lane;
+mod scorer;
 mod waterfill;
+
+pub use scorer::{DrainScore, HealthScorer, Linear, SHARE_MAX, Threshold};
 
 use crate::snapshot::{LagStatus, PartitionLag, TopicLag};
 use lane::{Explained, FirstSample, Lane, Step};
@@ -104,14 +107,26 @@ pub struct Health {
     /// By partition.
     pub partitions: Vec<PartitionHealth>,
     /// How to place records, or why they cannot be steered.
-    pub choice: Result<Drain, Fallback>,
+    pub choice: Result<Placing, Fallback>,
+}
+
+/// How to place records.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Placing {
+    /// By drain time, with own sends counted.
+    Drain(Drain),
+    /// By a scorer's weights, one a partition, which sum to 1.
+    Weights(Vec<f64>),
 }
 
 impl Health {
     /// Makes the topic's part of a plan.
     pub fn into_plan(self, topic: Arc<str>, taken_at: Instant, refresh: Duration) -> TopicPlan {
         let plan = match self.choice {
-            Ok(drain) => TopicPlan::drain(topic, taken_at, refresh, &drain),
+            Ok(Placing::Drain(drain)) => TopicPlan::drain(topic, taken_at, refresh, &drain),
+            Ok(Placing::Weights(weights)) => {
+                TopicPlan::weighted(topic, taken_at, refresh, &weights)
+            }
             Err(reason) => {
                 let count = self.partitions.len();
                 TopicPlan::uniform(topic, taken_at, refresh, count, reason)
@@ -127,6 +142,7 @@ impl Health {
 #[derive(Debug)]
 pub struct Observer {
     refresh: f64,
+    scorer: Option<Arc<dyn HealthScorer>>,
     began: Option<Instant>,
     last: f64,
     observations: u64,
@@ -164,6 +180,7 @@ impl Observer {
         let refresh = refresh.as_secs_f64().max(1e-3);
         Self {
             refresh,
+            scorer: None,
             began: None,
             last: 0.0,
             observations: 0,
@@ -180,6 +197,13 @@ impl Observer {
             edge: None,
             median: None,
         }
+    }
+
+    /// Places records by these scores instead of by drain time.
+    #[must_use]
+    pub fn with_scorer(mut self, scorer: Arc<dyn HealthScorer>) -> Self {
+        self.scorer = Some(scorer);
+        self
     }
 
     /// Takes in one topic of a snapshot; see [`observe`](Self::observe).
@@ -209,11 +233,44 @@ impl Observer {
         self.first_rates(&steps, elapsed, cap);
         self.median = median(self.lanes.iter().filter_map(|lane| lane.rate)).or(self.median);
         self.learn_explained(&steps, elapsed, cap);
-        let Some(median) = self.median.filter(|median| *median > 0.0) else {
-            return self.unsteered(observed);
+        let health = match self.median.filter(|median| *median > 0.0) {
+            None => self.unsteered(observed),
+            Some(median) => {
+                self.learn_backlogs(now, elapsed, observed, &steps, median);
+                self.health(now, observed, &steps, median)
+            }
         };
-        self.learn_backlogs(now, elapsed, observed, &steps, median);
-        self.health(now, observed, &steps, median)
+        self.scored(health)
+    }
+
+    /// Replaces the shares by the scorer's, if there is one.
+    fn scored(&self, mut health: Health) -> Health {
+        let Some(scorer) = self.scorer.as_deref() else {
+            return health;
+        };
+        let known = |partition: &PartitionHealth| partition.lag.is_some();
+        if !health.partitions.iter().any(known) {
+            // Nobody can score what nobody knows; why that is, is said already.
+            return health;
+        }
+        let count = health.partitions.len().max(1) as f64;
+        let shares = scorer::shares(scorer, &health.partitions, known);
+        health.choice = match shares {
+            Some(shares) => {
+                for (partition, share) in health.partitions.iter_mut().zip(&shares) {
+                    (partition.weight, partition.reason) = (*share, "by its score");
+                }
+                Ok(Placing::Weights(shares))
+            }
+            None => {
+                for partition in &mut health.partitions {
+                    partition.weight = 1.0 / count;
+                    partition.reason = "no partition has a score: all alike";
+                }
+                Err(Fallback::NoWeights)
+            }
+        };
+        health
     }
 
     fn learn_arrivals(&mut self, observed: &[Observed], elapsed: f64, sent: u64) {
@@ -416,7 +473,7 @@ impl Observer {
         let lanes = parts.iter().zip(&shares);
         Health {
             partitions: partitions.collect(),
-            choice: Ok(Drain {
+            choice: Ok(Placing::Drain(Drain {
                 partitions: lanes
                     .map(|((rate, backlog), share)| DrainPartition {
                         rate: *rate,
@@ -426,7 +483,7 @@ impl Observer {
                     .collect(),
                 arrival_rate: self.arrival.get(),
                 own_rate: self.own.get(),
-            }),
+            })),
         }
     }
 

@@ -62,7 +62,10 @@ impl Group {
 }
 
 fn drain(health: &Health) -> &Drain {
-    health.choice.as_ref().unwrap()
+    match &health.choice {
+        Ok(Placing::Drain(drain)) => drain,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -364,7 +367,7 @@ proptest! {
             sent = sent.wrapping_add(partitions[0].3);
             let at = start + Duration::from_millis(millis * round as u64);
             let health = observer.observe(at, &seen, sent);
-            if let Ok(drain) = &health.choice {
+            if let Ok(Placing::Drain(drain)) = &health.choice {
                 let shares: f64 = drain.partitions.iter().map(|p| p.share).sum();
                 prop_assert!((shares - 1.0).abs() < 1e-6, "{shares}");
                 for partition in &drain.partitions {
