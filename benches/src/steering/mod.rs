@@ -16,3 +16,6 @@ pub use choice::Rule;
 pub use figures::Figures;
 pub use play::{Outcome, play};
 pub use scenario::{Scenario, Setup};
+
+#[cfg(test)]
+mod tests;

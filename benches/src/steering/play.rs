@@ -25,6 +25,8 @@ pub struct Outcome {
 struct Producer {
     chooser: Box<dyn Chooser>,
     next_look: f64,
+    /// When it looks and which of its looks fail.
+    looks: Rng,
     /// Where the current run goes, and how many records go with it still.
     partition: usize,
     left: u32,
@@ -45,7 +47,6 @@ struct Play<'s> {
     world: World,
     producers: Vec<Producer>,
     next_sample: f64,
-    looks: Rng,
     outcome: Outcome,
     /// The sum of the standard deviations, one a sample after the warm-up.
     spread: f64,
@@ -53,19 +54,18 @@ struct Play<'s> {
 
 /// Plays one run. The same setup brings the same arrivals, consumers and looks to every rule.
 pub fn play(setup: &Setup, rule: Rule) -> Outcome {
-    let mut looks = Rng::with_seed(setup.seed ^ 0x10_0c5);
-    let common = looks.f64();
     let start = Instant::now();
-    let producer = |_| Producer {
-        chooser: rule.chooser(setup, start),
-        next_look: setup.refresh
-            * if setup.synchronised {
-                common
-            } else {
-                looks.f64()
-            },
-        partition: 0,
-        left: 0,
+    let producer = |at: usize| {
+        // Who looks together has one source of chance.
+        let own = if setup.synchronised { 0 } else { at as u64 };
+        let mut looks = Rng::with_seed(setup.seed ^ 0x10_0c5 ^ own << 32);
+        Producer {
+            chooser: rule.chooser(setup, start),
+            next_look: setup.refresh * looks.f64(),
+            looks,
+            partition: 0,
+            left: 0,
+        }
     };
     let producers = (0..setup.producers).map(producer).collect();
     let play = Play {
@@ -73,18 +73,17 @@ pub fn play(setup: &Setup, rule: Rule) -> Outcome {
         world: World::new(setup),
         producers,
         next_sample: 0.0,
-        looks,
         outcome: Outcome {
             figures: Figures::default(),
             lag: Vec::new(),
         },
         spread: 0.0,
     };
-    play.to_the_end()
+    play.finish()
 }
 
 impl Play<'_> {
-    fn to_the_end(mut self) -> Outcome {
+    fn finish(mut self) -> Outcome {
         let setup = self.setup;
         let mut arrivals = Rng::with_seed(setup.seed);
         let mut chance = Rng::with_seed(setup.seed ^ 0xc4a_4ce);
@@ -124,14 +123,12 @@ impl Play<'_> {
             let Some(producer) = next else {
                 return self.next_sample;
             };
-            // Drawn whether needed or not, so that what is lost does not shift what is looked at.
-            let (jitter, fate) = (0.75 + 0.5 * self.looks.f64(), self.looks.f64());
+            let (jitter, fate) = (0.75 + 0.5 * producer.looks.f64(), producer.looks.f64());
             if fate >= self.setup.lost {
                 self.world.go_on(next_look);
                 self.world.look(next_look, &mut seen);
                 producer.chooser.look(next_look, &seen);
             }
-            let jitter = if self.setup.synchronised { 1.0 } else { jitter };
             producer.next_look += self.setup.refresh * jitter;
         }
     }

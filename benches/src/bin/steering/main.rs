@@ -24,6 +24,32 @@ struct Arguments {
     extent: Extent,
     first_seed: u64,
     plot: Option<String>,
+    change: Change,
+}
+
+/// How the settings of one scenario differ from the usual ones.
+#[derive(Default)]
+struct Change {
+    refresh: Option<f64>,
+    producers: Option<usize>,
+    together: bool,
+}
+
+impl Change {
+    fn apply(&self, sections: &mut [Section]) {
+        for section in sections {
+            for setup in &mut section.setups {
+                setup.refresh = self.refresh.unwrap_or(setup.refresh);
+                setup.producers = self.producers.unwrap_or(setup.producers);
+                setup.synchronised = self.together;
+            }
+        }
+    }
+}
+
+fn number<T: std::str::FromStr>(word: &str, value: &str) -> Result<T, String> {
+    let fault = |_| format!("{word} wants a number, not {value}");
+    value.parse().map_err(fault)
 }
 
 fn arguments() -> Result<Arguments, String> {
@@ -31,6 +57,7 @@ fn arguments() -> Result<Arguments, String> {
         extent: Extent::Quick,
         first_seed: FIRST_SEED,
         plot: None,
+        change: Change::default(),
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -46,8 +73,11 @@ fn arguments() -> Result<Arguments, String> {
                 arguments.extent = Extent::Of(scenario.ok_or(unknown)?);
             }
             "--seed" => {
-                arguments.first_seed = value()?.parse().map_err(|e| format!("--seed: {e}"))?;
+                arguments.first_seed = number(&word, &value()?)?;
             }
+            "--refresh" => arguments.change.refresh = Some(number(&word, &value()?)?),
+            "--producers" => arguments.change.producers = Some(number(&word, &value()?)?),
+            "--together" => arguments.change.together = true,
             "--plot" => arguments.plot = Some(value()?),
             _ => return Err(format!("{word} is not understood")),
         }
@@ -85,7 +115,10 @@ fn main() -> ExitCode {
         Extent::Quick => 3,
         _ => 6,
     };
-    let sections = runs::sections(arguments.extent);
+    let mut sections = runs::sections(arguments.extent);
+    if matches!(arguments.extent, Extent::Of(_)) {
+        arguments.change.apply(&mut sections);
+    }
     let results = runs::play_all(&sections, arguments.first_seed, seeds);
     for section in &sections {
         table::print(section, &results);

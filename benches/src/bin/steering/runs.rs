@@ -94,26 +94,27 @@ fn healthy() -> Section {
     }
 }
 
-/// What no bound speaks of.
-fn sweeps() -> Vec<Section> {
-    let usual = [
-        Scenario::Healthy,
-        Scenario::Slow,
-        Scenario::Random,
-        Scenario::Mixed,
-    ];
-    // Each setting at commits as usual with automatic commits, and as fast as with every batch.
-    let with = |scenarios: &[Scenario], settings: &[fn(Setup) -> Setup]| {
-        let mut setups = Vec::new();
-        for setting in settings {
-            for scenario in scenarios {
-                for commit in [0.1, 5.0] {
-                    setups.push(setting(Setup::new(*scenario, commit)));
-                }
+/// The usual scenarios in each of these settings, with commits as frequent as with every batch and as
+/// automatic commits are.
+fn with(settings: &[fn(Setup) -> Setup]) -> Vec<Setup> {
+    let mut setups = Vec::new();
+    for setting in settings {
+        for scenario in [
+            Scenario::Healthy,
+            Scenario::Slow,
+            Scenario::Random,
+            Scenario::Mixed,
+        ] {
+            for commit in [0.1, 5.0] {
+                setups.push(setting(Setup::new(scenario, commit)));
             }
         }
-        setups
-    };
+    }
+    setups
+}
+
+/// What no bound speaks of.
+fn sweeps() -> Vec<Section> {
     let others: Vec<Setup> = [
         Scenario::Rebalance,
         Scenario::Shared,
@@ -127,59 +128,47 @@ fn sweeps() -> Vec<Section> {
         Section::new("More scenarios, by commit interval", others),
         Section::new(
             "Looking four times a second",
-            with(&usual, &[|s| Setup { refresh: 0.25, ..s }]),
+            with(&[|s| Setup { refresh: 0.25, ..s }]),
         ),
         Section::new(
             "1, 20 and 100 producers, and 20 that look together",
-            with(
-                &usual,
-                &[
-                    |s| Setup { producers: 1, ..s },
-                    |s| Setup { producers: 20, ..s },
-                    |s| Setup {
-                        producers: 100,
-                        ..s
-                    },
-                    |s| Setup {
-                        producers: 20,
-                        synchronised: true,
-                        ..s
-                    },
-                ],
-            ),
+            with(&[
+                |s| Setup { producers: 1, ..s },
+                |s| Setup { producers: 20, ..s },
+                |s| Setup {
+                    producers: 100,
+                    ..s
+                },
+                |s| Setup {
+                    producers: 20,
+                    synchronised: true,
+                    ..s
+                },
+            ]),
         ),
         Section::new(
             "Loads of 30, 60 and 95 %",
-            with(
-                &usual,
-                &[
-                    |s| Setup { load: 0.3, ..s },
-                    |s| Setup { load: 0.6, ..s },
-                    |s| Setup { load: 0.95, ..s },
-                ],
-            ),
+            with(&[
+                |s| Setup { load: 0.3, ..s },
+                |s| Setup { load: 0.6, ..s },
+                |s| Setup { load: 0.95, ..s },
+            ]),
         ),
         Section::new(
             "Half of the looks fail",
-            with(&usual, &[|s| Setup { lost: 0.5, ..s }]),
+            with(&[|s| Setup { lost: 0.5, ..s }]),
         ),
         Section::new(
             "Runs of at most 10 and 80 records",
-            with(
-                &usual,
-                &[|s| Setup { run: 10, ..s }, |s| Setup { run: 80, ..s }],
-            ),
+            with(&[|s| Setup { run: 10, ..s }, |s| Setup { run: 80, ..s }]),
         ),
         Section::new(
             "120 partitions",
-            with(
-                &usual,
-                &[|s| Setup {
-                    partitions: 120,
-                    length: 150.0,
-                    ..s
-                }],
-            ),
+            with(&[|s| Setup {
+                partitions: 120,
+                length: 150.0,
+                ..s
+            }]),
         ),
     ]
 }

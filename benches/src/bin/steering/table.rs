@@ -1,5 +1,6 @@
 //! The tables that are printed.
 
+use crate::bounds::COMMITS;
 use crate::runs::{Results, Section};
 use ottla_benches::steering::{Scenario, Setup};
 
@@ -68,15 +69,19 @@ pub(crate) fn print(section: &Section, results: &Results) {
 
 /// Unread records over time, of the settings with a commit every five seconds.
 pub(crate) fn print_lag(section: &Section, results: &Results) {
-    println!("\n## Unread records over time, commits every 5 s\n");
+    println!("\n## Unread records over time\n");
     print!("{:12}", "seconds");
     for at in (0..=300).step_by(LAG_EVERY).skip(1) {
         print!("{at:>7}");
     }
     println!();
-    let shown = |setup: &&Setup| setup.commit == 5.0 && setup.scenario != Scenario::Healthy;
+    let one = section.setups.len() <= COMMITS.len();
+    let shown = |setup: &&Setup| {
+        let tells = setup.commit == 5.0 && setup.scenario != Scenario::Healthy;
+        one || tells
+    };
     for setup in section.setups.iter().filter(shown) {
-        println!("{}", setup.scenario.name());
+        println!("{}", name_of(setup));
         for rule in &section.rules {
             let Some(played) = results.of(setup, *rule) else {
                 continue;

@@ -60,6 +60,8 @@ struct Window {
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     committed: i64,
+    /// When it was first seen.
+    since: f64,
     /// When the committed offset last moved.
     jumped_at: f64,
     /// The lag just after that.
@@ -79,6 +81,9 @@ pub(super) struct Lane {
     seen: Option<Seen>,
     /// Consumption in records a second, once known.
     pub(super) rate: Option<f64>,
+    /// Until then: it cannot be more, because what the first commit seen took was behind the one
+    /// before it and there was more to read.
+    pub(super) rate_max: Option<f64>,
     /// Smoothed lag just after a commit, in seconds of consumption.
     pub(super) lag_age: Option<f64>,
     /// Near 1 while observations see no commit where one was due.
@@ -113,8 +118,10 @@ impl Lane {
             .filter(|seen| seen.committed <= committed && (below_start || !seen.below_start))
         else {
             let rewound = self.seen.is_some_and(|seen| committed < seen.committed);
+            self.rate_max = None;
             self.seen = Some(Seen {
                 committed,
+                since: now,
                 jumped_at: now,
                 lag,
                 gap: 0.0,
@@ -170,7 +177,13 @@ impl Lane {
         match seen.window {
             None => {
                 // The first jump says when a window begins, not how long the one before it was.
-                step.first_jump = Some(committed.saturating_sub(seen.committed) as f64);
+                let records = committed.saturating_sub(seen.committed) as f64;
+                step.first_jump = Some(records);
+                // A look comes up to `delta` after the commit.
+                let seconds = now - seen.since - explained.delta;
+                if seconds > explained.delta && lag > 0.5 * records {
+                    self.rate_max = Some(records / seconds);
+                }
                 seen.window = Some(window);
                 seen.idle = false;
             }
@@ -252,8 +265,28 @@ impl Lane {
         });
     }
 
+    /// Whether a commit was seen to come.
+    pub(super) fn has_jumped(&self) -> bool {
+        self.seen.is_some_and(|seen| seen.window.is_some())
+    }
+
+    /// Its rate, or what is taken for it while it has none.
+    pub(super) fn rate_or(&self, median: f64) -> f64 {
+        let most = self.rate_max.unwrap_or(median);
+        self.rate
+            .unwrap_or(median.min(most).max(RATE_FLOOR * median))
+    }
+
+    /// The usual time between two commits, once known.
+    pub(super) fn gap(&self) -> Option<f64> {
+        let seen = self.seen?;
+        (seen.gap > 0.0).then_some(seen.gap)
+    }
+
     /// Works out the backlog from this observation's lag, and forgives a low rate to a partition
-    /// that is caught up. Without a rate of its own the backlog is unknown and taken as none.
+    /// that is caught up. `gap` is the time between commits that is usual in the group: it is taken
+    /// for one that has only just begun to commit, and while it is not known either, any time
+    /// without a commit is explained.
     pub(super) fn learn_backlog(
         &mut self,
         now: f64,
@@ -261,20 +294,27 @@ impl Lane {
         jumped: Option<f64>,
         explained: Explained,
         median: f64,
+        gap: Option<f64>,
     ) {
-        let (Some(seen), Some(rate)) = (self.seen, self.rate) else {
+        let Some(seen) = self.seen else {
             self.backlog = 0.0;
             return;
         };
-        let mut rate = rate.max(RATE_FLOOR * median);
+        let mut rate = self.rate_or(median).max(RATE_FLOOR * median);
         let quiet = now - seen.jumped_at;
+        let gap = self.gap().or(gap).unwrap_or(f64::INFINITY);
+        // Of a commit that was there before the first look nobody knows how old it was.
+        let unseen = if seen.window.is_none() { gap } else { 0.0 };
         let caught_up = seen.lag <= rate * explained.delta_backlog;
-        self.backlog = if caught_up && quiet <= seen.gap + explained.delta_backlog {
+        self.backlog = if caught_up && quiet <= gap + explained.delta_backlog {
             0.0
         } else {
-            let explained = rate * (quiet.min(seen.gap) + explained.delta_backlog);
+            let explained = rate * (quiet.min(gap) + unseen + explained.delta_backlog);
             (lag - explained).max(0.0)
         };
+        if self.rate.is_none() {
+            return;
+        }
         if let (Some(gap), true, true) = (jumped, caught_up, rate < median) {
             let gain = 1.0 - (-gap.min(1.0) / FORGIVE_SECONDS).exp();
             rate += gain * (median - rate);
@@ -357,7 +397,7 @@ mod tests {
         for second in 1..=10 {
             let now = f64::from(second);
             let step = lane.observe(now, 0, 0.0, false, NOTHING, Some(100.0));
-            lane.learn_backlog(now, 0.0, step.jumped, NOTHING, 100.0);
+            lane.learn_backlog(now, 0.0, step.jumped, NOTHING, 100.0, None);
             let rate = lane.rate.unwrap();
             assert!(rate > last && rate < 100.0, "{rate}");
             last = rate;
@@ -372,7 +412,7 @@ mod tests {
             ..Lane::default()
         };
         lane.observe(0.0, 0, 500.0, false, NOTHING, Some(100.0));
-        lane.learn_backlog(0.0, 500.0, None, NOTHING, 100.0);
+        lane.learn_backlog(0.0, 500.0, None, NOTHING, 100.0, None);
         assert_eq!(lane.rate, Some(2.0));
     }
 
@@ -413,11 +453,11 @@ mod tests {
             lane.observe(now, committed, 10.0, false, explained, Some(100.0));
         }
         lane.observe(19.0, 1_500, 410.0, false, explained, Some(100.0));
-        lane.learn_backlog(19.0, 410.0, None, explained, 100.0);
+        lane.learn_backlog(19.0, 410.0, None, explained, 100.0, None);
         assert_eq!(lane.backlog, 0.0);
         // The next commit is overdue: what a gap and a half second do not explain is backlog.
         lane.observe(23.0, 1_500, 810.0, false, explained, Some(100.0));
-        lane.learn_backlog(23.0, 810.0, None, explained, 100.0);
+        lane.learn_backlog(23.0, 810.0, None, explained, 100.0, None);
         assert!((lane.backlog - 260.0).abs() < 1.0, "{}", lane.backlog);
     }
 }

