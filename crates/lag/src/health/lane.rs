@@ -194,7 +194,7 @@ impl Lane {
                     gap
                 };
                 let caught_up =
-                    |rate: Option<f64>| rate.is_some_and(|m| lag <= m * explained.delta);
+                    |rate: Option<f64>| rate.is_some_and(|m| lag <= m * explained.delta_backlog);
                 seen.idle |= caught_up(self.rate);
                 let seconds = now - open.since;
                 if seconds >= 0.9 * WINDOW_SECONDS.max(2.0 * explained.delta) {
@@ -244,7 +244,7 @@ impl Lane {
     ) {
         self.learn_rate(sample, false, explained, median);
         if let (Some(seen), Some(rate)) = (&mut self.seen, self.rate) {
-            seen.idle = seen.lag <= rate * explained.delta;
+            seen.idle = seen.lag <= rate * explained.delta_backlog;
         }
     }
 
@@ -459,5 +459,50 @@ mod tests {
         lane.observe(23.0, 1_500, 810.0, false, explained, Some(100.0));
         lane.learn_backlog(23.0, 810.0, None, explained, 100.0, None);
         assert!((lane.backlog - 260.0).abs() < 1.0, "{}", lane.backlog);
+    }
+
+    #[test]
+    fn a_first_commit_bounds_the_rate_of_a_consumer_that_is_behind() {
+        let bound = |lag: f64| {
+            let mut lane = Lane::default();
+            lane.observe(0.0, 0, 0.0, false, NOTHING, None);
+            lane.observe(10.0, 200, lag, false, NOTHING, None);
+            assert_eq!(lane.rate, None, "a rate needs a second commit");
+            lane.rate_or(100.0)
+        };
+        assert_eq!(bound(600.0), 20.0, "no more than 200 in 10 s");
+        assert_eq!(bound(5.0), 100.0, "it may have waited for records");
+    }
+
+    #[test]
+    fn before_the_time_between_commits_is_known_any_quiet_is_explained() {
+        let backlog = |lag_then: f64, gap: Option<f64>| {
+            let mut lane = Lane::default();
+            lane.observe(0.0, 0, 0.0, false, NOTHING, None);
+            lane.observe(10.0, 1_000, lag_then, false, NOTHING, None);
+            lane.learn_backlog(25.0, lag_then + 1_200.0, None, NOTHING, 80.0, gap);
+            lane.backlog
+        };
+        assert_eq!(backlog(0.0, None), 0.0);
+        assert_eq!(backlog(0.0, Some(20.0)), 0.0);
+        // By what is usual in the group the next commit is overdue: only five seconds are explained.
+        assert_eq!(backlog(0.0, Some(5.0)), 800.0);
+        assert_eq!(
+            backlog(700.0, None),
+            700.0,
+            "what the commit left is behind"
+        );
+    }
+
+    #[test]
+    fn a_commit_from_before_the_first_look_may_be_as_old_as_commits_get() {
+        let backlog = |gap: Option<f64>| {
+            let mut lane = Lane::default();
+            lane.observe(0.0, 0, 5_000.0, false, NOTHING, None);
+            lane.learn_backlog(10.0, 5_000.0, None, NOTHING, 100.0, gap);
+            lane.backlog
+        };
+        assert_eq!(backlog(None), 0.0);
+        assert_eq!(backlog(Some(20.0)), 2_000.0);
     }
 }

@@ -6,14 +6,31 @@
 //! error of commits, finds out how much lag commits alone explain, and counts only the rest. There
 //! is no rule for a stalled consumer: an honest backlog is enough, also where a consumer drains one
 //! of its partitions before the next.
+//!
+//! The study's VQ-4 with two changes that the steering benchmark finds better:
+//!
+//! - Steering begins with the first commit seen, not with the second. VQ-4 needs two commits of a
+//!   partition for a rate, which takes a minute where commits are 30 s apart, and until then a slow
+//!   consumer gets what the others get. But the lag left after the first one is a backlog already,
+//!   and what that commit took bounds the rate from above. So until a rate is known, what is written
+//!   to a middle partition stands for it: consumers that keep up read just that. With a commit every
+//!   30 s the slowest hundredth of the records waits a tenth as long beside one slow consumer, and a
+//!   sixth where consumers differ.
+//! - A consumer counts as idle, and what it read as a lower bound only, when what a commit left is
+//!   within the small share that a backlog is measured against, not within all that commits may
+//!   explain. A slow consumer that is kept just short of idle was forgiven its rate over and over;
+//!   with commits every 0.1 s the slowest hundredth now waits half as long.
 
+mod groups;
 mod lane;
+mod observed;
 mod scorer;
 mod waterfill;
 
+pub use observed::Observed;
 pub use scorer::{DrainScore, HealthScorer, Linear, SHARE_MAX, Threshold};
 
-use crate::snapshot::{LagStatus, PartitionLag, TopicLag};
+use crate::snapshot::TopicLag;
 use lane::{Explained, FirstSample, Lane, Step};
 use ottla_partitioner::{Drain, DrainPartition, Fallback, PartitionHealth, Status, TopicPlan};
 use std::sync::Arc;
@@ -46,60 +63,6 @@ const NO_COMMIT_REFRESHES: f64 = 10.0;
 
 /// The least time that new records are shared out over, in seconds.
 const HORIZON_MIN_SECONDS: f64 = 0.25;
-
-/// One partition as an observation saw it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Observed {
-    /// End and committed offset fit together.
-    Lag {
-        /// The high watermark.
-        end: i64,
-        /// Where the group reads on.
-        committed: i64,
-        /// Records in between that are still there.
-        lag: u64,
-        /// Records that were deleted before the group read them.
-        lost: u64,
-    },
-    /// The group has no committed offset.
-    NoCommit {
-        /// The high watermark.
-        end: i64,
-    },
-    /// The committed offset lies beyond the end.
-    BeyondEnd {
-        /// The high watermark.
-        end: i64,
-    },
-    /// It could not be asked this time.
-    Missing,
-}
-
-impl Observed {
-    /// One partition of a snapshot that was taken at `taken_at`; figures carried over from an
-    /// earlier one count as missing.
-    pub fn of(partition: &PartitionLag, taken_at: Instant) -> Self {
-        let fresh = partition.end.filter(|_| partition.taken_at == taken_at);
-        match (partition.status, fresh, partition.committed, partition.lag) {
-            (LagStatus::Known, Some(end), Some(committed), Some(lag)) => Self::Lag {
-                end,
-                committed,
-                lag,
-                lost: partition.lost,
-            },
-            (LagStatus::NoCommit, Some(end), ..) => Self::NoCommit { end },
-            (LagStatus::BeyondEnd, Some(end), ..) => Self::BeyondEnd { end },
-            _ => Self::Missing,
-        }
-    }
-
-    fn end(self) -> Option<i64> {
-        match self {
-            Self::Lag { end, .. } | Self::NoCommit { end } | Self::BeyondEnd { end } => Some(end),
-            Self::Missing => None,
-        }
-    }
-}
 
 /// What an observation led to.
 #[derive(Debug, Clone, PartialEq)]
@@ -606,5 +569,7 @@ fn lower_quartile(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.get(values.len() / 4).copied()
 }
 
+#[cfg(test)]
+mod failures;
 #[cfg(test)]
 mod tests;
