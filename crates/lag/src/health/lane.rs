@@ -323,9 +323,11 @@ impl Lane {
     }
 
     /// The seconds since the committed offset moved or had no need to, and the usual time between
-    /// two moves.
+    /// two moves; `None` while only one was seen.
     pub(super) fn quiet(&self, now: f64) -> Option<(f64, f64)> {
-        self.seen.map(|seen| (now - seen.jumped_at, seen.gap))
+        let seen = self.seen?;
+        let usual = seen.gap > 0.0 || seen.window.is_none();
+        usual.then_some((now - seen.jumped_at, seen.gap))
     }
 }
 

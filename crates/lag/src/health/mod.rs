@@ -444,8 +444,9 @@ impl Observer {
                 backlog: lane.has_commit().then_some(lane.backlog),
                 rate: lane.rate,
                 drain_time: lane
-                    .rate
-                    .and_then(|rate| Duration::try_from_secs_f64(lane.backlog / rate).ok()),
+                    .has_commit()
+                    .then(|| Duration::try_from_secs_f64(lane.backlog / rate(lane)).ok())
+                    .flatten(),
                 weight: *share,
                 status,
                 reason,
