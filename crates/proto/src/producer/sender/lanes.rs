@@ -87,9 +87,11 @@ impl Broker {
         state.connected && !state.ready.is_empty() && state.in_flight.len() < most
     }
 
-    /// Takes in how long the oldest answer of the main lane took.
-    fn note_latency(&mut self, took: Duration, usual: Duration) {
-        self.latency = (self.latency * 7 + took) / 8;
+    /// Takes in how long the oldest answer of a lane took.
+    fn note_latency(&mut self, lane: Lane, took: Duration, usual: Duration) {
+        if lane == Lane::Main {
+            self.latency = (self.latency * 7 + took) / 8;
+        }
         if took < usual {
             self.strikes = 0;
         }
@@ -234,10 +236,9 @@ impl<T> Sender<T> {
             return Some(done);
         }
         let next = (!lane.in_flight.is_empty()).then_some(now);
-        if let Some(since) = std::mem::replace(&mut lane.head_since, next)
-            && done.lane == Lane::Main
-        {
-            broker.note_latency(now.saturating_duration_since(since), usual);
+        if let Some(since) = std::mem::replace(&mut lane.head_since, next) {
+            let took = now.saturating_duration_since(since);
+            broker.note_latency(done.lane, took, usual);
         }
         Some(done)
     }
