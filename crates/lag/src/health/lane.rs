@@ -29,6 +29,8 @@ pub(super) struct Explained {
     /// The part of it that a backlog is measured against: much smaller than `delta` when `delta` is
     /// much smaller than the time between observations, for then it cannot mislead for long.
     pub(super) delta_backlog: f64,
+    /// The part of it within which a consumer may have waited for records.
+    pub(super) delta_idle: f64,
 }
 
 /// A first rate that must wait for the median of this observation's first rates.
@@ -194,7 +196,7 @@ impl Lane {
                     gap
                 };
                 let caught_up =
-                    |rate: Option<f64>| rate.is_some_and(|m| lag <= m * explained.delta_backlog);
+                    |rate: Option<f64>| rate.is_some_and(|m| lag <= m * explained.delta_idle);
                 seen.idle |= caught_up(self.rate);
                 let seconds = now - open.since;
                 if seconds >= 0.9 * WINDOW_SECONDS.max(2.0 * explained.delta) {
@@ -244,7 +246,7 @@ impl Lane {
     ) {
         self.learn_rate(sample, false, explained, median);
         if let (Some(seen), Some(rate)) = (&mut self.seen, self.rate) {
-            seen.idle = seen.lag <= rate * explained.delta_backlog;
+            seen.idle = seen.lag <= rate * explained.delta_idle;
         }
     }
 
@@ -338,6 +340,7 @@ mod tests {
     const NOTHING: Explained = Explained {
         delta: 0.0,
         delta_backlog: 0.0,
+        delta_idle: 0.0,
     };
 
     fn busy(lane: &mut Lane, now: f64, committed: i64) -> Step {
@@ -374,6 +377,7 @@ mod tests {
         let explained = Explained {
             delta: 0.5,
             delta_backlog: 0.5,
+            delta_idle: 0.5,
         };
         let rate = |records: i64| {
             let mut lane = Lane::default();
@@ -449,6 +453,7 @@ mod tests {
         let explained = Explained {
             delta: 1.0,
             delta_backlog: 0.5,
+            delta_idle: 0.5,
         };
         // A commit every 5 s at 100 a second, caught up at each.
         for (now, committed) in [(0.0, 0), (5.0, 500), (10.0, 1_000), (15.0, 1_500)] {

@@ -17,9 +17,10 @@
 //!   30 s the slowest hundredth of the records waits a tenth as long beside one slow consumer, and a
 //!   sixth where consumers differ.
 //! - A consumer counts as idle, and what it read as a lower bound only, when what a commit left is
-//!   within the small share that a backlog is measured against, not within all that commits may
-//!   explain. A slow consumer that is kept just short of idle was forgiven its rate over and over;
-//!   with commits every 0.1 s the slowest hundredth now waits half as long.
+//!   within a part of what commits may explain that is smaller the more often we look. Within all of
+//!   it, rates of busy consumers were hardly ever learnt anew. With commits every 0.1 s and looks
+//!   every second the slowest hundredth waits half as long beside a slow consumer, and where
+//!   consumers differ.
 
 mod groups;
 mod lane;
@@ -48,6 +49,11 @@ const SAW_EDGE: f64 = 3.5;
 /// not be taken for a commit interval.
 const EDGE_FALLS_SECONDS: f64 = 10.0;
 const EDGE_RISES_SECONDS: f64 = 60.0;
+
+/// At this time between observations, in seconds, a consumer counts as idle within all that commits
+/// explain; at shorter ones within as much less. A rate taken too low acts until the next look, and
+/// with twenty producers that look every 5 s it made a healthy group wait three times as long.
+const IDLE_WHOLE_SECONDS: f64 = 5.0;
 
 /// The share of partitions that, when observations see no commit where one was due, makes commits
 /// explain a whole refresh of lag.
@@ -159,6 +165,7 @@ impl Observer {
             explained: Explained {
                 delta: refresh,
                 delta_backlog: refresh,
+                delta_idle: refresh,
             },
             edge: None,
             median: None,
@@ -366,9 +373,12 @@ impl Observer {
         if missed > 0 && missed as f64 >= MISSED_SHARE * known as f64 {
             delta = cap;
         }
+        let delta_backlog = delta * delta / cap;
+        let cautious = delta * (cap / IDLE_WHOLE_SECONDS).min(1.0);
         self.explained = Explained {
             delta,
-            delta_backlog: delta * delta / cap,
+            delta_backlog,
+            delta_idle: delta_backlog.max(cautious),
         };
     }
 
