@@ -30,7 +30,9 @@ pub struct Batch<T> {
     pub(super) attempts: u32,
     /// An attempt ended without proof, and no later answer brought one.
     pub(super) maybe_written: bool,
-    /// The same, but never taken back: what the caller is told.
+    /// The broker refused its sequence: it is not in the log, and waits for a new epoch.
+    pub(super) disproved: bool,
+    /// The same as `maybe_written`, but never taken back: what the caller is told.
     pub(super) unknown: bool,
     pub(super) last_failure: Option<Failure>,
 }
@@ -61,6 +63,7 @@ impl<T> Batch<T> {
             stamp: None,
             attempts: 0,
             maybe_written: false,
+            disproved: false,
             unknown: false,
             last_failure: None,
         }

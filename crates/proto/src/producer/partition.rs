@@ -105,11 +105,13 @@ impl<T> Partition<T> {
             && self.is_remembered()
     }
 
-    /// The place of the batch that goes out next: the first, but behind a hole the first that may be
-    /// written. Those before it are proven unwritten and wait for the new epoch.
+    /// The place of the batch that goes out next: the first, but behind a hole not one whose
+    /// sequence the broker has refused. It waits for the new epoch, and the others must be asked
+    /// about before that. One that was refused for another reason keeps its turn: on a fresh log
+    /// the first to come would be taken, and it would stand behind its successor.
     fn next_place(&self) -> usize {
-        let in_doubt = |batch: &Batch<T>| batch.stamp.is_some() && batch.maybe_written;
-        let place = || self.queue.iter().position(in_doubt);
+        let asked = |batch: &Batch<T>| batch.stamp.is_some() && !batch.disproved;
+        let place = || self.queue.iter().position(asked);
         self.hole.and_then(|_| place()).unwrap_or(0)
     }
 
@@ -224,6 +226,7 @@ impl<T> Partition<T> {
         self.identity = Some(identity);
         for batch in &mut self.queue {
             batch.stamp = None;
+            batch.disproved = false;
         }
     }
 
@@ -268,6 +271,7 @@ impl<T> Partition<T> {
         self.next_sequence = Sequence::default();
         for batch in &mut self.queue {
             batch.stamp = None;
+            batch.disproved = false;
         }
         let old = self.identity?;
         self.identity = old.bumped();

@@ -162,8 +162,8 @@ fn sequence_refused(code: Code, facts: Facts) -> Verdict {
     // The other two codes say that the broker forgot us, or heard of a later epoch: no proof.
     let proven = facts.hole && code == Code::OUT_OF_ORDER_SEQUENCE_NUMBER;
     if !facts.head_of_line {
-        // Two batches in doubt behind a hole would wait for each other's proof for ever.
-        if proven && facts.maybe_written && !facts.transactional {
+        // Batches behind a hole would wait for each other's proof for ever.
+        if proven && !facts.transactional {
             return Verdict::Restamp;
         }
         return Verdict::Retry {

@@ -165,6 +165,7 @@ impl<T> Sender<T> {
             Verdict::Restamp => {
                 partition.open_hole(flight.batch.ordinal);
                 flight.batch.maybe_written = false;
+                flight.batch.disproved = true;
                 self.retry(now, index, flight, true);
             }
             Verdict::Split => self.split(now, index, flight),
