@@ -163,7 +163,7 @@ fn wake(wakers: impl IntoIterator<Item = Waker>) {
 /// record, only its fate is then seen in the producer's metrics alone.
 ///
 /// # Errors
-/// The error tells by [`Error::write_outcome`] whether the record may have been written.
+/// The error tells by [`Error::write_outcome`](ottla_proto::Error::write_outcome) whether the record may have been written.
 ///
 /// Cancel safety: it may be dropped at any time.
 #[derive(Debug)]

@@ -30,7 +30,7 @@ impl Preset {
     /// The preset of this name.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`], naming those that there are.
+    /// [`ErrorKind::Config`](ottla_proto::ErrorKind::Config), naming those that there are.
     pub fn by_name(name: &str) -> Result<Self> {
         named("preset", &Self::NAMES, name)
     }
