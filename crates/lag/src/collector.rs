@@ -11,14 +11,16 @@ use crate::watch::Watch;
 use fastrand::Rng;
 use ottla_partitioner::{PlanReader, plan_channel};
 use ottla_proto::{Error, ErrorKind, Result};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// How many new groups may wait to be taken in. Calls of `start` fill it; a further one waits until
-/// the round that is under way is over.
-const NEW_WATCHES_MAX: usize = 16;
+/// the round that is under way is over. So many, because an exporter finds all groups of a cluster at
+/// once, and each round asks about every group that is there already.
+const NEW_WATCHES_MAX: usize = 256;
 
 /// The shortest and the longest a round may take before what has not answered counts as unknown.
 const ROUND_MIN: Duration = Duration::from_secs(1);
@@ -28,7 +30,8 @@ const ROUND_MAX: Duration = Duration::from_secs(10);
 /// not choose by the same figures together.
 const JITTER: f64 = 0.25;
 
-/// How often topics are chosen anew by pattern. A topic that comes to be is unknown for that long.
+/// How often topics are chosen anew, by pattern or by commit. A topic that comes to be is unknown for
+/// that long.
 const CHOOSE: Duration = Duration::from_secs(10);
 
 /// Looks at the lag of any number of groups of one cluster, all in the same round: one request to a
@@ -122,7 +125,7 @@ struct Task<S> {
     watches: Vec<Watch>,
     growths: Growths,
     counts: Arc<Counts>,
-    /// When topics were last chosen by pattern; `None` when a new watch waits for it.
+    /// When topics were last chosen, by pattern or by commit; `None` when a new watch waits for it.
     chosen_at: Option<Instant>,
 }
 
@@ -160,7 +163,7 @@ impl<S: LagSource> Task<S> {
     async fn add(&mut self, watch: Watch) {
         let deadline = Instant::now() + ROUND_MIN;
         self.source.watch_topics(watch.topics(), deadline).await;
-        if watch.has_patterns() {
+        if watch.has_patterns() || watch.wants_committed() {
             self.chosen_at = None;
         }
         self.watches.push(watch);
@@ -177,29 +180,55 @@ impl<S: LagSource> Task<S> {
         });
     }
 
-    /// Chooses topics by pattern, where any watch wants that, once in a while.
+    /// Chooses topics by pattern and by commit, where any watch wants that, once in a while.
     async fn choose(&mut self) {
         let now = Instant::now();
         let is_due = self.chosen_at.is_none_or(|at| now >= at + CHOOSE);
-        if !is_due || !self.watches.iter().any(Watch::has_patterns) {
+        let chooses = |watch: &Watch| watch.has_patterns() || watch.wants_committed();
+        if !is_due || !self.watches.iter().any(chooses) {
             return;
         }
         self.chosen_at = Some(now);
-        let names = match timeout(ROUND_MIN, self.source.topic_names()).await {
-            Ok(Ok(names)) => names,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "topics cannot be listed: those chosen before stay");
-                return;
-            }
-            Err(_) => return,
-        };
-        for watch in self.watches.iter_mut().filter(|watch| watch.has_patterns()) {
-            let (new, gone) = watch.choose(&names);
+        let names = self.topic_names().await;
+        let committed = self.committed_topics().await;
+        for watch in self.watches.iter_mut().filter(|watch| chooses(watch)) {
+            let committed = committed.get(watch.group()).cloned().flatten();
+            let names = names.as_deref().filter(|_| watch.has_patterns());
+            let (new, gone) = watch.choose(names, committed.filter(|_| watch.wants_committed()));
             if !new.is_empty() {
                 self.source.watch_topics(&new, now + ROUND_MIN).await;
             }
             self.source.unwatch_topics(&gone);
         }
+    }
+
+    /// All topics there are, if any watch has a pattern for them.
+    async fn topic_names(&mut self) -> Option<Vec<Arc<str>>> {
+        if !self.watches.iter().any(Watch::has_patterns) {
+            return None;
+        }
+        match timeout(ROUND_MIN, self.source.topic_names()).await {
+            Ok(Ok(names)) => Some(names),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "topics cannot be listed: those chosen before stay");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// The topics in which groups have committed, of those watches that want it.
+    async fn committed_topics(&mut self) -> BTreeMap<Arc<str>, Option<Vec<Arc<str>>>> {
+        let watches = self.watches.iter().filter(|watch| watch.wants_committed());
+        let mut groups: Vec<Arc<str>> = watches.map(|watch| Arc::clone(watch.group())).collect();
+        groups.sort();
+        groups.dedup();
+        if groups.is_empty() {
+            return BTreeMap::new();
+        }
+        let deadline = Instant::now() + self.refresh.clamp(ROUND_MIN, ROUND_MAX);
+        let topics = self.source.committed_topics(&groups, deadline).await;
+        groups.into_iter().zip(topics).collect()
     }
 
     async fn round(&mut self, began: Instant) -> Round {

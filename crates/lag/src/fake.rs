@@ -38,6 +38,17 @@ pub(crate) struct State {
     pub(crate) calls: Vec<String>,
 }
 
+impl State {
+    /// Every topic with all of its partitions, as one asks about them.
+    fn every_topic(&self) -> Vec<(Arc<str>, Vec<i32>)> {
+        let topics = self.view.topics.values().map(|topic| {
+            let count = i32::try_from(topic.partitions.len()).unwrap();
+            (Arc::clone(&topic.name), (0..count).collect())
+        });
+        topics.collect()
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Fake(pub(crate) Arc<Mutex<State>>);
 
@@ -135,7 +146,8 @@ impl Brokers for Fake {
         let mut response = offset_fetch::Response::default();
         for asked in request.groups {
             let code = state.group_codes.pop_front().unwrap_or(Code::NONE);
-            let topics = asked.topics.unwrap_or_default().into_iter();
+            let topics = asked.topics.unwrap_or_else(|| state.every_topic());
+            let topics = topics.into_iter();
             let topics = topics
                 .filter(|_| code == Code::NONE)
                 .map(|(topic, numbers)| {

@@ -29,6 +29,7 @@ impl Lag {
             group: group.into(),
             topics: Vec::new(),
             patterns: Vec::new(),
+            committed: false,
             refresh: REFRESH,
             seed: None,
         }
@@ -41,6 +42,7 @@ impl Lag {
             group: group.into(),
             topics: Vec::new(),
             patterns: Vec::new(),
+            committed: false,
             refresh: collector.refresh(),
             seed: None,
         }
@@ -97,6 +99,7 @@ pub struct LagBuilder {
     group: Arc<str>,
     topics: Vec<Arc<str>>,
     patterns: Vec<String>,
+    committed: bool,
     refresh: Duration,
     seed: Option<u64>,
 }
@@ -112,6 +115,13 @@ impl LagBuilder {
     /// Topics that come to be are taken in within ten seconds. Kafka's own topics never match.
     pub fn topics_matching(mut self, pattern: impl Into<String>) -> Self {
         self.patterns.push(pattern.into());
+        self
+    }
+
+    /// Every topic in which the group has committed an offset, beside those by name and pattern.
+    /// Topics in which it begins to are taken in within ten seconds.
+    pub fn topics_committed(mut self) -> Self {
+        self.committed = true;
         self
     }
 
@@ -152,7 +162,7 @@ impl LagBuilder {
                 "lag needs the name of a consumer group",
             ));
         }
-        let wanted = Wanted::new(self.topics, &self.patterns)?;
+        let wanted = Wanted::new(self.topics, &self.patterns)?.and_committed(self.committed);
         if wanted.is_nothing() {
             let what = format!("lag of the group {} needs at least one topic", self.group);
             return Err(Error::new(ErrorKind::Config, what));

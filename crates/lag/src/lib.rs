@@ -27,7 +27,7 @@ mod watch;
 pub use collector::{Collector, kafka_source};
 pub use figures::CollectorFigures;
 pub use lag::{Lag, LagBuilder};
-pub use once::{GroupLag, Owner, Topics, collect_once};
+pub use once::{GroupLag, Owner, Topics, collect_once, log_ends};
 #[cfg(feature = "prometheus")]
 pub use prometheus::PrometheusSource;
 pub use settings::{REFRESH, REFRESH_MIN, SETTINGS};

@@ -108,6 +108,37 @@ pub async fn collect_once(cluster: &Cluster, group: &str, topics: &Topics) -> Re
     })
 }
 
+/// Asks the leaders of these topics once where their logs end and begin; the answers are in the order
+/// of `topics`, by partition as `view` has them. `view` has to know the topics:
+/// [`Cluster::all_topics`] does. A leader that does not answer in time leaves its partitions unknown.
+///
+/// Cancel safety: nothing is changed.
+pub async fn log_ends(
+    cluster: &Cluster,
+    view: &ClusterView,
+    topics: Vec<Arc<str>>,
+    within: Duration,
+) -> Vec<(Arc<str>, Vec<End>)> {
+    let began = Instant::now();
+    let pace = Pace {
+        began,
+        deadline: began + within,
+        refresh: within,
+    };
+    let asked = Asked {
+        group: "".into(),
+        topics,
+    };
+    let asked = [asked];
+    let mut known = ends(cluster, view, &asked, pace, &mut Resting::default()).await;
+    let [Asked { topics, .. }] = asked;
+    let told = topics.into_iter().map(|topic| {
+        let ends = known.remove(&topic).unwrap_or_default();
+        (topic, ends)
+    });
+    told.collect()
+}
+
 /// The group and what it has committed, from its coordinator, wherever that may move.
 async fn ask_coordinator(
     cluster: &Cluster,

@@ -1,14 +1,15 @@
-//! Which topics a watch is about: some by name, some by pattern.
+//! Which topics a watch is about: some by name, some by pattern, some because the group commits there.
 
 use ottla_proto::{Error, ErrorKind, Result};
 use regex_lite::Regex;
 use std::sync::Arc;
 
-/// Topics by name and by pattern. Kafka's own topics match no pattern.
+/// Topics by name, by pattern and by commit. Kafka's own topics match no pattern.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wanted {
     named: Vec<Arc<str>>,
     patterns: Vec<Regex>,
+    committed: bool,
 }
 
 impl Wanted {
@@ -28,11 +29,22 @@ impl Wanted {
         Ok(Self {
             named,
             patterns: patterns.collect::<Result<_>>()?,
+            committed: false,
         })
     }
 
+    /// The same, and whether the topics in which the group has committed are wanted too.
+    pub(crate) fn and_committed(self, committed: bool) -> Self {
+        Self { committed, ..self }
+    }
+
     pub(crate) fn is_nothing(&self) -> bool {
-        self.named.is_empty() && self.patterns.is_empty()
+        self.named.is_empty() && self.patterns.is_empty() && !self.committed
+    }
+
+    /// Whether the topics in which the group has committed are wanted.
+    pub(crate) fn wants_committed(&self) -> bool {
+        self.committed
     }
 
     pub(crate) fn named(&self) -> &[Arc<str>] {
@@ -43,15 +55,10 @@ impl Wanted {
         !self.patterns.is_empty()
     }
 
-    /// The topics that are wanted of those there are, ascending, each once. What is wanted by name
-    /// is wanted before it exists.
-    pub(crate) fn among(&self, names: &[Arc<str>]) -> Vec<Arc<str>> {
+    /// Those of the topics there are that a pattern wants.
+    pub(crate) fn matching(&self, names: &[Arc<str>]) -> Vec<Arc<str>> {
         let fits = |name: &&Arc<str>| self.patterns.iter().any(|pattern| pattern.is_match(name));
-        let mut chosen = self.named.clone();
-        chosen.extend(names.iter().filter(fits).cloned());
-        chosen.sort();
-        chosen.dedup();
-        chosen
+        names.iter().filter(fits).cloned().collect()
     }
 }
 
@@ -66,13 +73,13 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_matches_whole_names_and_named_topics_stay() {
-        let wanted = wanted(&["audit", "orders-eu"], &["orders-.*", "pay|refund"]).unwrap();
+    fn a_pattern_matches_whole_names() {
+        let wanted = wanted(&[], &["orders-.*", "pay|refund"]).unwrap();
         let there = ["orders-us", "orders-eu", "my-orders-eu", "pay", "payments"];
         let there: Vec<Arc<str>> = there.iter().map(|name| (*name).into()).collect();
-        let chosen = wanted.among(&there);
+        let chosen = wanted.matching(&there);
         let chosen: Vec<&str> = chosen.iter().map(|name| &**name).collect();
-        assert_eq!(chosen, ["audit", "orders-eu", "orders-us", "pay"]);
+        assert_eq!(chosen, ["orders-us", "orders-eu", "pay"]);
     }
 
     #[test]

@@ -42,6 +42,18 @@ pub trait LagSource: Send + 'static {
         ))))
     }
 
+    /// The topics in which each of these groups has committed, for watches of whatever that is: one
+    /// answer a group, in the order asked. `None` where it cannot be had: the topics that were known
+    /// before stay.
+    fn committed_topics<'a>(
+        &'a mut self,
+        groups: &'a [Arc<str>],
+        deadline: Instant,
+    ) -> BoxFuture<'a, Vec<Option<Vec<Arc<str>>>>> {
+        let _ = deadline;
+        Box::pin(std::future::ready(vec![None; groups.len()]))
+    }
+
     /// Looks at every group once, and tells of each in the order asked. It should be done at
     /// `pace.deadline`; dropping the future must leave the source fit for the next call.
     fn look<'a>(&'a mut self, asked: &'a [Asked], pace: Pace) -> BoxFuture<'a, Vec<Found>>;

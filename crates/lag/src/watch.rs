@@ -19,6 +19,9 @@ const DENIED_REST_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Watch {
     wanted: Wanted,
+    /// The topics that the patterns chose last, and those in which the group had committed.
+    matching: Vec<Arc<str>>,
+    committed: Vec<Arc<str>>,
     asked: Asked,
     refresh: Duration,
     publisher: PlanPublisher,
@@ -49,6 +52,8 @@ impl Watch {
         let topics = wanted.named().to_vec();
         Self {
             wanted,
+            matching: Vec::new(),
+            committed: Vec::new(),
             asked: Asked { group, topics },
             refresh,
             publisher,
@@ -76,9 +81,34 @@ impl Watch {
         self.wanted.has_patterns()
     }
 
-    /// Chooses its topics anew; gives those that are new and those that are gone.
-    pub(crate) fn choose(&mut self, names: &[Arc<str>]) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
-        let chosen = self.wanted.among(names);
+    /// Whether its topics have to be looked up among the group's commits.
+    pub(crate) fn wants_committed(&self) -> bool {
+        self.wanted.wants_committed()
+    }
+
+    pub(crate) fn group(&self) -> &Arc<str> {
+        &self.asked.group
+    }
+
+    /// Chooses its topics anew; gives those that are new and those that are gone. `names` are all
+    /// topics there are and `committed` those in which the group has committed; what could not be
+    /// had stays as it was. What is wanted by name is wanted before it exists.
+    pub(crate) fn choose(
+        &mut self,
+        names: Option<&[Arc<str>]>,
+        committed: Option<Vec<Arc<str>>>,
+    ) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+        if let Some(names) = names {
+            self.matching = self.wanted.matching(names);
+        }
+        if let Some(committed) = committed {
+            self.committed = committed;
+        }
+        let named = self.wanted.named().iter();
+        let chosen = named.chain(&self.matching).chain(&self.committed);
+        let mut chosen: Vec<Arc<str>> = chosen.cloned().collect();
+        chosen.sort();
+        chosen.dedup();
         let without = |all: &[Arc<str>], those: &[Arc<str>]| -> Vec<Arc<str>> {
             let rest = all.iter().filter(|name| those.binary_search(name).is_err());
             rest.cloned().collect()

@@ -99,7 +99,7 @@ impl Client {
         Topics::new(self.cluster.clone())
     }
 
-    /// The cluster's consumer groups: delete.
+    /// The cluster's consumer groups: list, delete.
     pub fn groups(&self) -> Groups {
         Groups::new(self.cluster.clone())
     }

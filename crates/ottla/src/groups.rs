@@ -1,10 +1,42 @@
-//! Consumer groups: delete.
+//! Consumer groups: list, count members, delete.
 
-use ottla_proto::{Code, Error, Result};
-use ottla_wire::api::delete_groups;
+use ottla_proto::{BrokerId, Code, Error, ErrorKind, Result};
+use ottla_wire::api::{delete_groups, describe_groups, list_groups};
 use ottla_wire::retry::Backoff;
 use ottla_wire::{ApiKey, Class, Cluster, CoordinatorKind};
-use tokio::time::Instant;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+/// How many groups one DescribeGroups asks about, so that its answer stays of a moderate size.
+const DESCRIBED_MAX: usize = 100;
+
+/// A group as its coordinator lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListedGroup {
+    /// The group.
+    pub group: Arc<str>,
+    /// The broker that keeps it.
+    pub coordinator: BrokerId,
+    /// `consumer` for consumers; empty for a group that only commits.
+    pub protocol_type: Arc<str>,
+    /// Kafka's word for its state, where told (2.6 and later).
+    pub state: Option<Arc<str>>,
+    /// `Classic`, `Consumer`, `Share`, where told (3.8 and later).
+    pub kind: Option<Arc<str>>,
+}
+
+/// The cluster's groups.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct GroupListing {
+    /// By name, ascending.
+    pub groups: Vec<ListedGroup>,
+    /// The brokers that did not tell theirs, and why: their groups are missing.
+    pub missing: Vec<(BrokerId, Error)>,
+}
 
 /// The cluster's consumer groups.
 #[derive(Debug, Clone)]
@@ -15,6 +47,78 @@ pub struct Groups {
 impl Groups {
     pub(crate) fn new(cluster: Cluster) -> Self {
         Self { cluster }
+    }
+
+    /// Lists the groups of all brokers, each asked once and at the same time.
+    ///
+    /// # Errors
+    /// Why the last broker did not tell, when none did within `default.api.timeout.ms`.
+    ///
+    /// Cancel safety: nothing is changed.
+    pub async fn list(&self) -> Result<GroupListing> {
+        let deadline = Instant::now() + self.cluster.settings().api_timeout;
+        let mut calls = JoinSet::new();
+        for broker in self.cluster.view().brokers.keys().copied() {
+            let cluster = self.cluster.clone();
+            calls.spawn(async move {
+                let listed = timeout_at(deadline, list_of(&cluster, broker)).await;
+                let late = |_| Error::new(ErrorKind::Timeout, "ListGroups").at_broker(broker);
+                (broker, listed.map_err(late).flatten())
+            });
+        }
+        let mut listing = GroupListing::default();
+        let mut told = false;
+        while let Some(ended) = calls.join_next().await {
+            match ended {
+                Ok((_, Ok(groups))) => {
+                    told = true;
+                    listing.groups.extend(groups);
+                }
+                Ok((broker, Err(error))) => listing.missing.push((broker, error)),
+                Err(_) => {}
+            }
+        }
+        if !told {
+            let none = || Error::new(ErrorKind::Connection, "no broker to list groups of");
+            let last = listing.missing.pop();
+            return Err(last.map_or_else(none, |(_, error)| error));
+        }
+        // A group that moves meanwhile may be listed by both of its coordinators.
+        listing.groups.sort_by(|a, b| a.group.cmp(&b.group));
+        listing.groups.dedup_by(|a, b| a.group == b.group);
+        Ok(listing)
+    }
+
+    /// How many members these groups have. Groups that their coordinator does not describe, such as
+    /// those of newer types, are left out, as are those of a broker that does not answer within
+    /// `default.api.timeout.ms`.
+    ///
+    /// Cancel safety: nothing is changed.
+    pub async fn member_counts(&self, groups: &[ListedGroup]) -> BTreeMap<Arc<str>, usize> {
+        let deadline = Instant::now() + self.cluster.settings().api_timeout;
+        let mut homes: BTreeMap<BrokerId, Vec<Arc<str>>> = BTreeMap::new();
+        for listed in groups {
+            let home = homes.entry(listed.coordinator).or_default();
+            home.push(Arc::clone(&listed.group));
+        }
+        let mut calls = JoinSet::new();
+        for (broker, groups) in homes {
+            let cluster = self.cluster.clone();
+            calls.spawn(async move {
+                let mut counts = Vec::new();
+                // One after the other: coordinators answer a connection in order anyway.
+                for groups in groups.chunks(DESCRIBED_MAX) {
+                    let described = members_of(&cluster, broker, groups.to_vec());
+                    let Ok(Ok(told)) = timeout_at(deadline, described).await else {
+                        break;
+                    };
+                    counts.extend(told);
+                }
+                counts
+            });
+        }
+        let counts = calls.join_all().await;
+        counts.into_iter().flatten().collect()
     }
 
     /// Deletes a group with its committed offsets. It must have no member.
@@ -73,4 +177,35 @@ impl Groups {
         }
         answer
     }
+}
+
+async fn list_of(cluster: &Cluster, broker: BrokerId) -> Result<Vec<ListedGroup>> {
+    let connection = cluster.connection(broker, Class::Control).await?;
+    let answer = list_groups::call(&connection, &list_groups::Request::default()).await?;
+    if answer.code != Code::NONE {
+        return Err(Error::broker(answer.code, "ListGroups").at_broker(broker));
+    }
+    let groups = answer.groups.into_iter().map(|listed| ListedGroup {
+        group: listed.group,
+        coordinator: broker,
+        protocol_type: listed.protocol_type,
+        state: listed.state,
+        kind: listed.group_type,
+    });
+    Ok(groups.collect())
+}
+
+async fn members_of(
+    cluster: &Cluster,
+    broker: BrokerId,
+    groups: Vec<Arc<str>>,
+) -> Result<Vec<(Arc<str>, usize)>> {
+    let connection = cluster.connection(broker, Class::Control).await?;
+    let answer = describe_groups::call(&connection, &describe_groups::Request { groups }).await?;
+    let described = answer.groups.into_iter().filter_map(|(group, described)| {
+        // Before 4.0 brokers call a group dead that does not exist, or is of another type.
+        let described = described.ok().filter(|group| *group.state != *"Dead")?;
+        Some((group, described.members.len()))
+    });
+    Ok(described.collect())
 }

@@ -236,7 +236,7 @@ async fn coordinator<'a, B: Brokers>(
 
 /// The groups by coordinator, in portions for one request each. Groups whose coordinator cannot be
 /// found are left out; why stands in `known`.
-async fn coordinators<'a, B: Brokers>(
+pub(super) async fn coordinators<'a, B: Brokers>(
     brokers: &B,
     view: &ClusterView,
     groups: &[&'a Asked],

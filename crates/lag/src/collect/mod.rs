@@ -4,6 +4,7 @@
 //! round is two round trips in sequence, however many groups and partitions there are.
 
 mod commits;
+mod committed;
 mod ends;
 mod kinds;
 mod resting;
@@ -67,6 +68,17 @@ impl<B: Brokers> LagSource for Collected<B> {
 
     fn topic_names(&mut self) -> BoxFuture<'_, Result<Vec<Arc<str>>>> {
         Box::pin(self.brokers.topic_names())
+    }
+
+    fn committed_topics<'a>(
+        &'a mut self,
+        groups: &'a [Arc<str>],
+        deadline: Instant,
+    ) -> BoxFuture<'a, Vec<Option<Vec<Arc<str>>>>> {
+        Box::pin(async move {
+            let view = self.brokers.view();
+            committed::committed(&self.brokers, &view, groups, deadline).await
+        })
     }
 
     fn look<'a>(&'a mut self, asked: &'a [Asked], pace: Pace) -> BoxFuture<'a, Vec<Found>> {

@@ -222,3 +222,43 @@ async fn figures_that_are_no_news_are_not_published_again() {
     assert!(!watching.snapshots.has_changed().unwrap());
     assert!(collector.figures().rounds >= 4);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_topics_of_a_group_are_those_it_commits_in() {
+    let fake = Fake::with_topic("orders", 2);
+    let other = Fake::with_topic("audit", 1);
+    let audit = other.0.lock().view.topics.clone();
+    fake.0.lock().view.topics.extend(audit);
+    fake.0.lock().ends.insert(("audit".into(), 0), 9);
+    let collector = spawn(&fake);
+    let committed = || Wanted::default().and_committed(true);
+    let watching = collector.watch("billing".into(), committed()).await;
+    let watching = watching.unwrap();
+    let twin = collector
+        .watch("billing".into(), committed())
+        .await
+        .unwrap();
+    let topics = |watching: &Watching| -> Vec<String> {
+        let snapshot = watching.snapshots.borrow();
+        let names = snapshot.topics.iter().map(|topic| topic.topic.to_string());
+        names.collect()
+    };
+    assert_eq!(topics(&watching), ["orders"]);
+    assert_eq!(topics(&twin), ["orders"]);
+    let key = ("billing".to_owned(), "audit".to_owned(), 0);
+    fake.0.lock().committed.insert(key, 4);
+    tokio::time::sleep(12 * SECOND).await;
+    assert_eq!(topics(&watching), ["audit", "orders"]);
+    assert_eq!(watching.snapshots.borrow().lag(), Some(15));
+    // A coordinator that cannot be asked takes nothing away.
+    fake.0.lock().down.insert(BrokerId(1));
+    tokio::time::sleep(12 * SECOND).await;
+    assert_eq!(topics(&watching), ["audit", "orders"]);
+    fake.0.lock().down.clear();
+    fake.0
+        .lock()
+        .committed
+        .retain(|(_, topic, _), _| topic == "audit");
+    tokio::time::sleep(12 * SECOND).await;
+    assert_eq!(topics(&watching), ["audit"]);
+}

@@ -177,6 +177,14 @@ impl<L: LagSource, S: Store> LagSource for Fleet<L, S> {
         self.local.topic_names()
     }
 
+    fn committed_topics<'a>(
+        &'a mut self,
+        groups: &'a [Arc<str>],
+        deadline: Instant,
+    ) -> BoxFuture<'a, Vec<Option<Vec<Arc<str>>>>> {
+        self.local.committed_topics(groups, deadline)
+    }
+
     fn look<'a>(&'a mut self, asked: &'a [Asked], pace: Pace) -> BoxFuture<'a, Vec<Found>> {
         Box::pin(self.look_at(asked, pace))
     }

@@ -1,0 +1,98 @@
+//! In which topics groups have committed at all.
+
+use super::ASKED_AT_ONCE_MAX;
+use super::commits::coordinators;
+use super::verdict::{GroupVerdict, of_group};
+use crate::brokers::Brokers;
+use crate::source::Asked;
+use futures_util::StreamExt;
+use futures_util::stream;
+use ottla_proto::{BrokerId, ClusterView};
+use ottla_wire::api::offset_fetch::{self, GroupAnswer, GroupRequest};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::time::{Instant, timeout_at};
+
+/// The topics of each group, in the order of `groups`; `None` where its coordinator did not tell.
+pub(super) async fn committed<B: Brokers>(
+    brokers: &B,
+    view: &ClusterView,
+    groups: &[Arc<str>],
+    deadline: Instant,
+) -> Vec<Option<Vec<Arc<str>>>> {
+    let asked = groups.iter().map(|group| Asked {
+        group: Arc::clone(group),
+        topics: Vec::new(),
+    });
+    let asked: Vec<Asked> = asked.collect();
+    let waiting: Vec<&Asked> = asked.iter().collect();
+    let homes = coordinators(brokers, view, &waiting, deadline, &mut BTreeMap::new()).await;
+    let mut calls = Vec::new();
+    for (broker, groups) in homes {
+        calls.push(ask(brokers, broker, groups, deadline));
+    }
+    let mut answers = stream::iter(calls).buffer_unordered(ASKED_AT_ONCE_MAX);
+    let mut known = BTreeMap::new();
+    while let Some(answered) = answers.next().await {
+        for answer in answered {
+            let group = Arc::clone(&answer.group);
+            known.insert(group, topics(answer));
+        }
+    }
+    let told = groups.iter().map(|group| known.remove(group).flatten());
+    told.collect()
+}
+
+/// Asks one coordinator for whatever some of its groups have committed.
+async fn ask<B: Brokers>(
+    brokers: &B,
+    broker: BrokerId,
+    groups: Vec<&Asked>,
+    deadline: Instant,
+) -> Vec<GroupAnswer> {
+    let every = groups.iter().map(|asked| GroupRequest {
+        group: Arc::clone(&asked.group),
+        topics: None,
+    });
+    let request = offset_fetch::Request {
+        groups: every.collect(),
+        ..offset_fetch::Request::default()
+    };
+    match timeout_at(deadline, brokers.offset_fetch(broker, request)).await {
+        Ok(Ok(response)) => response.groups,
+        Ok(Err(error)) => {
+            tracing::debug!(%broker, %error, "committed offsets could not be fetched");
+            forget(brokers, broker, &groups);
+            Vec::new()
+        }
+        Err(_) => {
+            forget(brokers, broker, &groups);
+            Vec::new()
+        }
+    }
+}
+
+fn forget<B: Brokers>(brokers: &B, broker: BrokerId, groups: &[&Asked]) {
+    for asked in groups {
+        brokers.forget_coordinator(&asked.group, broker);
+    }
+}
+
+/// The topics with at least one committed offset. A coordinator that moved or is not ready tells
+/// nothing; the round that follows finds it anew.
+fn topics(answer: GroupAnswer) -> Option<Vec<Arc<str>>> {
+    match of_group(answer.code) {
+        GroupVerdict::Use => {
+            let told = answer.topics.into_iter().filter(|(_, partitions)| {
+                let mut committed = partitions.iter().map(|partition| partition.committed);
+                committed.any(|committed| committed.is_some())
+            });
+            let mut topics: Vec<Arc<str>> = told.map(|(topic, _)| topic).collect();
+            topics.sort();
+            topics.dedup();
+            Some(topics)
+        }
+        GroupVerdict::Nothing => Some(Vec::new()),
+        _ => None,
+    }
+}
