@@ -1,5 +1,6 @@
 //! What a person wants to know of the choice: why each partition has its share, and what was chosen.
 
+use crate::keys::KeyPolicy;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -148,6 +149,11 @@ pub struct Explanation {
     pub method: Method,
     /// By partition; may be empty when nothing is known.
     pub partitions: Vec<PartitionHealth>,
+    /// How keyed records are placed.
+    pub key_policy: KeyPolicy,
+    /// How many keys (under the sticky policy) or slots of keys (under the migrating one) are away
+    /// from the partition of their hash.
+    pub keys_away: usize,
 }
 
 /// What was chosen in one topic since it was first planned.
@@ -161,6 +167,10 @@ pub struct TopicCounters {
     pub runs: Vec<u64>,
     /// Records sent to each partition by steered and other keyless runs that have ended.
     pub records: Vec<u64>,
+    /// How many keys, or slots of keys, are away from the partition of their hash.
+    pub keys_away: usize,
+    /// How often a slot of keys has moved, there or back, under the migrating policy.
+    pub key_moves: u64,
 }
 
 /// What was chosen, by every producer that reads one plan.

@@ -2,7 +2,9 @@
 
 use crate::drain::{Age, Lanes, Seen, When};
 use crate::explain::{Counters, Fallback};
-use crate::plan::{Choice, PlanReader};
+use crate::hashes::{fnv1a, java_partition, murmur2};
+use crate::keys::{KeyPolicy, Moving, Placed};
+use crate::plan::{Choice, PlanReader, TopicPlan};
 use crate::sticky::{Sticky, below};
 use crate::{KeyChoice, Partitioner, Run, TopicView};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -40,7 +42,8 @@ pub enum Steering {
     Off,
 }
 
-/// Keyed records as [`Sticky`]; keyless ones by a plan, and as [`Sticky`] while there is none.
+/// Keyed records as [`Sticky`], unless a [`KeyPolicy`] lets them move; keyless ones by a plan, and as
+/// [`Sticky`] while there is none.
 ///
 /// By drain time, the usual plan: of three random partitions with a leader the one whose next
 /// record will be read first, with what was sent since the plan was taken counted in. A run is at
@@ -50,13 +53,15 @@ pub struct LagAware {
     plan: PlanReader,
     sticky: Sticky,
     run_drain_seconds: f32,
+    keys: KeyPolicy,
     steering: AtomicU8,
 }
 
 impl LagAware {
-    /// Steers by this plan.
+    /// Steers by this plan, and places keyed records as it says.
     pub fn new(plan: PlanReader) -> Self {
         Self {
+            keys: plan.key_policy(),
             plan,
             sticky: Sticky::default(),
             run_drain_seconds: RUN_DRAIN.as_secs_f32(),
@@ -84,6 +89,17 @@ impl LagAware {
     #[must_use]
     pub fn run_drain(mut self, run_drain: Duration) -> Self {
         self.run_drain_seconds = run_drain.as_secs_f32();
+        self
+    }
+
+    /// Places keyed records by this policy instead of by the plan's; [`KeyPolicy::Keep`] unless
+    /// either says otherwise. Producers that share a plan also share what the policy keeps, and
+    /// should share the policy.
+    #[doc(alias = "lag.key.policy")]
+    #[must_use]
+    pub fn keys(mut self, policy: KeyPolicy) -> Self {
+        self.plan.set_key_policy(policy);
+        self.keys = policy;
         self
     }
 
@@ -194,6 +210,59 @@ impl LagAware {
         least(&candidates, is_free).unwrap_or_else(|| self.sticky.choose(view, now, random, None))
     }
 
+    /// Where a keyed record goes under a policy that may move it.
+    #[inline(never)]
+    fn moved(&self, view: &TopicView<'_>, key: &[u8]) -> KeyChoice {
+        let is_on = self.steering.load(Ordering::Relaxed) == Steering::On as u8;
+        let by_hash = || self.sticky.keyed(view, key);
+        let entries = match self.keys {
+            KeyPolicy::Blind if is_on => return KeyChoice::Run,
+            KeyPolicy::Keep | KeyPolicy::Blind => return by_hash(),
+            KeyPolicy::Migrate { slots } => return self.migrated(view, key, slots, is_on),
+            KeyPolicy::Sticky { entries } => entries,
+        };
+        let plan = self.plan.load();
+        let Some(topic) = plan.as_deref().and_then(|plan| plan.topic(view.topic)) else {
+            return by_hash();
+        };
+        let home = java_partition(key, view.partition_count);
+        let hash = u64::from(murmur2(key)) << 32 | u64::from(fnv1a(key));
+        let away = topic.keys().away(entries);
+        let is_good = |partition| !is_on || !topic.outlook().is_ill(partition);
+        let choose = || healthiest(topic, view, hash).unwrap_or(home);
+        KeyChoice::Partition(away.place(hash, home, is_good, choose))
+    }
+
+    fn migrated(&self, view: &TopicView<'_>, key: &[u8], slots: usize, is_on: bool) -> KeyChoice {
+        let plan = self.plan.load();
+        let Some(plan) = plan.as_deref() else {
+            // Where the key's records lie that were written before the start, nobody has said yet.
+            return KeyChoice::Later;
+        };
+        let keys = plan.topic(view.topic).map(|topic| (topic, topic.keys()));
+        let Some((topic, keys)) = keys else {
+            return self.sticky.keyed(view, key);
+        };
+        let moving = if is_on {
+            Moving::Allowed
+        } else {
+            Moving::Stopped
+        };
+        if usize::try_from(view.partition_count) != Ok(keys.partition_count()) {
+            return match keys.partition_count() {
+                // It was not heard of yet.
+                0 => KeyChoice::Later,
+                // It grows, and its keys hash to other partitions.
+                _ => self.sticky.keyed(view, key),
+            };
+        }
+        let slots = keys.slots(slots);
+        match slots.place(view, topic.outlook(), keys.fence(), key, moving) {
+            Placed::To(ticket) => KeyChoice::Tracked(ticket),
+            Placed::Later => KeyChoice::Later,
+        }
+    }
+
     fn run(&self, view: &TopicView<'_>, partition: i32, records: u32) -> Run {
         Run {
             partition,
@@ -201,6 +270,21 @@ impl LagAware {
             records,
         }
     }
+}
+
+/// Of a few partitions by a key's hash, the healthy one with the least to read; if all of them are
+/// ill, the next healthy one, if there is any.
+fn healthiest(topic: &TopicPlan, view: &TopicView<'_>, hash: u64) -> Option<i32> {
+    let outlook = topic.outlook();
+    let drawn = places(view.available.len(), hash).map(|at| view.available.get(at).copied());
+    let healthy = |at: &i32| !outlook.is_ill(*at);
+    let few = drawn.into_iter().flatten().filter(healthy);
+    let best = few.min_by(|a, b| outlook.drain(*a).total_cmp(&outlook.drain(*b)));
+    best.or_else(|| {
+        let turn = below(hash as u32, view.available.len());
+        let turned = view.available.iter().cycle().skip(turn);
+        turned.take(view.available.len()).copied().find(healthy)
+    })
 }
 
 /// The partition of the shortest wait among those that may be taken; of equal waits, the first.
@@ -239,8 +323,12 @@ fn places(count: usize, random: u64) -> [usize; CANDIDATES] {
 }
 
 impl Partitioner for LagAware {
+    #[inline]
     fn keyed(&self, view: &TopicView<'_>, key: &[u8]) -> KeyChoice {
-        self.sticky.keyed(view, key)
+        match self.keys {
+            KeyPolicy::Keep => self.sticky.keyed(view, key),
+            _ => self.moved(view, key),
+        }
     }
 
     fn begin_run(

@@ -13,6 +13,7 @@ mod drain;
 mod explain;
 mod hashed;
 mod hashes;
+mod keys;
 mod lag_aware;
 mod names;
 mod plan;
@@ -30,6 +31,10 @@ pub use explain::{
 };
 pub use hashed::{Hashed, KeyHash, Keyless};
 pub use hashes::{crc32, fnv1a, java_partition, murmur2, murmur3, uuid};
+pub use keys::{
+    Committed, KEYS_MAX, KeyOffsets, KeyPolicy, KeyTicket, MIGRATE_SLOTS, STICKY_ENTRIES,
+    UnknownPolicy, Written,
+};
 pub use lag_aware::{LagAware, RUN_DRAIN, Steering};
 pub use names::{NAMES, by_name};
 pub use plan::{PlanPublisher, PlanReader, TopicPlan, plan_channel};
@@ -72,12 +77,16 @@ impl Run {
 }
 
 /// What to do with a keyed record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum KeyChoice {
     /// To this partition.
     Partition(i32),
     /// As if it had no key: with the current run.
     Run,
+    /// To the ticket's partition, and the ticket wants to hear what becomes of the record.
+    Tracked(Box<KeyTicket>),
+    /// Nowhere yet: ask again in a moment.
+    Later,
 }
 
 /// Chooses partitions. Called concurrently from every thread that produces; must not block.

@@ -2,9 +2,11 @@
 
 use crate::drain::{Age, Drain, Lanes};
 use crate::explain::{Counters, Explanation, Fallback, Method, PartitionHealth, TopicCounters};
+use crate::keys::{KeyOffsets, KeyPolicy, Outlook, TopicKeys};
 use crate::striped::{Striped, count};
 use crate::weights::Weights;
 use arc_swap::{ArcSwapOption, Guard};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -96,7 +98,10 @@ pub struct TopicPlan {
     too_old_after: Duration,
     choice: Choice,
     health: Vec<PartitionHealth>,
+    offsets: Vec<KeyOffsets>,
+    outlook: Outlook,
     tally: Arc<Tally>,
+    keys: Arc<TopicKeys>,
 }
 
 impl TopicPlan {
@@ -114,8 +119,21 @@ impl TopicPlan {
             too_old_after: TOO_OLD.max(refresh.saturating_mul(STALE_REFRESHES + 1)),
             choice,
             health: Vec::new(),
+            offsets: Vec::new(),
+            outlook: Outlook::default(),
             tally: Arc::new(Tally::new(partition_count)),
+            keys: Arc::new(TopicKeys::new(partition_count)),
         }
+        .with_outlook()
+    }
+
+    /// Works out anew what those who place keys go by.
+    fn with_outlook(mut self) -> Self {
+        let method = self.method();
+        let by_weight = method == Method::Weighted;
+        let is_denied = method == Method::Uniform(Fallback::Denied);
+        self.outlook = Outlook::new(&self.health, &self.offsets, by_weight, is_denied);
+        self
     }
 
     /// Places records by drain time. `taken_at` is when the figures were asked for and `refresh`
@@ -154,7 +172,14 @@ impl TopicPlan {
     #[must_use]
     pub fn with_health(mut self, health: Vec<PartitionHealth>) -> Self {
         self.health = health;
-        self
+        self.with_outlook()
+    }
+
+    /// Adds by partition what moving keys rests on; see [`KeyPolicy::Migrate`].
+    #[must_use]
+    pub fn with_key_offsets(mut self, offsets: Vec<KeyOffsets>) -> Self {
+        self.offsets = offsets;
+        self.with_outlook()
     }
 
     /// The topic.
@@ -177,6 +202,30 @@ impl TopicPlan {
 
     pub(crate) fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    pub(crate) fn outlook(&self) -> &Outlook {
+        &self.outlook
+    }
+
+    pub(crate) fn keys(&self) -> &TopicKeys {
+        &self.keys
+    }
+
+    /// Goes on with what was counted and kept under the topic's last plan.
+    fn follow(&mut self, last: &Self) {
+        let count = self.tally.0.partition_count();
+        if last.tally.0.partition_count() >= count {
+            self.tally = Arc::clone(&last.tally);
+        } else {
+            self.tally = Arc::new(Tally::grown_from(&last.tally, count));
+        }
+        // A topic of which nothing is known just now has no partitions here.
+        if last.keys.partition_count() >= count {
+            self.keys = Arc::clone(&last.keys);
+        } else if last.keys.partition_count() > 0 {
+            self.keys = Arc::new(TopicKeys::grown(count));
+        }
     }
 
     /// How long ago the figures were asked for, in microseconds, and what they are still good for;
@@ -218,6 +267,7 @@ struct Shared {
     plan: ArcSwapOption<Plan>,
     fallbacks: [AtomicU64; Fallback::ALL.len()],
     stale_runs: AtomicU64,
+    key_policy: Mutex<KeyPolicy>,
 }
 
 /// Makes the two ends of a plan: one publishes, any number read.
@@ -243,18 +293,10 @@ impl PlanPublisher {
         topics.sort_by(|a, b| a.topic.cmp(&b.topic));
         topics.dedup_by(|a, b| a.topic == b.topic);
         for topic in &mut topics {
-            let tally = old
-                .as_deref()
-                .and_then(|old| old.topic(&topic.topic))
-                .map(|t| &t.tally);
-            let count = topic.tally.0.partition_count();
-            match tally {
-                None => {}
-                Some(tally) if tally.0.partition_count() >= count => {
-                    topic.tally = Arc::clone(tally);
-                }
-                Some(tally) => topic.tally = Arc::new(Tally::grown_from(tally, count)),
+            if let Some(last) = old.as_deref().and_then(|old| old.topic(&topic.topic)) {
+                topic.follow(last);
             }
+            topic.keys.fence().note(&topic.offsets);
         }
         self.shared.plan.store(Some(Arc::new(Plan { topics })));
     }
@@ -271,6 +313,11 @@ impl PlanPublisher {
     /// Whether anybody still reads what is published.
     pub fn has_readers(&self) -> bool {
         Arc::strong_count(&self.shared) > 1
+    }
+
+    /// How the readers of this plan place keyed records, unless they are told otherwise.
+    pub fn set_key_policy(&mut self, policy: KeyPolicy) {
+        *self.shared.key_policy.lock() = policy;
     }
 
     /// Another reader.
@@ -298,6 +345,15 @@ impl PlanReader {
         }
     }
 
+    /// How keyed records are placed, as was said last.
+    pub fn key_policy(&self) -> KeyPolicy {
+        *self.shared.key_policy.lock()
+    }
+
+    pub(crate) fn set_key_policy(&self, policy: KeyPolicy) {
+        *self.shared.key_policy.lock() = policy;
+    }
+
     pub(crate) fn count_stale(&self) {
         self.shared.stale_runs.fetch_add(1, Ordering::Relaxed);
     }
@@ -311,6 +367,8 @@ impl PlanReader {
             taken_at: topic.taken_at,
             method: topic.method(),
             partitions: topic.health.clone(),
+            key_policy: self.key_policy(),
+            keys_away: topic.keys.away_count(),
         })
     }
 
@@ -324,6 +382,8 @@ impl PlanReader {
             taken_at: topic.taken_at,
             runs: topic.tally.runs().collect(),
             records: topic.tally.records().collect(),
+            keys_away: topic.keys.away_count(),
+            key_moves: topic.keys.moves(),
         };
         Counters {
             topics: topics.iter().map(of_topic).collect(),

@@ -190,6 +190,11 @@ impl Delivery {
         }
     }
 
+    /// Another wait for the same record.
+    pub(crate) fn twin(&self) -> Self {
+        Self::new(Arc::clone(&self.completion), self.index, self.timestamp)
+    }
+
     /// The partition that was chosen.
     pub fn partition(&self) -> i32 {
         self.completion.partition

@@ -1,6 +1,7 @@
 //! The handle that callers hold.
 
 mod hooked;
+mod tracked;
 
 use crate::config::{Clock, Config};
 use crate::dead_letter::Graveyard;
@@ -12,7 +13,7 @@ use crate::pool::{Account, Pool, Reservation};
 use crate::slot::{Notice, Refused, Shop};
 use crate::table::{Directory, Topic};
 use crate::transaction::Opening;
-use ottla_partitioner::{KeyChoice, Partitioner, TopicView};
+use ottla_partitioner::{KeyChoice, KeyTicket, Partitioner, TopicView};
 use ottla_proto::batch::{BatchWriter, Compression, HEADER_BYTES};
 use ottla_proto::{Error, ErrorKind, Record, Result, TopicPartition, WriteOutcome};
 use ottla_wire::Cluster;
@@ -45,6 +46,8 @@ enum Refusal {
     Topic,
     /// The buffer is full.
     Full(Wanted),
+    /// The partitioner cannot say yet where its key goes.
+    Unplaced,
     /// It can never be taken.
     Final(Error),
 }
@@ -71,12 +74,16 @@ impl Wanted {
 }
 
 /// Where a record goes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Choice {
     /// Its partition is given, by name or by its key.
     Fixed(i32),
     /// Any would do.
     Run(i32),
+    /// Its partition is given, and the partitioner wants to hear what becomes of it.
+    Tracked(Box<KeyTicket>),
+    /// That cannot be said yet.
+    Later,
 }
 
 /// A record that may go anywhere is offered to so many partitions more before it waits.
@@ -148,6 +155,8 @@ impl Shared {
                 .or_else(|refused| {
                     self.append_elsewhere(topic, partition, refused, record, reservation)
                 }),
+            Choice::Tracked(ticket) => self.append_tracked(topic, ticket, record, reservation),
+            Choice::Later => Err(Refusal::Unplaced),
         }
     }
 
@@ -242,10 +251,13 @@ impl Shared {
             return Choice::Fixed(partition);
         }
         let view = topic.view();
-        if let Some(key) = record.key
-            && let KeyChoice::Partition(partition) = self.partitioner.keyed(&view, key)
-        {
-            return Choice::Fixed(partition);
+        if let Some(key) = record.key {
+            match self.partitioner.keyed(&view, key) {
+                KeyChoice::Partition(partition) => return Choice::Fixed(partition),
+                KeyChoice::Run => {}
+                KeyChoice::Tracked(ticket) => return Choice::Tracked(ticket),
+                KeyChoice::Later => return Choice::Later,
+            }
         }
         let random = || self.random();
         let runs = &topic.runs;
@@ -459,6 +471,7 @@ impl Producer {
                 self.shared.shop.press(&wanted.accounts());
                 Err((buffer_full(&self.shared), record))
             }
+            Err(Refusal::Unplaced) => Err((tracked::unplaced(record.topic), record)),
             Err(Refusal::Topic) => {
                 let message = format!("the metadata of topic {} is not loaded yet", record.topic);
                 let error = Error::new(ErrorKind::State, message);
@@ -508,6 +521,7 @@ impl Producer {
             match refusal {
                 Refusal::Final(error) => return Err(error),
                 Refusal::Topic => self.load(record.topic, deadline).await?,
+                Refusal::Unplaced => tracked::wait(record.topic, deadline).await?,
                 Refusal::Full(wanted) => {
                     drop(reservation.take());
                     let accounts = wanted.accounts();

@@ -1,0 +1,282 @@
+//! Ordered migration: keys in slots, each slot in one of two partitions, and what this process has
+//! written under each slot and does not know to be processed.
+
+use super::{Committed, Fence, Outlook};
+use crate::TopicView;
+use crate::hashes::murmur2;
+use parking_lot::Mutex;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// No place was chosen yet.
+const UNPLACED: i32 = -1;
+
+/// All keys whose hashes fall into one slot.
+#[derive(Debug)]
+struct Slot {
+    place: i32,
+    /// Records of this place that were handed out and have not ended.
+    in_flight: u32,
+    /// Every record known to lie in this place has an offset of at most this.
+    last: i64,
+    /// How many records were handed out.
+    serial: u64,
+    /// Some record handed out before this serial may lie in this place, nobody knows where. A later
+    /// record's offset is above it, since the partition keeps the producer's order.
+    doubt: Option<u64>,
+}
+
+impl Slot {
+    /// Whether everything that was ever written to this place is processed.
+    fn is_read(&self, committed: Committed) -> bool {
+        let beyond = matches!(committed, Committed::At(offset) if offset > self.last);
+        self.in_flight == 0 && self.doubt.is_none() && beyond
+    }
+
+    fn enter(&mut self, place: i32, fence: Option<i64>) {
+        self.place = place;
+        // What lies there from before the start counts as our own.
+        self.last = fence.map_or(-1, |end| end - 1);
+        self.doubt = fence.is_none().then_some(self.serial);
+    }
+}
+
+/// The slots of a topic.
+pub(crate) struct Slots {
+    slots: Box<[Mutex<Slot>]>,
+    partition_count: u32,
+    away: AtomicUsize,
+    moves: AtomicU64,
+}
+
+impl fmt::Debug for Slots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slots")
+            .field("slots", &self.slots.len())
+            .field("away", &self.away)
+            .field("moves", &self.moves)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a key goes.
+#[derive(Debug)]
+pub(crate) enum Placed {
+    To(Box<KeyTicket>),
+    /// It cannot be said yet.
+    Later,
+}
+
+/// Whether keys may change their place now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moving {
+    Allowed,
+    /// Steering is switched off: where keys are, they stay.
+    Stopped,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It lies at this offset.
+    At(i64),
+    /// It may lie somewhere.
+    Perhaps,
+    /// It was not written and never will be.
+    No,
+}
+
+/// A keyed record on its way, as the migrating policy counts it. Its key does not move before the
+/// ticket is back.
+///
+/// Dropped, it counts as not written; after [`sent`](Self::sent) as perhaps written.
+pub struct KeyTicket {
+    slots: Arc<Slots>,
+    slot: usize,
+    serial: u64,
+    partition: i32,
+    outcome: Written,
+}
+
+impl fmt::Debug for KeyTicket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyTicket")
+            .field("partition", &self.partition)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for KeyTicket {
+    fn eq(&self, other: &Self) -> bool {
+        let this = (Arc::as_ptr(&self.slots), self.slot, self.serial);
+        this == (Arc::as_ptr(&other.slots), other.slot, other.serial)
+    }
+}
+
+impl Eq for KeyTicket {}
+
+impl KeyTicket {
+    /// The partition that the record goes to.
+    pub fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// The record is in a batch: from now on it may be written.
+    pub fn sent(&mut self) {
+        self.outcome = Written::Perhaps;
+    }
+
+    /// Tells what became of the record.
+    pub fn settle(mut self, outcome: Written) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for KeyTicket {
+    fn drop(&mut self) {
+        self.slots.settle(self.slot, self.serial, self.outcome);
+    }
+}
+
+impl Slots {
+    /// At least one slot a partition; a whole number for each.
+    pub(crate) fn new(partition_count: usize, count: usize) -> Self {
+        let each = (count.min(super::KEYS_MAX) / partition_count.max(1)).max(1);
+        let slot = |_| {
+            Mutex::new(Slot {
+                place: UNPLACED,
+                in_flight: 0,
+                last: -1,
+                serial: 0,
+                doubt: None,
+            })
+        };
+        Self {
+            slots: (0..each * partition_count).map(slot).collect(),
+            partition_count: u32::try_from(partition_count).unwrap_or(u32::MAX),
+            away: AtomicUsize::new(0),
+            moves: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn away_count(&self) -> usize {
+        self.away.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
+    }
+
+    /// The slot of a key, and its two partitions. The first is the one that the Java client would
+    /// choose.
+    pub(super) fn find(&self, key: &[u8]) -> (usize, i32, i32) {
+        let hash = murmur2(key) & 0x7fff_ffff;
+        let slot = hash as usize % self.slots.len().max(1);
+        let count = self.partition_count.max(1);
+        // The number of slots is a multiple of the number of partitions.
+        let home = slot as u32 % count;
+        let mixed = (slot as u32).wrapping_mul(0x9e37_79b9) >> 8;
+        let distance = match count {
+            1 => 0,
+            _ => 1 + mixed % (count - 1),
+        };
+        let place = |at: u32| i32::try_from(at).unwrap_or(0);
+        (slot, place(home), place((home + distance) % count))
+    }
+
+    /// Places a record of this key and counts it as on its way.
+    pub(crate) fn place(
+        self: &Arc<Self>,
+        view: &TopicView<'_>,
+        outlook: &Outlook,
+        fence: &Fence,
+        key: &[u8],
+        moving: Moving,
+    ) -> Placed {
+        let (at, home, alternative) = self.find(key);
+        let Some(slot) = self.slots.get(at) else {
+            return Placed::Later;
+        };
+        let mut slot = slot.lock();
+        if slot.place == UNPLACED {
+            let Some(first) = first_place(home, alternative, outlook, fence) else {
+                return Placed::Later;
+            };
+            slot.enter(first, fence.end(first));
+            self.away
+                .fetch_add(usize::from(first != home), Ordering::Relaxed);
+        } else if moving == Moving::Allowed
+            && let Some(other) = better(&slot, home, alternative, outlook)
+            && view.available.binary_search(&other).is_ok()
+        {
+            slot.enter(other, fence.end(other));
+            self.moves.fetch_add(1, Ordering::Relaxed);
+            match other == home {
+                true => self.away.fetch_sub(1, Ordering::Relaxed),
+                false => self.away.fetch_add(1, Ordering::Relaxed),
+            };
+        }
+        slot.in_flight += 1;
+        slot.serial += 1;
+        Placed::To(Box::new(KeyTicket {
+            slots: Arc::clone(self),
+            slot: at,
+            serial: slot.serial,
+            partition: slot.place,
+            outcome: Written::No,
+        }))
+    }
+
+    fn settle(&self, slot: usize, serial: u64, outcome: Written) {
+        let Some(slot) = self.slots.get(slot) else {
+            return;
+        };
+        let mut slot = slot.lock();
+        slot.in_flight = slot.in_flight.saturating_sub(1);
+        match outcome {
+            Written::No => {}
+            Written::Perhaps => slot.doubt = Some(slot.serial),
+            Written::At(offset) => {
+                slot.last = slot.last.max(offset);
+                slot.doubt = slot.doubt.filter(|doubt| serial <= *doubt);
+            }
+        }
+    }
+}
+
+/// Where a slot begins of which nothing is known: a place such that whatever was written before to
+/// the other one is processed.
+fn first_place(home: i32, alternative: i32, outlook: &Outlook, fence: &Fence) -> Option<i32> {
+    if home == alternative || outlook.is_denied || outlook.has_read(alternative, fence) {
+        Some(home)
+    } else if outlook.has_read(home, fence) {
+        Some(alternative)
+    } else {
+        None
+    }
+}
+
+/// The place to which a slot should move, if it may leave its own.
+fn better(slot: &Slot, home: i32, alternative: i32, outlook: &Outlook) -> Option<i32> {
+    let other = if slot.place == home {
+        alternative
+    } else {
+        home
+    };
+    let is_wanted = outlook.favours(slot.place, other) || (other == home && outlook.welcomes(home));
+    let may = other != slot.place && is_wanted && slot.is_read(outlook.committed(slot.place));
+    may.then_some(other)
+}
+
+impl Outlook {
+    /// Whether the group has processed what was there when we first looked. Where it never committed
+    /// anything no key was ever moved to.
+    fn has_read(&self, partition: i32, fence: &Fence) -> bool {
+        match self.committed(partition) {
+            Committed::Unknown => false,
+            Committed::Nothing => true,
+            Committed::At(offset) => fence.end(partition).is_some_and(|end| offset >= end),
+        }
+    }
+}

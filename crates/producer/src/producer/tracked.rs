@@ -1,0 +1,71 @@
+//! Keyed records whose partitioner waits to hear what became of them.
+
+use super::{Refusal, Shared};
+use crate::delivery::{Delivery, RecordMetadata};
+use crate::pool::Reservation;
+use crate::table::Topic;
+use ottla_partitioner::{KeyTicket, Written};
+use ottla_proto::{Error, ErrorKind, Record, Result, WriteOutcome};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// How long to wait before a partitioner is asked again about a key that it could not place: what it
+/// waits for is a look at the group, and those are at least this far apart.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+impl Shared {
+    #[cold]
+    pub(super) fn append_tracked(
+        &self,
+        topic: &Arc<Topic>,
+        mut ticket: Box<KeyTicket>,
+        record: &Record<'_>,
+        reservation: Option<&mut Reservation>,
+    ) -> Result<Delivery, Refusal> {
+        let partition = ticket.partition();
+        match self.append_at(topic, partition, record, reservation) {
+            Ok(delivery) => {
+                ticket.sent();
+                let settle = move |outcome| ticket.settle(written(&outcome));
+                delivery.twin().on_delivery(settle);
+                Ok(delivery)
+            }
+            // The ticket goes back unused: the key may go elsewhere when it is asked for again.
+            Err(refused) => Err(self.refusal(topic, partition, refused, Some(partition))),
+        }
+    }
+}
+
+fn written(outcome: &Result<RecordMetadata>) -> Written {
+    match outcome {
+        Ok(metadata) => metadata.offset.map_or(Written::Perhaps, Written::At),
+        Err(error) if error.write_outcome() == Some(WriteOutcome::NotWritten) => Written::No,
+        Err(_) => Written::Perhaps,
+    }
+}
+
+/// Waits before the partitioner is asked again.
+pub(super) async fn wait(topic: &str, deadline: Instant) -> Result<()> {
+    let now = Instant::now();
+    if now >= deadline {
+        let what = format!(
+            "within max.block.ms the group did not commit what topic {topic} held at the start: \
+             it is not known where records of this key can go without overtaking older ones"
+        );
+        let error = Error::new(ErrorKind::Timeout, what);
+        return Err(error.with_outcome(WriteOutcome::NotWritten));
+    }
+    sleep_until(deadline.min(now + LOOK_AGAIN)).await;
+    Ok(())
+}
+
+/// The refusal of a caller who does not wait.
+#[cold]
+pub(super) fn unplaced(topic: &str) -> Error {
+    let what = format!(
+        "it is not known yet where records of this key can go in topic {topic} without overtaking \
+         older ones: the group has still to commit what was there at the start"
+    );
+    Error::new(ErrorKind::State, what).with_outcome(WriteOutcome::NotWritten)
+}
