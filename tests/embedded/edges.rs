@@ -1,7 +1,7 @@
 //! The producer at its edges: silence, closing, full memory, topics that come and go.
 
 use ottla::{Client, ErrorKind, Partitioner, Producer, Record};
-use ottla_broker::{ApiKey, Cluster};
+use ottla_broker::{ApiKey, Cluster, Code};
 use ottla_producer::{Clock, Config};
 use ottla_tests::client;
 use std::sync::Arc;
@@ -435,4 +435,41 @@ async fn records_of_a_topic_that_is_gone_wait_for_it_until_their_deadline() {
     assert!(begun.elapsed() <= limit + Duration::from_millis(50));
     // Once metadata says that it is gone, nobody is asked about it any more.
     assert!(cluster.requests(ApiKey::Produce) - before <= 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_grow_again_some_time_after_one_was_too_large_for_its_topic() {
+    let cluster = cluster("orders", 1).await;
+    let client = client(&cluster).connect().await.unwrap();
+    let producer = client.producer().batch_bytes(64 << 10);
+    let producer = producer.linger(Duration::from_millis(5)).build().unwrap();
+    let fault = cluster.faults().on(ApiKey::Produce).after(1).times(1);
+    let fault = fault.error(Code::MESSAGE_TOO_LARGE);
+    // How many requests 60 KB take, sent in one go.
+    let requests = async || {
+        let before = cluster.requests(ApiKey::Produce);
+        let mut deliveries = vec![];
+        for _ in 0..60 {
+            let record = Record::to("orders").value(&[7; 1_000]);
+            deliveries.push(producer.enqueue(record).await.unwrap());
+        }
+        for delivery in deliveries {
+            delivery.await.unwrap();
+        }
+        cluster.requests(ApiKey::Produce) - before
+    };
+    assert_eq!(requests().await, 1);
+    assert_eq!(
+        (requests().await, fault.fired()),
+        (3, 1),
+        "the whole, then its halves"
+    );
+    assert_eq!(requests().await, 3, "the limit is remembered");
+    tokio::time::sleep(Duration::from_secs(301)).await;
+    requests().await; // the first batch is begun under the old limit
+    assert_eq!(
+        requests().await,
+        1,
+        "and the topic's limit may have been raised"
+    );
 }

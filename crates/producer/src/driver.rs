@@ -37,8 +37,18 @@ struct Place {
     slot: Arc<Slot>,
     /// The open batch that we have heard of.
     open: Option<Open>,
-    /// The largest batch that the brokers are thought to take.
-    batch_bytes_max: usize,
+    /// A smaller limit for its batches than configured, after a broker called one too large, and
+    /// until when that is believed: a topic's limit can be raised.
+    narrow: Option<(usize, Instant)>,
+}
+
+impl Place {
+    /// Sets how large its open batch may become.
+    fn limit(&self, now: Instant, bytes: usize) {
+        let narrow = self.narrow.filter(|(_, until)| now < *until);
+        let limit = narrow.map_or(bytes, |(narrow, _)| narrow.min(bytes));
+        self.slot.set_limit(limit);
+    }
 }
 
 /// An open batch.
@@ -452,8 +462,7 @@ impl Driver {
         let Some(place) = self.places.get(partition.0 as usize) else {
             return;
         };
-        let limit = self.shared.config.batch_bytes;
-        place.slot.set_limit(limit.min(place.batch_bytes_max));
+        place.limit(now, self.shared.config.batch_bytes);
         if place.open.is_some_and(|open| open.overdue) {
             self.seal_open(now, partition);
         }

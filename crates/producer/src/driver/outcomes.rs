@@ -1,14 +1,15 @@
 //! What the core asks for, and what became of each batch.
 
-use super::{Driver, Token};
+use super::{Driver, Token, closed};
 use crate::compressing::compress;
 use crate::dead_letter::{Burial, DeadLetters, Ending, bury};
 use crate::hooks::{Delivered, Failed};
 use crate::metrics::Ended;
+use crate::slot::later;
 use crate::spans;
 use ottla_proto::batch::SealedRecords;
 use ottla_proto::producer::{Ack, Event, PartitionIndex, RecordError, Split};
-use ottla_proto::{Error, Result};
+use ottla_proto::{Error, ErrorKind, Result, WriteOutcome};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::Span;
@@ -69,6 +70,15 @@ impl Driver {
                         completion.complete_part(token.first, token.count, Err(error));
                     }
                 }
+            }
+            // The producer ended before it was cut; an earlier attempt may have been written.
+            Event::Split(split) => {
+                let token = &split.token;
+                let error = closed().with_outcome(WriteOutcome::Unknown);
+                self.report_failure(token, &error);
+                self.settled(token.serial);
+                let completion = &token.completion;
+                completion.complete_part(token.first, token.count, Err(error));
             }
             _ => {}
         }
@@ -197,10 +207,17 @@ impl Driver {
         let raw_bytes = records.raw_size_bytes();
         let halves = records.halves();
         let Some(place) = self.places.get_mut(partition.0 as usize) else {
+            let error = Error::new(ErrorKind::State, "the batch's partition is not known");
+            self.core
+                .refuse_halves(now, partition, ordinal, token, &error);
             return;
         };
-        place.batch_bytes_max = place.batch_bytes_max.min(raw_bytes / 2);
-        place.slot.set_limit(place.batch_bytes_max);
+        let believed = place.narrow.filter(|(_, until)| now < *until);
+        let narrow = believed.map_or(usize::MAX, |(bytes, _)| bytes);
+        // The full size is tried again as often as anything else that is known of a topic.
+        let until = later(now, self.shared.cluster.settings().metadata_max_age);
+        place.narrow = Some((narrow.min(raw_bytes / 2), until));
+        place.limit(now, self.shared.config.batch_bytes);
         let account = place.slot.account();
         let halves = halves.map(|(mut first, mut second)| {
             for half in [&mut first, &mut second] {

@@ -30,8 +30,7 @@ impl Driver {
             if !self.core.has_room(batch.partition)
                 && let Some(place) = self.places.get(batch.partition.0 as usize)
             {
-                let limit = self.shared.config.batch_bytes_max;
-                place.slot.set_limit(limit.min(place.batch_bytes_max));
+                place.limit(now, self.shared.config.batch_bytes_max);
             }
         }
         let count = batches.len();

@@ -149,7 +149,7 @@ impl Driver {
         let place = Place {
             slot: Arc::clone(&slot),
             open: None,
-            batch_bytes_max: usize::MAX,
+            narrow: None,
         };
         match self.places.get_mut(index.0 as usize) {
             Some(vacant) => *vacant = place,

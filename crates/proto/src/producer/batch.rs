@@ -32,6 +32,9 @@ pub struct Batch<T> {
     pub(super) maybe_written: bool,
     /// The broker refused its sequence: it is not in the log, and waits for a new epoch.
     pub(super) disproved: bool,
+    /// The broker refused its sequence once behind a hole; it is asked once more before that counts
+    /// as proof.
+    pub(super) asked_again: bool,
     /// The same as `maybe_written`, but never taken back: what the caller is told.
     pub(super) unknown: bool,
     pub(super) last_failure: Option<Failure>,
@@ -64,6 +67,7 @@ impl<T> Batch<T> {
             attempts: 0,
             maybe_written: false,
             disproved: false,
+            asked_again: false,
             unknown: false,
             last_failure: None,
         }
@@ -98,6 +102,7 @@ impl<T> Batch<T> {
             Attempt::Unknown => {
                 self.maybe_written = true;
                 self.unknown = true;
+                self.asked_again = false;
             }
             Attempt::Refused => {}
         }

@@ -227,6 +227,7 @@ impl<T> Partition<T> {
         for batch in &mut self.queue {
             batch.stamp = None;
             batch.disproved = false;
+            batch.asked_again = false;
         }
     }
 
@@ -272,6 +273,7 @@ impl<T> Partition<T> {
         for batch in &mut self.queue {
             batch.stamp = None;
             batch.disproved = false;
+            batch.asked_again = false;
         }
         let old = self.identity?;
         self.identity = old.bumped();

@@ -15,7 +15,7 @@ use super::partition::{Admission, Partition};
 use super::types::{Config, Event, PartitionIndex, RequestId};
 use super::verdict::Attempt;
 use crate::batch::SealedRecords;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, WriteOutcome};
 use crate::topic::{BrokerId, TopicId, TopicPartition};
 use lanes::{Broker, Request};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -175,7 +175,8 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Gives the two halves of a batch that was found too large, each with its token.
+    /// Gives the two halves of a batch that was found too large, each with its token. If the batch
+    /// has ended meanwhile, they fail: nobody else would tell whoever waits for them.
     pub fn provide_halves(
         &mut self,
         now: Instant,
@@ -191,6 +192,11 @@ impl<T> Sender<T> {
             partition.put_half(half);
             self.list(now, index);
             self.retime(index);
+            return;
+        }
+        let error = self.ended_uncut(index);
+        for (token, records) in [first, second] {
+            self.orphaned(token, error.clone(), Some(records));
         }
     }
 
@@ -210,7 +216,33 @@ impl<T> Sender<T> {
             batch.token = Some(token);
             self.fail(index, batch, Why::Aborted(error));
             self.after_answer(now, index);
+            return;
         }
+        let error = self.ended_uncut(index);
+        self.orphaned(token, error, None);
+    }
+
+    /// Why a batch ended that was to be cut. Its own end knew more, but it had no token to tell.
+    fn ended_uncut(&self, index: PartitionIndex) -> Error {
+        let error = Error::new(
+            ErrorKind::Timeout,
+            "the batch was too large, and its time was over before it was cut",
+        );
+        let error = match self.name(index) {
+            Some(name) => error.at_partition(name.clone()),
+            None => error,
+        };
+        error.with_outcome(WriteOutcome::Unknown)
+    }
+
+    fn orphaned(&mut self, token: T, error: Error, records: Option<SealedRecords>) {
+        self.events.push_back(Event::Failed {
+            token,
+            error,
+            record_errors: Vec::new(),
+            attempts: 0,
+            records,
+        });
     }
 
     /// Puts the partition into its leader's list if it has something to send.

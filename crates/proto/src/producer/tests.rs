@@ -1,6 +1,7 @@
 //! The core against a model of a partition's log that keeps Kafka's sequence rules.
 
 mod hard;
+mod lanes;
 mod limits;
 mod mutants;
 mod weather;

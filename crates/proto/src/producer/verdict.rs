@@ -13,6 +13,8 @@ pub struct Facts {
     pub head_of_line: bool,
     /// An earlier attempt ended without proof that nothing was written.
     pub maybe_written: bool,
+    /// Its sequence was refused behind the hole before, and nothing was lost since.
+    pub asked_again: bool,
     /// An earlier batch of the partition failed for good, so the broker waits for a sequence that
     /// never comes.
     pub hole: bool,
@@ -158,9 +160,20 @@ fn is_refusal(code: Code) -> bool {
 /// The broker expected another sequence. Behind an unacknowledged batch, or behind a hole, that is
 /// what must happen, and it proves that this batch is not in the log: were it there, the broker
 /// would have called it a duplicate.
+///
+/// A batch that was lost on its way is asked about twice, with a wait between: a broker that was
+/// frozen may read our new connection before the one we gave up, and would write then what it has
+/// just called out of order.
 fn sequence_refused(code: Code, facts: Facts) -> Verdict {
     // The other two codes say that the broker forgot us, or heard of a later epoch: no proof.
-    let proven = facts.hole && code == Code::OUT_OF_ORDER_SEQUENCE_NUMBER;
+    let refused = facts.hole && code == Code::OUT_OF_ORDER_SEQUENCE_NUMBER;
+    let proven = refused && (facts.asked_again || !facts.maybe_written);
+    if refused && !proven && !facts.transactional {
+        return Verdict::Retry {
+            attempt: Attempt::Refused,
+            refresh: false,
+        };
+    }
     if !facts.head_of_line {
         // Batches behind a hole would wait for each other's proof for ever.
         if proven && !facts.transactional {

@@ -1,6 +1,7 @@
 //! What an answer, or the lack of one, does to the batches of its request.
 
 use super::Sender;
+use crate::code::Code;
 use crate::error::Error;
 use crate::producer::answer::{PartitionAnswer, ProduceAnswer};
 use crate::producer::batch::{Batch, Failure, Flight, Why};
@@ -14,7 +15,7 @@ impl<T> Sender<T> {
     /// Takes in the answer to a request.
     pub fn handle_answer(&mut self, now: Instant, request: RequestId, answer: &ProduceAnswer) {
         let well_again = self.is_well_again(now, request);
-        let Some(done) = self.finish(now, request) else {
+        let Some(done) = self.finish(now, request, true) else {
             return;
         };
         let broker = self.brokers.entry(done.broker).or_default();
@@ -59,7 +60,7 @@ impl<T> Sender<T> {
 
     /// Takes in that a request will not be answered.
     pub fn handle_unanswered(&mut self, now: Instant, request: RequestId, why: Unanswered) {
-        let Some(done) = self.finish(now, request) else {
+        let Some(done) = self.finish(now, request, false) else {
             return;
         };
         self.refresh = true;
@@ -71,7 +72,7 @@ impl<T> Sender<T> {
 
     /// Takes in that a request of a producer with `acks=0` was written to the socket.
     pub fn handle_written(&mut self, now: Instant, request: RequestId) {
-        let Some(done) = self.finish(now, request) else {
+        let Some(done) = self.finish(now, request, false) else {
             return;
         };
         for (index, _) in done.batches {
@@ -130,6 +131,7 @@ impl<T> Sender<T> {
             idempotent: self.config.idempotent,
             head_of_line,
             maybe_written: flight.batch.maybe_written,
+            asked_again: flight.batch.asked_again,
             hole: partition
                 .hole
                 .is_some_and(|first| first <= flight.batch.ordinal),
@@ -158,8 +160,11 @@ impl<T> Sender<T> {
                 if refresh {
                     self.refresh = true;
                 }
-                // Behind another batch a refused sequence says nothing of the partition's health.
-                let wait = head_of_line && !hinted;
+                let refused = answer.code == Code::OUT_OF_ORDER_SEQUENCE_NUMBER;
+                flight.batch.asked_again = facts.hole && refused;
+                // Behind another batch a refused sequence says nothing of the partition's health. A
+                // proof is asked for again only after a while.
+                let wait = (head_of_line || facts.hole) && !hinted;
                 self.retry(now, index, flight, wait);
             }
             Verdict::Restamp => {

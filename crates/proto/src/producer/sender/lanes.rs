@@ -224,8 +224,13 @@ impl<T> Sender<T> {
         Some(transmit)
     }
 
-    /// Takes a request out of flight, however it ended.
-    pub(super) fn finish(&mut self, now: Instant, request: RequestId) -> Option<Request> {
+    /// Takes a request out of flight, however it ended. Only an answer says how long the broker takes.
+    pub(super) fn finish(
+        &mut self,
+        now: Instant,
+        request: RequestId,
+        answered: bool,
+    ) -> Option<Request> {
         let done = self.requests.remove(&request)?;
         let usual = self.usual(done.bytes);
         let broker = self.brokers.entry(done.broker).or_default();
@@ -236,7 +241,7 @@ impl<T> Sender<T> {
             return Some(done);
         }
         let next = (!lane.in_flight.is_empty()).then_some(now);
-        if let Some(since) = std::mem::replace(&mut lane.head_since, next) {
+        if let Some(since) = std::mem::replace(&mut lane.head_since, next).filter(|_| answered) {
             let took = now.saturating_duration_since(since);
             broker.note_latency(done.lane, took, usual);
         }

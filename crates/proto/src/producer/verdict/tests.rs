@@ -8,6 +8,7 @@ const PLAIN: Facts = Facts {
     idempotent: true,
     head_of_line: true,
     maybe_written: false,
+    asked_again: false,
     hole: false,
     records: 10,
     transactional: false,
@@ -68,8 +69,17 @@ fn a_sequence_refused_at_the_head_restamps_only_what_is_proven_unwritten() {
                 attempt: Attempt::Unknown
             }
         );
-        let behind_hole = Facts { hole: true, ..lost };
         let proof = code == Code::OUT_OF_ORDER_SEQUENCE_NUMBER;
+        let behind_hole = Facts { hole: true, ..lost };
+        let asked_once = Verdict::Retry {
+            attempt: Attempt::Refused,
+            refresh: false,
+        };
+        assert_eq!(verdict(code, behind_hole) == asked_once, proof, "{code}");
+        let behind_hole = Facts {
+            asked_again: true,
+            ..behind_hole
+        };
         assert_eq!(
             verdict(code, behind_hole) == Verdict::Restamp,
             proof,
