@@ -105,6 +105,12 @@ cluster_tests() { # TEST-RUNNER-ARGUMENTS...
   cargo test --locked -p ottla-tests --test cluster -- --ignored --test-threads 1 --nocapture "$@"
 }
 
+# What the exporter tells, as Prometheus' own tool reads it.
+exporter_page() {
+  packages promtool=prometheus
+  cargo test --locked -p ottla-cli --bin ottla -- --ignored promtool
+}
+
 # Lag from elsewhere: a store that a fleet shares, on Redis servers that the tests start on free ports
 # and end by id, and a metrics server's answers.
 lag_sources() {

@@ -1,9 +1,10 @@
-//! The `ottla` command: produce, consume, lag, topics, an embedded broker and a demo.
+//! The `ottla` command: produce, consume, lag, an exporter, topics, an embedded broker and a demo.
 
 mod arguments;
 mod broker;
 mod consume;
 mod demo;
+mod exporter;
 mod failure;
 mod histogram;
 mod interrupt;
@@ -44,6 +45,7 @@ async fn run(command: Command) -> Result<()> {
         Command::Produce(arguments) => produce::run(arguments).await,
         Command::Consume(arguments) => consume::run(arguments).await,
         Command::Lag(arguments) => lag::run(arguments).await,
+        Command::Exporter(arguments) => exporter::run(arguments).await,
         Command::Topic(arguments) => topic::run(arguments).await,
         Command::Broker(arguments) => broker::run(arguments).await,
     }

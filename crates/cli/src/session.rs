@@ -40,6 +40,18 @@ pub(crate) async fn connect(connect: &Connect, own: &[(&str, &str)]) -> Result<C
     Ok(Client::from_properties(properties).connect().await?)
 }
 
+/// Connects as the command line says; `defaults` are the command's own, which anything said outdoes.
+pub(crate) async fn connect_with(connect: &Connect, defaults: &[(&str, &str)]) -> Result<Client> {
+    log(connect);
+    let mut properties = properties(connect, environment())?;
+    for (name, value) in defaults {
+        if properties.get(name).is_none() {
+            properties.set(name, *value)?;
+        }
+    }
+    Ok(Client::from_properties(properties).connect().await?)
+}
+
 fn environment() -> impl Iterator<Item = (String, String)> {
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))

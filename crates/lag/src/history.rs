@@ -204,7 +204,7 @@ impl Track {
             within(Some(self.since), window),
             within(Some(self.moved_at), window),
         ) {
-            (true, _) => Progress::Unknown,
+            (true, _) => Progress::Waiting,
             (false, true) => Progress::Behind,
             (false, false) => Progress::Stalled,
         }

@@ -142,21 +142,38 @@ pub enum Progress {
     Rewound,
     /// It has read all that it may: an open transaction holds back the rest.
     Blocked,
-    /// Not yet watched for a minute, or its lag is unknown.
+    /// It has unread records, and was not yet watched for a minute: whether it gets on cannot be
+    /// told so soon. Burrow says OK meanwhile, with less than 1 as `complete`.
+    Waiting,
+    /// Its lag is unknown, or it was looked at only once.
     #[default]
     Unknown,
 }
 
 impl Progress {
     /// Every one, for metrics.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Ok,
         Self::Behind,
         Self::Stalled,
         Self::Rewound,
         Self::Blocked,
+        Self::Waiting,
         Self::Unknown,
     ];
+
+    /// How bad it is, for the worst of many: what says nothing counts least.
+    fn severity(self) -> u8 {
+        match self {
+            Self::Unknown => 0,
+            Self::Ok => 1,
+            Self::Waiting => 2,
+            Self::Blocked => 3,
+            Self::Behind => 4,
+            Self::Rewound => 5,
+            Self::Stalled => 6,
+        }
+    }
 
     /// Burrow's word where it has one.
     pub fn name(self) -> &'static str {
@@ -166,6 +183,7 @@ impl Progress {
             Self::Stalled => "STALL",
             Self::Rewound => "REWIND",
             Self::Blocked => "BLOCKED",
+            Self::Waiting => "WAITING",
             Self::Unknown => "NOTFOUND",
         }
     }
@@ -179,6 +197,7 @@ impl fmt::Display for Progress {
             Self::Stalled => "stalled",
             Self::Rewound => "rewound",
             Self::Blocked => "blocked by an open transaction",
+            Self::Waiting => "not watched long enough",
             Self::Unknown => "unknown",
         })
     }
@@ -299,6 +318,16 @@ impl Snapshot {
             standing: Standing::Told,
             topics,
         }
+    }
+
+    /// How the group gets on where it does worst. Partitions of which nothing is known, such as those
+    /// it has not committed in, count only if there is no other.
+    pub fn progress(&self) -> Progress {
+        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
+        let progress = partitions.map(|partition| partition.progress);
+        progress
+            .max_by_key(|one| one.severity())
+            .unwrap_or_default()
     }
 
     /// A topic by name.

@@ -36,6 +36,7 @@ pub use ottla_producer::{
 };
 pub use ottla_producer::{Decision, GroupMetadata, Transaction, TransactionalProducer};
 pub use ottla_proto::batch::Compression;
+pub use ottla_proto::cluster;
 pub use ottla_proto::group::Committed;
 pub use ottla_proto::setting::Setting;
 pub use ottla_proto::{

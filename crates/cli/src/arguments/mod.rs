@@ -2,9 +2,11 @@
 
 mod demo;
 mod records;
+mod watching;
 
 pub(crate) use demo::DemoArguments;
 pub(crate) use records::{ConsumeArguments, Delimiter, ProduceArguments};
+pub(crate) use watching::ExporterArguments;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -29,6 +31,8 @@ pub(crate) enum Command {
     Consume(ConsumeArguments),
     /// Show what a consumer group has still to read.
     Lag(LagArguments),
+    /// Serve lag and more to Prometheus, under kafka_exporter's names.
+    Exporter(ExporterArguments),
     /// Create, list, describe and delete topics.
     Topic(TopicArguments),
     /// Run a cluster in this process, in memory, for tests and for trying things out.

@@ -133,7 +133,7 @@ fn a_topic_made_anew_or_cut_has_no_history() {
     }
     let lag = partition.look_at(2, 0, at(10, 10));
     assert_eq!(lag.time_lag, Some(TimeLag::AtLeast(Duration::ZERO)));
-    assert_eq!(lag.progress, Progress::Unknown);
+    assert_eq!(lag.progress, Progress::Waiting);
     let lag = partition.look_at(2, 0, at(5, 5));
     assert_eq!(lag.time_lag, Some(TimeLag::AtLeast(Duration::ZERO)));
 }
@@ -164,7 +164,7 @@ fn progress_is_burrows_with_stop_and_stall_as_one() {
 fn nothing_is_called_stalled_before_it_was_watched_for_a_minute() {
     let mut partition = Partition::new();
     for _ in 0..60 {
-        assert_eq!(partition.look(700, 800).progress, Progress::Unknown);
+        assert_eq!(partition.look(700, 800).progress, Progress::Waiting);
     }
     assert_eq!(partition.look(700, 800).progress, Progress::Stalled);
 }
@@ -200,7 +200,7 @@ fn a_group_held_by_an_open_transaction_is_blocked_and_not_stalled_and_keeps_its_
         assert_eq!(lag.lag, Some(100 + u64::try_from(second).unwrap() * 10));
         assert_eq!(lag.stable_lag(), Some(0));
         let expected = if second < 3 {
-            Progress::Unknown
+            Progress::Waiting
         } else {
             Progress::Blocked
         };

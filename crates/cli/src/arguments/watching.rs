@@ -1,0 +1,65 @@
+//! What `exporter` takes.
+
+use super::{Connect, seconds};
+use clap::Args;
+use std::time::Duration;
+
+/// Serve lag and more to Prometheus, under kafka_exporter's names.
+///
+/// Every group of the cluster is watched in the topics it commits in; groups that come and go are
+/// followed. /metrics has kafka_exporter's metrics under its names and labels, so that its dashboards
+/// and alerts work, and ours beside them: lag in seconds, status, drain time, the share of new
+/// records that a lag-aware producer gives, records lost, and how far retention is. An unknown figure
+/// is left out: a partition without a commit has no lag here, and -1 there. /healthz answers 200
+/// while the last look at the cluster is fresh, else 503 with the reason.
+///
+/// The address it listens on is printed. Nothing asks for a password there: let nobody in who may not
+/// see the names of groups and topics.
+#[derive(Debug, Args)]
+pub(crate) struct ExporterArguments {
+    /// Where to listen, host:port; port 0 takes a free one
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:9308",
+        alias = "web.listen-address"
+    )]
+    pub(crate) listen: String,
+    /// Only groups whose name holds this regular expression
+    #[arg(
+        long,
+        value_name = "REGEX",
+        default_value = ".*",
+        alias = "group.filter"
+    )]
+    pub(crate) group_filter: String,
+    /// No groups whose name holds this
+    #[arg(
+        long,
+        value_name = "REGEX",
+        default_value = "^$",
+        alias = "group.exclude"
+    )]
+    pub(crate) group_exclude: String,
+    /// Only topics whose name holds this regular expression
+    #[arg(
+        long,
+        value_name = "REGEX",
+        default_value = ".*",
+        alias = "topic.filter"
+    )]
+    pub(crate) topic_filter: String,
+    /// No topics whose name holds this
+    #[arg(
+        long,
+        value_name = "REGEX",
+        default_value = "^$",
+        alias = "topic.exclude"
+    )]
+    pub(crate) topic_exclude: String,
+    /// Look at the cluster every so many seconds
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(crate) refresh: Duration,
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+}

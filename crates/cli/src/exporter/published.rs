@@ -1,0 +1,104 @@
+//! What scrapers get: the last look, written once for all of them.
+
+use super::page;
+use super::sight::Sight;
+use super::text::Format;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// For how many refreshes a look is fresh, and for how long at least: a look waits some seconds for a
+/// broker that hangs.
+const FRESH_REFRESHES: u32 = 3;
+const FRESH_MIN: Duration = Duration::from_secs(20);
+
+/// For how long the figures of the last good look are still told when no look succeeds.
+const TOLD_MAX: Duration = Duration::from_secs(60);
+
+/// How the exporter itself does.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Own {
+    pub(super) refresh: Duration,
+    pub(super) looks: u64,
+    pub(super) failures: u64,
+    /// What the last look took.
+    pub(super) took: Option<Duration>,
+    /// When the last good look began.
+    pub(super) good_at: Option<Instant>,
+    /// Why the last look failed, if it did.
+    pub(super) error: Option<Arc<str>>,
+}
+
+impl Own {
+    fn fresh(&self) -> Duration {
+        self.refresh.saturating_mul(FRESH_REFRESHES).max(FRESH_MIN)
+    }
+
+    /// What is wrong with the last look, in one clause.
+    pub(super) fn trouble(&self, now: Instant) -> Option<String> {
+        let why = || {
+            let error = self.error.as_ref();
+            error.map_or_else(String::new, |error| format!(": {error}"))
+        };
+        let Some(at) = self.good_at else {
+            return Some(format!("no look at the cluster is over yet{}", why()));
+        };
+        let age = now.saturating_duration_since(at);
+        (age > self.fresh()).then(|| {
+            let seconds = age.as_secs();
+            format!(
+                "the last good look at the cluster was {seconds} s ago{}",
+                why()
+            )
+        })
+    }
+}
+
+/// One state of affairs. The text is written when it is first asked for, and by one scraper only.
+#[derive(Debug, Default)]
+pub(super) struct Published {
+    sight: Option<Arc<Sight>>,
+    own: Own,
+    texts: [OnceLock<Arc<str>>; 2],
+}
+
+impl Published {
+    pub(super) fn new(sight: Option<Arc<Sight>>, own: Own) -> Self {
+        Self {
+            sight,
+            own,
+            texts: Default::default(),
+        }
+    }
+
+    /// The page of metrics.
+    pub(super) fn text(&self, format: Format) -> Arc<str> {
+        let now = Instant::now();
+        let told = |sight: &&Arc<Sight>| {
+            now.saturating_duration_since(sight.began) <= self.own.fresh().max(TOLD_MAX)
+        };
+        let sight = self.sight.as_ref().filter(told).map(|sight| &**sight);
+        let [prometheus, open_metrics] = &self.texts;
+        let slot = match format {
+            Format::Prometheus => prometheus,
+            Format::OpenMetrics => open_metrics,
+        };
+        if self.own.trouble(now).is_some() {
+            // While no look succeeds the text that was written goes on to age.
+            return page::write(sight, &self.own, now, format).into();
+        }
+        let write = || page::write(sight, &self.own, now, format).into();
+        Arc::clone(slot.get_or_init(write))
+    }
+
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.own.trouble(Instant::now())
+    }
+
+    pub(super) fn sight(&self) -> Option<&Arc<Sight>> {
+        self.sight.as_ref()
+    }
+
+    pub(super) fn own(&self) -> &Own {
+        &self.own
+    }
+}

@@ -1,0 +1,206 @@
+//! One look at a cluster: its topics, its groups, and how each group gets on.
+
+use super::GROUPS_MAX;
+use super::filter::Filter;
+use ottla::lag::snapshot::End;
+use ottla::lag::{Collector, Lag, Snapshot, log_ends};
+use ottla::partitioner::Explanation;
+use ottla::{BrokerId, Client, ClusterView, ListedGroup};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// How long the leaders of topics that no group reads may take to tell their ends.
+const ENDS_WITHIN: Duration = Duration::from_secs(3);
+
+/// What was seen.
+#[derive(Debug)]
+pub(super) struct Sight {
+    /// When the look began.
+    pub(super) began: Instant,
+    pub(super) view: Arc<ClusterView>,
+    /// End and start of each log, by topic and partition.
+    pub(super) ends: BTreeMap<Arc<str>, Vec<Edges>>,
+    /// By name, ascending.
+    pub(super) groups: Vec<GroupSight>,
+    /// How many groups there were beyond the bound.
+    pub(super) groups_left_out: usize,
+    /// How many brokers did not list their groups.
+    pub(super) brokers_missing: usize,
+}
+
+/// Where a log ends and begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Edges {
+    pub(super) end: Option<i64>,
+    pub(super) start: Option<i64>,
+}
+
+/// One group.
+#[derive(Debug)]
+pub(super) struct GroupSight {
+    pub(super) group: Arc<str>,
+    pub(super) members: Option<usize>,
+    pub(super) snapshot: Arc<Snapshot>,
+    /// By topic, as in the snapshot.
+    pub(super) explained: Vec<Option<Explanation>>,
+}
+
+/// Watches every group of the cluster that the filters let through.
+#[derive(Debug)]
+pub(super) struct Looker {
+    client: Client,
+    collector: Collector,
+    groups: Filter,
+    topics: Filter,
+    lags: BTreeMap<Arc<str>, Watched>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    coordinator: BrokerId,
+    lag: Lag,
+}
+
+impl Looker {
+    pub(super) fn new(client: Client, refresh: Duration, groups: Filter, topics: Filter) -> Self {
+        let seed = client.cluster().settings().seed;
+        let collector = Collector::start(client.cluster().clone(), refresh, seed);
+        Self {
+            client,
+            collector,
+            groups,
+            topics,
+            lags: BTreeMap::new(),
+        }
+    }
+
+    /// Looks once.
+    ///
+    /// # Errors
+    /// When no broker tells of topics, or none of groups.
+    pub(super) async fn look(&mut self) -> ottla::Result<Sight> {
+        let began = Instant::now();
+        let groups = self.client.groups();
+        let (view, listing) = tokio::try_join!(self.client.cluster().all_topics(), groups.list())?;
+        let wanted = listing.groups.into_iter();
+        let mut wanted: Vec<ListedGroup> = wanted.filter(|g| self.groups.takes(&g.group)).collect();
+        let groups_left_out = wanted.len().saturating_sub(GROUPS_MAX);
+        wanted.truncate(GROUPS_MAX);
+        let missing: BTreeSet<BrokerId> = listing.missing.iter().map(|(id, _)| *id).collect();
+        for (broker, error) in &listing.missing {
+            tracing::warn!(%broker, %error, "a broker does not list its groups");
+        }
+        let (mut members, ()) = tokio::join!(
+            groups.member_counts(&wanted),
+            self.follow(&wanted, &missing)
+        );
+        let groups = self.lags.iter().map(|(group, watched)| {
+            let snapshot = self.filtered(&watched.lag.snapshot());
+            let explained = snapshot.topics.iter();
+            let explained = explained.map(|topic| watched.lag.explain(&topic.topic));
+            GroupSight {
+                group: Arc::clone(group),
+                members: members.remove(group),
+                explained: explained.collect(),
+                snapshot: Arc::new(snapshot),
+            }
+        });
+        let groups: Vec<GroupSight> = groups.collect();
+        let ends = self.ends(&view, &groups).await;
+        Ok(Sight {
+            began,
+            view,
+            ends,
+            groups,
+            groups_left_out,
+            brokers_missing: missing.len(),
+        })
+    }
+
+    pub(super) fn takes_topic(&self, topic: &str) -> bool {
+        self.topics.takes(topic)
+    }
+
+    fn filtered(&self, snapshot: &Snapshot) -> Snapshot {
+        let mut snapshot = snapshot.clone();
+        snapshot
+            .topics
+            .retain(|topic| self.takes_topic(&topic.topic));
+        snapshot
+    }
+
+    /// Begins to watch groups that are new and lets go of those that are gone. A group whose broker
+    /// does not answer is not gone.
+    async fn follow(&mut self, wanted: &[ListedGroup], missing: &BTreeSet<BrokerId>) {
+        let names: BTreeSet<&Arc<str>> = wanted.iter().map(|listed| &listed.group).collect();
+        self.lags.retain(|group, watched| {
+            names.contains(group) || missing.contains(&watched.coordinator)
+        });
+        let mut starts = JoinSet::new();
+        for listed in wanted {
+            if let Some(watched) = self.lags.get_mut(&listed.group) {
+                watched.coordinator = listed.coordinator;
+                continue;
+            }
+            let group = Arc::clone(&listed.group);
+            let lag = Lag::with_collector(&self.collector, Arc::clone(&group)).topics_committed();
+            let coordinator = listed.coordinator;
+            starts.spawn(async move { (group, coordinator, lag.start().await) });
+        }
+        while let Some(started) = starts.join_next().await {
+            match started {
+                Ok((group, coordinator, Ok(lag))) => {
+                    self.lags.insert(group, Watched { coordinator, lag });
+                }
+                Ok((group, _, Err(error))) => {
+                    tracing::warn!(%group, %error, "a group cannot be watched");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The ends of all logs: as the groups' snapshots have them, and asked for where no group reads.
+    async fn ends(
+        &self,
+        view: &ClusterView,
+        groups: &[GroupSight],
+    ) -> BTreeMap<Arc<str>, Vec<Edges>> {
+        let mut known: BTreeMap<Arc<str>, Vec<Edges>> = BTreeMap::new();
+        for topic in groups.iter().flat_map(|group| &group.snapshot.topics) {
+            known.entry(Arc::clone(&topic.topic)).or_insert_with(|| {
+                let edges = topic.partitions.iter().map(|partition| Edges {
+                    end: partition.end,
+                    start: partition.log_start,
+                });
+                edges.collect()
+            });
+        }
+        let names = view.topics.keys().filter(|topic| self.takes_topic(topic));
+        let rest = names.filter(|topic| !known.contains_key(*topic)).cloned();
+        let told = log_ends(self.client.cluster(), view, rest.collect(), ENDS_WITHIN).await;
+        known.extend(told.into_iter().map(|(topic, ends)| {
+            let edges = ends.into_iter().map(Edges::from);
+            (topic, edges.collect())
+        }));
+        known
+    }
+}
+
+impl From<End> for Edges {
+    fn from(end: End) -> Self {
+        match end {
+            End::At {
+                high_watermark,
+                log_start,
+                ..
+            } => Self {
+                end: (high_watermark >= 0).then_some(high_watermark),
+                start: log_start.filter(|start| *start >= 0),
+            },
+            End::Unknown(_) => Self::default(),
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The exporter against the embedded cluster.
+
+use super::page::{COUNTERS, GAUGES};
+use super::*;
+use ottla::consumer::{Committed, Start};
+use ottla::{Client, Record, TopicPartition};
+use ottla_broker::Cluster;
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn cluster() -> (Cluster, Client) {
+    let builder = Cluster::builder().nodes(2).replication(2);
+    let builder = builder.topic("orders", 2).topic("unread", 1);
+    let cluster = builder.start().await.unwrap();
+    let client = Client::builder(cluster.bootstrap())
+        .connect()
+        .await
+        .unwrap();
+    let producer = client.producer().build().unwrap();
+    for (partition, count) in [(0, 10), (1, 20)] {
+        for _ in 0..count {
+            let record = Record::to("orders").partition(partition).value("v");
+            drop(producer.enqueue(record).await.unwrap());
+        }
+    }
+    producer.close().await.unwrap();
+    (cluster, client)
+}
+
+async fn commit(client: &Client, group: &str, partition: i32, offset: i64) {
+    let partition = TopicPartition::new("orders", partition);
+    let consumer = client.consumer().unwrap().group(group).auto_commit(None);
+    let consumer = consumer.assign([(partition.clone(), Start::Offset(0, None))]);
+    let consumer = consumer.build().await.unwrap();
+    let offsets = [(partition, Committed::at(offset))];
+    consumer.commit_offsets(offsets.into()).await.unwrap();
+    consumer.close().await.unwrap();
+}
+
+fn looker(client: &Client, topic_filter: &str) -> Looker {
+    let groups = Filter::new(".*", "^hidden").unwrap();
+    let topics = Filter::new(topic_filter, "^$").unwrap();
+    Looker::new(client.clone(), SECOND, groups, topics)
+}
+
+async fn page(looker: &mut Looker) -> String {
+    let sight = looker.look().await.unwrap();
+    let own = Own::default();
+    page::write(Some(&sight), &own, Instant::now(), Format::Prometheus)
+}
+
+fn holds(page: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(
+            page.lines().any(|have| have == *line),
+            "{line} is not in {page}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_and_groups_are_told_under_the_names_that_dashboards_know() {
+    let (cluster, client) = cluster().await;
+    commit(&client, "bill\"ing", 0, 4).await;
+    commit(&client, "hidden", 0, 4).await;
+    let mut looker = looker(&client, ".*");
+    let told = page(&mut looker).await;
+    holds(
+        &told,
+        &[
+            "kafka_brokers 2",
+            "kafka_topic_partitions{topic=\"orders\"} 2",
+            "kafka_topic_partition_current_offset{topic=\"orders\",partition=\"1\"} 20",
+            "kafka_topic_partition_oldest_offset{topic=\"orders\",partition=\"1\"} 0",
+            "kafka_topic_partition_current_offset{topic=\"unread\",partition=\"0\"} 0",
+            "kafka_topic_partition_replicas{topic=\"unread\",partition=\"0\"} 2",
+            "kafka_topic_partition_in_sync_replica{topic=\"unread\",partition=\"0\"} 2",
+            "kafka_topic_partition_leader_is_preferred{topic=\"unread\",partition=\"0\"} 1",
+            "kafka_topic_partition_under_replicated_partition{topic=\"unread\",partition=\"0\"} 0",
+            "kafka_consumergroup_members{consumergroup=\"bill\\\"ing\"} 0",
+            "kafka_consumergroup_current_offset{consumergroup=\"bill\\\"ing\",topic=\"orders\",\
+             partition=\"0\"} 4",
+            "kafka_consumergroup_lag{consumergroup=\"bill\\\"ing\",topic=\"orders\",\
+             partition=\"0\"} 6",
+            "kafka_consumergroup_lag_sum{consumergroup=\"bill\\\"ing\",topic=\"orders\"} 6",
+            "ottla_group_retention_margin{consumergroup=\"bill\\\"ing\",topic=\"orders\",\
+             partition=\"0\"} 4",
+            "ottla_group_status{consumergroup=\"bill\\\"ing\",status=\"WAITING\"} 1",
+        ],
+    );
+    let unknown = told
+        .lines()
+        .filter(|line| line.starts_with("kafka_consumergroup_lag{"));
+    assert_eq!(unknown.count(), 1, "no commit is no lag: {told}");
+    assert!(!told.contains("hidden"), "{told}");
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_come_and_go_and_topics_can_be_left_out() {
+    let (cluster, client) = cluster().await;
+    let mut looker = looker(&client, "unread");
+    let told = page(&mut looker).await;
+    assert!(
+        !told.contains("consumergroup=") && !told.contains("topic=\"orders\""),
+        "{told}"
+    );
+    commit(&client, "late", 1, 5).await;
+    let told = page(&mut looker).await;
+    holds(
+        &told,
+        &["kafka_consumergroup_members{consumergroup=\"late\"} 0"],
+    );
+    assert!(!told.contains("topic=\"orders\""), "{told}");
+    client.groups().delete("late").await.unwrap();
+    let told = page(&mut looker).await;
+    assert!(!told.contains("consumergroup="), "{told}");
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_health_check_fails_with_the_reason_when_the_cluster_is_gone() {
+    let ask = |path: &str, published: &Published| {
+        let request = Request::get(path);
+        let answer = answer(&request, published);
+        (answer.status, answer.body.to_string())
+    };
+    let none = Published::default();
+    let (status, body) = ask("/healthz", &none);
+    assert!(
+        status.starts_with("503") && body.contains("no look"),
+        "{body}"
+    );
+    assert_eq!(ask("/nothing", &none).0, "404 Not Found");
+    assert!(ask("/", &none).1.contains("/metrics"));
+
+    let (cluster, client) = cluster().await;
+    let sight = Arc::new(looker(&client, ".*").look().await.unwrap());
+    let now = Instant::now();
+    let own = |age: Duration| Own {
+        refresh: SECOND,
+        good_at: now.checked_sub(age),
+        error: Some("no broker answers".into()),
+        ..Own::default()
+    };
+    let fresh = Published::new(Some(Arc::clone(&sight)), own(19 * SECOND));
+    assert_eq!(ask("/healthz", &fresh), ("200 OK", "ok\n".to_owned()));
+    let old = Published::new(Some(sight), own(30 * SECOND));
+    let (status, body) = ask("/healthz", &old);
+    let clause = "the last good look at the cluster was 30 s ago: no broker answers\n";
+    assert!(status.starts_with("503"));
+    assert_eq!(body, clause);
+    holds(
+        &ask("/metrics", &old).1,
+        &["ottla_exporter_up 0", "kafka_brokers 2"],
+    );
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn figures_that_are_too_old_are_not_told() {
+    let (cluster, client) = cluster().await;
+    let mut sight = looker(&client, ".*").look().await.unwrap();
+    let Some(long_ago) = Instant::now().checked_sub(61 * SECOND) else {
+        return;
+    };
+    sight.began = long_ago;
+    let own = Own {
+        good_at: Some(long_ago),
+        ..Own::default()
+    };
+    let published = Published::new(Some(Arc::new(sight)), own);
+    let told = published.text(Format::Prometheus);
+    holds(&told, &["ottla_exporter_up 0"]);
+    assert!(!told.contains("kafka_"), "{told}");
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs promtool"]
+async fn promtool_finds_nothing_but_the_names_that_kafka_exporter_chose() {
+    let (cluster, client) = cluster().await;
+    commit(&client, "billing", 0, 4).await;
+    let told = page(&mut looker(&client, ".*")).await;
+    let mut promtool = Command::new("promtool");
+    promtool
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut promtool = promtool.spawn().unwrap();
+    promtool
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(told.as_bytes())
+        .unwrap();
+    let said = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8(said.stderr).unwrap();
+    let names: Vec<_> = said
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    let kafka_exporters = [
+        "kafka_consumergroup_current_offset_sum",
+        "kafka_consumergroup_lag_sum",
+    ];
+    assert_eq!(names, kafka_exporters, "{said}");
+    cluster.shutdown().await;
+}
+
+/// The metrics that an expression of Prometheus' language names.
+fn metrics(expression: &str) -> impl Iterator<Item = &str> {
+    let words = expression.split(|letter: char| !(letter.is_alphanumeric() || letter == '_'));
+    words.filter(|word| word.starts_with("kafka_") || word.starts_with("ottla_"))
+}
+
+#[test]
+fn the_dashboard_shows_only_what_the_exporter_tells() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../deploy/grafana/dashboards/ottla.json"
+    );
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let told: BTreeSet<&str> = GAUGES.iter().chain(COUNTERS).copied().collect();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels
+        .iter()
+        .filter_map(|panel| panel["targets"].as_array());
+    let panels_shown = targets.clone().count();
+    let shown = targets
+        .flatten()
+        .map(|target| target["expr"].as_str().unwrap());
+    let variables = dashboard["templating"]["list"].as_array().unwrap().iter();
+    let asked = variables.filter_map(|variable| variable["query"]["query"].as_str());
+    let mut seen = BTreeSet::new();
+    for expression in shown.chain(asked) {
+        for metric in metrics(expression) {
+            assert!(
+                told.contains(metric),
+                "{metric} is told by nobody: {expression}"
+            );
+            seen.insert(metric);
+        }
+    }
+    assert!(panels_shown >= 8 && seen.len() >= 12, "{seen:?}");
+}
