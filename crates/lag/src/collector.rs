@@ -22,9 +22,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 /// once, and each round asks about every group that is there already.
 const NEW_WATCHES_MAX: usize = 256;
 
-/// The shortest and the longest a round may take before what has not answered counts as unknown.
-const ROUND_MIN: Duration = Duration::from_secs(1);
+/// The longest a round may take before what has not answered counts as unknown. A source has its own
+/// patience with each broker, so that one that hangs does not make the others' figures this old.
 const ROUND_MAX: Duration = Duration::from_secs(10);
+
+/// How long looking for topics may hold up a round.
+const LOOK_FOR_TOPICS: Duration = Duration::from_secs(1);
 
 /// How far an interval may differ from the configured one, so that producers that began together do
 /// not choose by the same figures together.
@@ -161,7 +164,7 @@ impl<S: LagSource> Task<S> {
     }
 
     async fn add(&mut self, watch: Watch) {
-        let deadline = Instant::now() + ROUND_MIN;
+        let deadline = Instant::now() + LOOK_FOR_TOPICS;
         self.source.watch_topics(watch.topics(), deadline).await;
         if watch.has_patterns() || watch.wants_committed() {
             self.chosen_at = None;
@@ -196,7 +199,7 @@ impl<S: LagSource> Task<S> {
             let names = names.as_deref().filter(|_| watch.has_patterns());
             let (new, gone) = watch.choose(names, committed.filter(|_| watch.wants_committed()));
             if !new.is_empty() {
-                self.source.watch_topics(&new, now + ROUND_MIN).await;
+                self.source.watch_topics(&new, now + LOOK_FOR_TOPICS).await;
             }
             self.source.unwatch_topics(&gone);
         }
@@ -207,7 +210,7 @@ impl<S: LagSource> Task<S> {
         if !self.watches.iter().any(Watch::has_patterns) {
             return None;
         }
-        match timeout(ROUND_MIN, self.source.topic_names()).await {
+        match timeout(LOOK_FOR_TOPICS, self.source.topic_names()).await {
             Ok(Ok(names)) => Some(names),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "topics cannot be listed: those chosen before stay");
@@ -226,7 +229,7 @@ impl<S: LagSource> Task<S> {
         if groups.is_empty() {
             return BTreeMap::new();
         }
-        let deadline = Instant::now() + self.refresh.clamp(ROUND_MIN, ROUND_MAX);
+        let deadline = Instant::now() + self.refresh.clamp(LOOK_FOR_TOPICS, ROUND_MAX);
         let topics = self.source.committed_topics(&groups, deadline).await;
         groups.into_iter().zip(topics).collect()
     }
@@ -241,7 +244,7 @@ impl<S: LagSource> Task<S> {
         }
         let pace = Pace {
             began,
-            deadline: began + self.refresh.clamp(ROUND_MIN, ROUND_MAX),
+            deadline: began + ROUND_MAX,
             refresh: self.refresh,
         };
         let found = self.source.look(&asked, pace).await;

@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub(crate) end_codes: BTreeMap<(String, i32), VecDeque<Code>>,
     /// Brokers that never answer.
     pub(crate) hung: BTreeSet<BrokerId>,
+    /// How long brokers take for an answer.
+    pub(crate) takes: Duration,
     /// Brokers that cannot be reached.
     pub(crate) down: BTreeSet<BrokerId>,
     /// What was asked, in order.
@@ -89,11 +91,15 @@ impl Fake {
     }
 
     async fn reach(&self, broker: BrokerId, what: String) -> Result<()> {
-        let (hangs, down) = {
+        let (hangs, takes, down) = {
             let mut state = self.0.lock();
             state.calls.push(what);
-            (state.hung.contains(&broker), state.down.contains(&broker))
+            let down = state.down.contains(&broker);
+            (state.hung.contains(&broker), state.takes, down)
         };
+        if !takes.is_zero() {
+            sleep(takes).await;
+        }
         if hangs {
             sleep(Duration::from_secs(3_600)).await;
         }
@@ -219,6 +225,11 @@ impl Brokers for Fake {
             (true, false) => "ends",
             (true, true) => "stables",
             (false, _) => "starts",
+        };
+        let which = if request.topics.is_empty() {
+            "probe"
+        } else {
+            which
         };
         self.reach(broker, format!("{which} {broker}")).await?;
         let mut state = self.0.lock();

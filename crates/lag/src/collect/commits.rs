@@ -1,17 +1,18 @@
 //! What groups committed, from their coordinators.
 
 use super::verdict::{GroupVerdict, of_group};
-use super::{ASKED_AT_ONCE_MAX, ATTEMPTS, RETRY_AFTER};
+use super::{ASKED_AT_ONCE_MAX, ATTEMPTS, RETRY_AFTER, Resting, patience_min};
 use crate::brokers::Brokers;
 use crate::snapshot::Committed;
-use crate::source::{Asked, Standing};
+use crate::source::{Asked, Pace, Standing};
 use futures_util::StreamExt;
 use futures_util::stream;
 use ottla_proto::{BrokerId, ClusterView, Code, Error, ErrorKind};
 use ottla_wire::api::offset_fetch::{self, GroupRequest};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// How many groups and partitions one OffsetFetch asks about, so that its answer stays of a moderate
 /// size. What is beyond goes into further requests, which do not wait for each other.
@@ -123,19 +124,31 @@ pub(super) async fn commits<B: Brokers>(
     brokers: &B,
     view: &ClusterView,
     asked: &[Asked],
-    deadline: Instant,
+    pace: Pace,
+    resting: &mut Resting,
 ) -> BTreeMap<Arc<str>, Commits> {
     let mut known = BTreeMap::new();
     let mut waiting: Vec<&Asked> = asked.iter().collect();
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
-            sleep_until(deadline.min(Instant::now() + RETRY_AFTER)).await;
+            sleep_until(pace.deadline.min(Instant::now() + RETRY_AFTER)).await;
         }
-        let homes = coordinators(brokers, view, &waiting, deadline, &mut known).await;
+        // A group whose coordinator cannot be found must leave the leaders time to answer.
+        let found_by = Instant::now() + patience_min(pace);
+        let homes = coordinators(brokers, view, &waiting, found_by, &mut known).await;
         // Pushed one by one: a closure that returns a future would lose the lifetimes' generality.
         let mut calls = Vec::new();
         for (broker, groups) in homes {
-            calls.push(ask_coordinator(brokers, view, broker, groups, deadline));
+            if resting.rests(broker) {
+                // It may have another one by now.
+                for asked in groups {
+                    brokers.forget_coordinator(&asked.group, broker);
+                    known.insert(Arc::clone(&asked.group), Commits::default());
+                }
+                continue;
+            }
+            let patience = resting.patience(broker, pace);
+            calls.push(ask_coordinator(brokers, view, broker, groups, patience));
         }
         let answers: Vec<_> = stream::iter(calls)
             .buffer_unordered(ASKED_AT_ONCE_MAX)
@@ -143,7 +156,11 @@ pub(super) async fn commits<B: Brokers>(
             .await;
         waiting.clear();
         for (broker, groups, answer) in answers {
-            let mut answered = answer.map_or_else(Vec::new, |response| response.groups);
+            match &answer {
+                Some((_, took)) => resting.answered(broker, *took),
+                None => resting.failed(broker, Instant::now()),
+            }
+            let mut answered = answer.map_or_else(Vec::new, |(response, _)| response.groups);
             for asked in groups {
                 let at = answered.iter().position(|group| group.group == asked.group);
                 let answer = at.map(|at| answered.swap_remove(at));
@@ -154,27 +171,35 @@ pub(super) async fn commits<B: Brokers>(
                 }
             }
         }
-        if waiting.is_empty() || Instant::now() >= deadline {
+        if waiting.is_empty() || Instant::now() >= pace.deadline {
             break;
         }
     }
     known
 }
 
-/// One coordinator's answer about some of its groups; `None` if it does not come in time.
+type CoordinatorAnswer<'a> = (
+    BrokerId,
+    Vec<&'a Asked>,
+    Option<(offset_fetch::Response, Duration)>,
+);
+
+/// One coordinator's answer about some of its groups and the time it took; `None` if it does not come
+/// in time.
 async fn ask_coordinator<'a, B: Brokers>(
     brokers: &B,
     view: &ClusterView,
     broker: BrokerId,
     groups: Vec<&'a Asked>,
-    deadline: Instant,
-) -> (BrokerId, Vec<&'a Asked>, Option<offset_fetch::Response>) {
+    patience: Duration,
+) -> CoordinatorAnswer<'a> {
+    let asked_at = Instant::now();
     let mut request = offset_fetch::Request::default();
     for asked in &groups {
         request.groups.push(group_request(view, asked));
     }
-    let answer = match timeout_at(deadline, brokers.offset_fetch(broker, request)).await {
-        Ok(Ok(response)) => Some(response),
+    let answer = match timeout(patience, brokers.offset_fetch(broker, request)).await {
+        Ok(Ok(response)) => Some((response, asked_at.elapsed())),
         Ok(Err(error)) => {
             tracing::debug!(%broker, %error, "committed offsets could not be fetched");
             None

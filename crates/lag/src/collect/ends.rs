@@ -11,7 +11,8 @@ use ottla_proto::{BrokerId, ClusterView, Code};
 use ottla_wire::api::list_offsets::{self, Isolation, PartitionRequest, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// The ends of logs by topic and partition.
 pub(crate) type Ends = BTreeMap<Arc<str>, Vec<End>>;
@@ -67,15 +68,15 @@ pub(crate) async fn ends<B: Brokers>(
     });
     let mut ends: Ends = unknown.collect();
     let mut waiting = by_leader(view, &mut ends);
-    let now = Instant::now();
-    waiting.retain(|leader, _| !resting.rests(*leader, now));
+    waiting.retain(|leader, _| !resting.rests(*leader));
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
             sleep_until(pace.deadline.min(Instant::now() + RETRY_AFTER)).await;
         }
         let mut calls = Vec::new();
         for (leader, partitions) in waiting {
-            calls.push(ask_leader(brokers, leader, partitions, pace.deadline));
+            let patience = resting.patience(leader, pace);
+            calls.push(ask_leader(brokers, leader, partitions, patience));
         }
         let answers: Vec<_> = stream::iter(calls)
             .buffer_unordered(ASKED_AT_ONCE_MAX)
@@ -83,13 +84,13 @@ pub(crate) async fn ends<B: Brokers>(
             .await;
         waiting = BTreeMap::new();
         for (leader, mut partitions, answer) in answers {
-            let Some(answer) = answer else {
+            let Some((answer, took)) = answer else {
                 // Its partitions may have a new leader by now.
                 brokers.mark_stale(view.generation);
-                resting.failed(leader, Instant::now(), pace.refresh);
+                resting.failed(leader, Instant::now());
                 continue;
             };
-            resting.answered(leader);
+            resting.answered(leader, took);
             if take_ends(&mut ends, &answer) {
                 brokers.mark_stale(view.generation);
             }
@@ -105,8 +106,8 @@ pub(crate) async fn ends<B: Brokers>(
     ends
 }
 
-/// A leader, what it was asked, and its answers, if there are any.
-type LeaderAnswer = (BrokerId, Partitions, Option<Answers>);
+/// A leader, what it was asked, and its answers, if there are any, with the time they took.
+type LeaderAnswer = (BrokerId, Partitions, Option<(Answers, Duration)>);
 
 /// A leader's answers to one question each about the same partitions.
 #[derive(Debug, Default)]
@@ -123,7 +124,7 @@ async fn ask_leader<B: Brokers>(
     brokers: &B,
     leader: BrokerId,
     partitions: Partitions,
-    deadline: Instant,
+    patience: Duration,
 ) -> LeaderAnswer {
     let ask = |timestamp: Timestamp, isolation: Isolation| {
         let topics = partitions.iter().map(|(name, partitions)| {
@@ -135,19 +136,23 @@ async fn ask_leader<B: Brokers>(
         });
         let topics = topics.collect();
         let request = list_offsets::Request { isolation, topics };
-        timeout_at(deadline, brokers.list_offsets(leader, request))
+        timeout(patience, brokers.list_offsets(leader, request))
     };
+    let asked_at = Instant::now();
     let (latest, earliest, stable) = tokio::join!(
         ask(Timestamp::Latest, Isolation::ReadUncommitted),
         ask(Timestamp::Earliest, Isolation::ReadUncommitted),
         ask(Timestamp::Latest, Isolation::ReadCommitted),
     );
     let answer = match latest {
-        Ok(Ok(high_watermarks)) => Some(Answers {
-            high_watermarks,
-            log_starts: earliest.ok().and_then(Result::ok).unwrap_or_default(),
-            last_stables: stable.ok().and_then(Result::ok).unwrap_or_default(),
-        }),
+        Ok(Ok(high_watermarks)) => {
+            let answers = Answers {
+                high_watermarks,
+                log_starts: earliest.ok().and_then(Result::ok).unwrap_or_default(),
+                last_stables: stable.ok().and_then(Result::ok).unwrap_or_default(),
+            };
+            Some((answers, asked_at.elapsed()))
+        }
         Ok(Err(error)) => {
             tracing::debug!(broker = %leader, %error, "log ends could not be listed");
             None

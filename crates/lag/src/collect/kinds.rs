@@ -1,6 +1,7 @@
 //! Which groups are share groups: a coordinator answers "no commit" for every partition of one.
 
 use super::commits::Commits;
+use super::patience_min;
 use crate::brokers::Brokers;
 use crate::source::Pace;
 use futures_util::StreamExt;
@@ -10,7 +11,7 @@ use ottla_wire::api::list_groups;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 
 /// How often a group that has committed nothing is looked up again. It may be deleted and made anew
 /// as another type.
@@ -82,7 +83,8 @@ async fn ask<B: Brokers>(
         types: vec![SHARE.into()],
         ..list_groups::Request::default()
     };
-    let answer = timeout_at(pace.deadline, brokers.list_groups(broker, request)).await;
+    // Rounds wait for it, and it can wait for the next one.
+    let answer = timeout(patience_min(pace), brokers.list_groups(broker, request)).await;
     let listed = answer.ok().and_then(Result::ok).map(|answer| answer.groups);
     let shares = listed.unwrap_or_default().into_iter().filter(|listed| {
         // A broker that knows no types lists all groups.

@@ -18,12 +18,15 @@ use crate::source::{Asked, Found, LagSource, Origin, Pace, Standing};
 use commits::{Commits, commits};
 pub(crate) use ends::{Ends, ends, is_stale};
 use kinds::Kinds;
-use ottla_proto::{ClusterView, Result};
+use ottla_proto::{BrokerId, ClusterView, Result};
 use ottla_wire::BoxFuture;
-pub(crate) use resting::Resting;
+use ottla_wire::api::list_offsets;
+use resting::PATIENCE_MAX;
+pub(crate) use resting::{Resting, patience_min};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 
 /// How many brokers, or coordinator look-ups, are waited for at the same time.
 const ASKED_AT_ONCE_MAX: usize = 16;
@@ -38,16 +41,19 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// ListOffsets to a leader serve all groups.
 #[derive(Debug)]
 pub(crate) struct Collected<B> {
-    brokers: B,
+    brokers: Arc<B>,
     resting: Resting,
+    /// Of brokers that rest, and how long each took.
+    probes: JoinSet<(BrokerId, Option<Duration>)>,
     kinds: Kinds,
 }
 
 impl<B> Collected<B> {
     pub(crate) fn new(brokers: B) -> Self {
         Self {
-            brokers,
+            brokers: Arc::new(brokers),
             resting: Resting::default(),
+            probes: JoinSet::new(),
             kinds: Kinds::default(),
         }
     }
@@ -77,7 +83,7 @@ impl<B: Brokers> LagSource for Collected<B> {
     ) -> BoxFuture<'a, Vec<Option<Vec<Arc<str>>>>> {
         Box::pin(async move {
             let view = self.brokers.view();
-            committed::committed(&self.brokers, &view, groups, deadline).await
+            committed::committed(&*self.brokers, &view, groups, deadline).await
         })
     }
 
@@ -90,12 +96,10 @@ impl<B: Brokers> Collected<B> {
     /// Asks for everything once. Whatever does not answer in time is unknown, and holds up nothing
     /// else.
     async fn collect(&mut self, asked: &[Asked], pace: Pace) -> Vec<Found> {
-        let brokers = &self.brokers;
+        self.probe(pace);
+        let brokers = &*self.brokers;
         let view = brokers.view();
-        let now = Instant::now();
-        // A coordinator that hangs must leave the leaders time to answer.
-        let halfway = now + pace.deadline.saturating_duration_since(now) / 2;
-        let mut commits = commits(brokers, &view, asked, halfway).await;
+        let mut commits = commits(brokers, &view, asked, pace, &mut self.resting).await;
         let (ends, ()) = tokio::join!(
             ends(brokers, &view, asked, pace, &mut self.resting),
             self.kinds.learn(brokers, &commits, pace),
@@ -108,6 +112,29 @@ impl<B: Brokers> Collected<B> {
             found(&view, asked, &commits, &ends, pace)
         });
         found.collect()
+    }
+
+    /// Hears what the probes of resting brokers brought, and begins new ones. Rounds do not wait for
+    /// them.
+    fn probe(&mut self, pace: Pace) {
+        let now = Instant::now();
+        while let Some(probed) = self.probes.try_join_next() {
+            match probed {
+                Ok((broker, Some(took))) => self.resting.answered(broker, took),
+                Ok((broker, None)) => self.resting.probe_failed(broker, now, pace.refresh),
+                // Only at the end of the runtime.
+                Err(_) => {}
+            }
+        }
+        for broker in self.resting.begin_probes(now) {
+            let brokers = Arc::clone(&self.brokers);
+            self.probes.spawn(async move {
+                // About nothing: the cheapest question that every broker answers.
+                let question = brokers.list_offsets(broker, list_offsets::Request::default());
+                let answer = timeout(PATIENCE_MAX, question).await;
+                (broker, matches!(answer, Ok(Ok(_))).then(|| now.elapsed()))
+            });
+        }
     }
 }
 
