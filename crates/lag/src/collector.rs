@@ -3,6 +3,7 @@
 use crate::collect::Collected;
 use crate::figures::{CollectorFigures, Counts};
 use crate::history::Growths;
+use crate::joint::{Joint, Steered};
 use crate::pattern::Wanted;
 use crate::settings::REFRESH_MIN;
 use crate::snapshot::Snapshot;
@@ -50,7 +51,8 @@ pub struct Collector {
 /// The reading ends of a new watch.
 pub(crate) struct Watching {
     pub(crate) plan: PlanReader,
-    pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// One a group.
+    pub(crate) snapshots: Vec<watch::Receiver<Arc<Snapshot>>>,
 }
 
 impl Collector {
@@ -100,16 +102,30 @@ impl Collector {
         self.counts.figures()
     }
 
-    /// Hands a new watch to the task and waits for its first round.
-    pub(crate) async fn watch(&self, group: Arc<str>, wanted: Wanted) -> Result<Watching> {
+    /// Hands the watches of these groups, which share a plan, to the task and waits for the first
+    /// round of each.
+    pub(crate) async fn watch(
+        &self,
+        groups: &[Arc<str>],
+        wanted: &Wanted,
+        steered: &Steered,
+    ) -> Result<Watching> {
         let (publisher, plan) = plan_channel();
-        let taken_at = Instant::now().into_std();
-        let empty = Snapshot::new(Arc::clone(&group), taken_at, &[], None);
-        let (sender, mut snapshots) = watch::channel(Arc::new(empty));
-        let watch = Watch::new(group, wanted, self.refresh, publisher, sender);
-        let ended = |()| Error::new(ErrorKind::Closed, "the lag collector has ended");
-        self.new.send(watch).await.map_err(|_| ended(()))?;
-        snapshots.changed().await.map_err(|_| ended(()))?;
+        let began = Instant::now().into_std();
+        let ended = || Error::new(ErrorKind::Closed, "the lag collector has ended");
+        let shares = Joint::shares(publisher, self.refresh, steered, groups.len());
+        let mut snapshots = Vec::with_capacity(groups.len());
+        for (group, share) in groups.iter().zip(shares) {
+            let empty = Snapshot::new(Arc::clone(group), began, &[], None);
+            let (sender, receiver) = watch::channel(Arc::new(empty));
+            let (group, wanted) = (Arc::clone(group), wanted.clone());
+            let watch = Watch::new(group, wanted, self.refresh, share, sender, began);
+            self.new.send(watch).await.map_err(|_| ended())?;
+            snapshots.push(receiver);
+        }
+        for receiver in &mut snapshots {
+            receiver.changed().await.map_err(|_| ended())?;
+        }
         Ok(Watching { plan, snapshots })
     }
 }

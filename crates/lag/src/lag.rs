@@ -1,24 +1,27 @@
 //! The lag of one group, as a user holds it.
 
 use crate::collector::{Collector, Watching};
+use crate::health::HealthScorer;
+use crate::joint::Steered;
 use crate::pattern::Wanted;
-use crate::settings::{REFRESH, refresh_from};
+use crate::settings::{Options, REFRESH};
 use crate::snapshot::Snapshot;
 use crate::source::Origin;
-use ottla_partitioner::{Counters, Explanation, PlanReader};
+use ottla_partitioner::{Counters, Explanation, KeyPolicy, PlanReader};
 use ottla_proto::{Error, ErrorKind, Result};
 use ottla_wire::Cluster;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Watches the lag of one group in some topics. Clones share the watch; it goes on while one of
+/// Watches the lag of one group, or of several that read the same, in some topics. Clones share the watch; it goes on while one of
 /// them, or a plan of it, is alive.
 #[derive(Debug, Clone)]
 pub struct Lag {
     group: Arc<str>,
     plan: PlanReader,
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    others: Vec<watch::Receiver<Arc<Snapshot>>>,
 }
 
 impl Lag {
@@ -30,7 +33,11 @@ impl Lag {
             topics: Vec::new(),
             patterns: Vec::new(),
             committed: false,
-            refresh: REFRESH,
+            options: Options::default(),
+            refresh: None,
+            groups: Vec::new(),
+            scorer: None,
+            keys: None,
             seed: None,
         }
     }
@@ -43,12 +50,30 @@ impl Lag {
             topics: Vec::new(),
             patterns: Vec::new(),
             committed: false,
-            refresh: collector.refresh(),
+            options: Options::default(),
+            refresh: None,
+            groups: Vec::new(),
+            scorer: None,
+            keys: None,
             seed: None,
         }
     }
 
-    /// The group.
+    fn of(groups: Vec<Arc<str>>, watching: Watching) -> Result<Self> {
+        let mut snapshots = watching.snapshots.into_iter();
+        // There is one for each of the groups, and one group at least.
+        let (Some(group), Some(first)) = (groups.into_iter().next(), snapshots.next()) else {
+            return Err(Error::new(ErrorKind::State, "no group is watched"));
+        };
+        Ok(Self {
+            group,
+            plan: watching.plan,
+            snapshots: first,
+            others: snapshots.collect(),
+        })
+    }
+
+    /// The group; the first one if there are several.
     pub fn group(&self) -> &Arc<str> {
         &self.group
     }
@@ -58,7 +83,13 @@ impl Lag {
         self.plan.clone()
     }
 
-    /// The lag as last seen.
+    /// The lag of every group as last seen, that of the first one first.
+    pub fn snapshots(&self) -> Vec<Arc<Snapshot>> {
+        let all = [&self.snapshots].into_iter().chain(&self.others);
+        all.map(|of| Arc::clone(&of.borrow())).collect()
+    }
+
+    /// The lag as last seen, of the first group if there are several.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshots.borrow())
     }
@@ -100,7 +131,11 @@ pub struct LagBuilder {
     topics: Vec<Arc<str>>,
     patterns: Vec<String>,
     committed: bool,
-    refresh: Duration,
+    options: Options,
+    refresh: Option<Duration>,
+    groups: Vec<Arc<str>>,
+    scorer: Option<Arc<dyn HealthScorer>>,
+    keys: Option<KeyPolicy>,
     seed: Option<u64>,
 }
 
@@ -130,16 +165,50 @@ impl LagBuilder {
     /// that is shared keeps its own interval.
     #[doc(alias = "lag.refresh.interval.ms")]
     pub fn refresh(mut self, refresh: Duration) -> Self {
-        self.refresh = refresh;
+        self.refresh = Some(refresh);
         self
     }
 
-    /// Sets a property of this crate's [`SETTINGS`](crate::SETTINGS) by its name.
+    /// Further groups that read the same topics, beside `lag.groups`. Each partition then counts as
+    /// its slowest group has it; while one of the groups cannot be steered by, none is.
+    #[doc(alias = "lag.groups")]
+    pub fn and_groups<T: Into<Arc<str>>>(mut self, groups: impl IntoIterator<Item = T>) -> Self {
+        self.groups.extend(groups.into_iter().map(Into::into));
+        self
+    }
+
+    /// Places keyless records by these scores instead of by drain time:
+    /// [`Threshold`](crate::health::Threshold), [`Linear`](crate::health::Linear),
+    /// [`DrainScore`](crate::health::DrainScore) or one's own.
+    #[doc(alias = "lag.scorer")]
+    pub fn scorer(mut self, scorer: impl HealthScorer) -> Self {
+        self.scorer = Some(Arc::new(scorer));
+        self
+    }
+
+    /// How the producers that this plan steers place keyed records; [`KeyPolicy::Keep`].
+    #[doc(alias = "lag.key.policy")]
+    pub fn keys(mut self, policy: KeyPolicy) -> Self {
+        self.keys = Some(policy);
+        self
+    }
+
+    /// Sets a property of this crate's [`SETTINGS`](crate::SETTINGS) by its name. What is set by a
+    /// method of its own wins.
     ///
     /// # Errors
     /// `Config`, naming the property, when it is none of them or its value is out of bounds.
-    pub fn set(self, name: &str, value: &str) -> Result<Self> {
-        Ok(self.refresh(refresh_from(name, value)?))
+    pub fn set(mut self, name: &str, value: &str) -> Result<Self> {
+        self.options.set(name, value)?;
+        Ok(self)
+    }
+
+    /// As [`set`](Self::set), for who holds the builder.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub fn set_in_place(&mut self, name: &str, value: &str) -> Result<()> {
+        self.options.set(name, value)
     }
 
     /// Where the jitter of the interval comes from; the cluster's own seed unless set.
@@ -167,18 +236,26 @@ impl LagBuilder {
             let what = format!("lag of the group {} needs at least one topic", self.group);
             return Err(Error::new(ErrorKind::Config, what));
         }
+        let options = &self.options;
+        let refresh = self.refresh.or(options.refresh()).unwrap_or(REFRESH);
+        let mut groups = vec![self.group];
+        for group in self.groups.iter().chain(options.groups()) {
+            if !groups.contains(group) {
+                groups.push(Arc::clone(group));
+            }
+        }
+        let steered = Steered {
+            scorer: self.scorer.or_else(|| options.scorer()),
+            keys: self.keys.unwrap_or_else(|| options.keys()),
+        };
         let collector = match self.source {
             Source::Shared(collector) => collector,
             Source::Own(cluster) => {
                 let seed = self.seed.unwrap_or(cluster.settings().seed);
-                Collector::start(cluster, self.refresh, seed)
+                Collector::start(cluster, refresh, seed)
             }
         };
-        let Watching { plan, snapshots } = collector.watch(Arc::clone(&self.group), wanted).await?;
-        Ok(Lag {
-            group: self.group,
-            plan,
-            snapshots,
-        })
+        let watching = collector.watch(&groups, &wanted, &steered).await?;
+        Lag::of(groups, watching)
     }
 }

@@ -14,6 +14,7 @@ mod figures;
 pub mod fleet;
 pub mod health;
 mod history;
+mod joint;
 mod lag;
 mod once;
 mod pattern;

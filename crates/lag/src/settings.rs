@@ -1,7 +1,10 @@
 //! The rows of this crate's properties.
 
+use crate::health::{DrainScore, HealthScorer, Linear, Threshold};
+use ottla_partitioner::{KEYS_MAX, KeyPolicy};
 use ottla_proto::setting::{Kind, Setting, Support};
 use ottla_proto::{Error, ErrorKind, Result};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often lag is looked at, unless told otherwise: the study's interval.
@@ -11,71 +14,380 @@ pub const REFRESH: Duration = Duration::from_secs(1);
 pub const REFRESH_MIN: Duration = Duration::from_millis(50);
 
 /// The rows of this crate's properties.
-pub const SETTINGS: &[Setting] = &[Setting {
-    name: "lag.refresh.interval.ms",
-    aliases: &["refresh_interval_ms"],
-    kind: Kind::Millis(50, 3_600_000),
-    default: "1000",
-    default_source: "ours: the study's interval; keep it at a third of the group's commit \
-                         interval or below, or far above it",
-    doc: "How often committed offsets and log ends are looked at, each time up to a quarter \
-              sooner or later.",
-    support: Support::Acted,
-}];
+pub const SETTINGS: &[Setting] = &[
+    ours(
+        "lag.refresh.interval.ms",
+        &["refresh_interval_ms"],
+        Kind::Millis(50, 3_600_000),
+        "1000",
+        "How often committed offsets and log ends are looked at, each time up to a quarter sooner or \
+         later. Keep it at a third of the group's commit interval or below, or far above it.",
+    ),
+    ours(
+        "lag.groups",
+        &[],
+        Kind::List,
+        "",
+        "Groups that read the same topics beside the one that is watched: each partition counts as \
+         its slowest group has it.",
+    ),
+    ours(
+        "lag.scorer",
+        &[],
+        Kind::OneOf(&["drain_time", "threshold", "linear", "drain_score"]),
+        "drain_time",
+        "What keyless records are placed by: the time that each consumer needs for what is unread, \
+         with own sends counted; or a score, which is followed until the next look.",
+    ),
+    theirs(
+        "lag.health.threshold",
+        &["health_threshold"],
+        Kind::Float(0.0, 1.0),
+        "0.5",
+        "The least score that gets records. To set it chooses the threshold scorer, unless lag.scorer \
+         says otherwise.",
+    ),
+    theirs(
+        "lag.health.lag.max",
+        &["max_lag_for_health"],
+        Kind::Int(1, i64::MAX),
+        "1000",
+        "The lag, in records, at which a partition scores 0 by the scorers threshold and linear.",
+    ),
+    ours(
+        "lag.health.drain.ms",
+        &[],
+        Kind::Millis(1, 3_600_000),
+        "100",
+        "The drain time at which a partition scores one half by the scorer drain_score.",
+    ),
+    ours(
+        "lag.key.policy",
+        &[],
+        Kind::OneOf(&["keep", "blind", "sticky", "migrate"]),
+        "keep",
+        "Where keyed records go: always by their hash, as keyless ones and without any order, away \
+         from an unhealthy partition, or away once the group has committed all earlier ones.",
+    ),
+    theirs(
+        "key_stickiness",
+        &[],
+        Kind::Bool,
+        "false",
+        "True is lag.key.policy=sticky, unless lag.key.policy says otherwise. Theirs is true; ours \
+         keeps the order of keys unless asked.",
+    ),
+    theirs(
+        "lag.key.entries",
+        &["local_max_size"],
+        Kind::Int(1, KEYS_MAX as i64),
+        "1000",
+        "How many keys the sticky policy remembers for a topic.",
+    ),
+    ours(
+        "lag.key.slots",
+        &[],
+        Kind::Int(1, KEYS_MAX as i64),
+        "16384",
+        "How many slots of keys the migrating policy keeps for a topic, in some fifty bytes each.",
+    ),
+];
 
-/// Reads the interval as the table has it.
-///
-/// # Errors
-/// `Config`, naming the property, when it is no number of milliseconds within its bounds.
-pub(crate) fn refresh_from(name: &str, value: &str) -> Result<Duration> {
-    let fault = |what: String| Error::new(ErrorKind::Config, what);
-    let row = SETTINGS
-        .iter()
-        .find(|row| row.name == name || row.aliases.contains(&name))
-        .ok_or_else(|| fault(format!("{name} is no setting of lag collection")))?;
-    let millis: Option<i64> = value.trim().parse().ok();
-    let within = |millis: &i64| matches!(row.kind, Kind::Millis(least, most) if (least..=most).contains(millis));
-    let millis = millis
-        .filter(within)
-        .and_then(|millis| u64::try_from(millis).ok());
-    let millis = millis.ok_or_else(|| {
-        let bounds = match row.kind {
-            Kind::Millis(least, most) => format!(" from {least} to {most}"),
-            _ => String::new(),
+const fn ours(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> Setting {
+    row(
+        name,
+        aliases,
+        kind,
+        default,
+        doc,
+        "ours: the study of steering",
+    )
+}
+
+const fn theirs(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> Setting {
+    row(name, aliases, kind, default, doc, "kafka-smart-producer's")
+}
+
+const fn row(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+    default_source: &'static str,
+) -> Setting {
+    Setting {
+        name,
+        aliases,
+        kind,
+        default,
+        default_source,
+        doc,
+        support: Support::Acted,
+    }
+}
+
+/// What the properties of this crate say, as far as they were set.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    refresh: Option<Duration>,
+    groups: Vec<Arc<str>>,
+    scorer: Option<Scorer>,
+    threshold: Option<f64>,
+    lag_max: Option<u64>,
+    within: Option<Duration>,
+    policy: Option<KeyPolicy>,
+    is_sticky: bool,
+    entries: Option<usize>,
+    slots: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Scorer {
+    DrainTime,
+    Threshold,
+    Linear,
+    DrainScore,
+}
+
+impl Options {
+    /// Reads one property.
+    ///
+    /// # Errors
+    /// `Config`, naming the property, when there is no such one or the value does not fit it.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let known = |row: &&Setting| row.name == name || row.aliases.contains(&name);
+        let Some(row) = SETTINGS.iter().find(known) else {
+            let what = format!("{name} is no setting of lag collection");
+            return Err(Error::new(ErrorKind::Config, what));
         };
-        fault(format!(
-            "{} must be milliseconds{bounds}, not {value}",
-            row.name
-        ))
-    })?;
-    Ok(Duration::from_millis(millis))
+        self.read(row, value.trim()).ok_or_else(|| {
+            let what = format!("{} must be {}, not {value}", row.name, wanted(row.kind));
+            Error::new(ErrorKind::Config, what)
+        })
+    }
+
+    fn read(&mut self, row: &Setting, value: &str) -> Option<()> {
+        let millis = || Some(Duration::from_millis(number(row, value)?));
+        let count = || usize::try_from(number(row, value)?).ok();
+        match row.name {
+            "lag.refresh.interval.ms" => self.refresh = Some(millis()?),
+            "lag.groups" => {
+                let names = value
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|name| !name.is_empty());
+                self.groups = names.map(Arc::from).collect();
+            }
+            "lag.scorer" => self.scorer = Some(scorer(value)?),
+            "lag.health.threshold" => {
+                let threshold: f64 = value.parse().ok()?;
+                self.threshold = Some(threshold).filter(|t| (0.0..=1.0).contains(t));
+                self.threshold?;
+            }
+            "lag.health.lag.max" => self.lag_max = Some(number(row, value)?),
+            "lag.health.drain.ms" => self.within = Some(millis()?),
+            "lag.key.policy" => self.policy = Some(value.parse().ok()?),
+            "key_stickiness" => self.is_sticky = value.parse().ok()?,
+            "lag.key.entries" => self.entries = Some(count()?),
+            "lag.key.slots" => self.slots = Some(count()?),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    pub(crate) fn refresh(&self) -> Option<Duration> {
+        self.refresh
+    }
+
+    pub(crate) fn groups(&self) -> &[Arc<str>] {
+        &self.groups
+    }
+
+    /// The scorer that was asked for.
+    pub(crate) fn scorer(&self) -> Option<Arc<dyn HealthScorer>> {
+        let implied = || {
+            self.threshold
+                .map_or(Scorer::DrainTime, |_| Scorer::Threshold)
+        };
+        let (threshold, linear, drain) = (
+            Threshold::default(),
+            Linear::default(),
+            DrainScore::default(),
+        );
+        match self.scorer.unwrap_or_else(implied) {
+            Scorer::DrainTime => None,
+            Scorer::Threshold => Some(Arc::new(Threshold {
+                health_threshold: self.threshold.unwrap_or(threshold.health_threshold),
+                max_lag_for_health: self.lag_max.unwrap_or(threshold.max_lag_for_health),
+            })),
+            Scorer::Linear => Some(Arc::new(Linear {
+                max_lag_for_health: self.lag_max.unwrap_or(linear.max_lag_for_health),
+            })),
+            Scorer::DrainScore => Some(Arc::new(DrainScore {
+                within: self.within.unwrap_or(drain.within),
+            })),
+        }
+    }
+
+    pub(crate) fn keys(&self) -> KeyPolicy {
+        let implied = match self.is_sticky {
+            true => KeyPolicy::STICKY,
+            false => KeyPolicy::Keep,
+        };
+        match self.policy.unwrap_or(implied) {
+            KeyPolicy::Sticky { entries } => KeyPolicy::Sticky {
+                entries: self.entries.unwrap_or(entries),
+            },
+            KeyPolicy::Migrate { slots } => KeyPolicy::Migrate {
+                slots: self.slots.unwrap_or(slots),
+            },
+            policy => policy,
+        }
+    }
+}
+
+fn scorer(name: &str) -> Option<Scorer> {
+    match name {
+        "drain_time" => Some(Scorer::DrainTime),
+        "threshold" => Some(Scorer::Threshold),
+        "linear" => Some(Scorer::Linear),
+        "drain_score" => Some(Scorer::DrainScore),
+        _ => None,
+    }
+}
+
+/// A whole number within the row's bounds.
+fn number(row: &Setting, value: &str) -> Option<u64> {
+    let (Kind::Int(least, most) | Kind::Millis(least, most)) = row.kind else {
+        return None;
+    };
+    let number: i64 = value.parse().ok()?;
+    u64::try_from(number)
+        .ok()
+        .filter(|_| (least..=most).contains(&number))
+}
+
+fn wanted(kind: Kind) -> String {
+    match kind {
+        Kind::Millis(least, most) => format!("milliseconds from {least} to {most}"),
+        Kind::Int(least, most) => format!("a whole number from {least} to {most}"),
+        Kind::Float(least, most) => format!("a number from {least} to {most}"),
+        Kind::OneOf(words) => format!("one of {}", words.join(", ")),
+        Kind::Bool => "true or false".to_owned(),
+        _ => "text".to_owned(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_table_tells_the_defaults_that_hold() {
-        let row = SETTINGS
-            .iter()
-            .find(|row| row.name == "lag.refresh.interval.ms")
-            .unwrap();
-        assert_eq!(row.default, REFRESH.as_millis().to_string());
-        assert_eq!(
-            row.kind,
-            Kind::Millis(REFRESH_MIN.as_millis() as i64, 3_600_000)
-        );
+    fn row(name: &str) -> &'static Setting {
+        SETTINGS.iter().find(|row| row.name == name).unwrap()
+    }
+
+    fn of(pairs: &[(&str, &str)]) -> Options {
+        let mut options = Options::default();
+        for (name, value) in pairs {
+            options.set(name, value).unwrap();
+        }
+        options
+    }
+
+    fn shown(scorer: Option<Arc<dyn HealthScorer>>) -> String {
+        scorer.map_or("drain time".to_owned(), |scorer| format!("{scorer:?}"))
     }
 
     #[test]
-    fn an_interval_is_read_within_its_bounds_and_a_wrong_one_is_named() {
-        let read = |value| refresh_from("lag.refresh.interval.ms", value);
-        assert_eq!(read("250").unwrap(), Duration::from_millis(250));
-        for wrong in ["49", "-1", "1s", "", "99999999999999999999"] {
-            let error = read(wrong).unwrap_err().to_string();
-            assert!(error.contains("lag.refresh.interval.ms"), "{error}");
+    fn the_table_tells_the_defaults_that_hold() {
+        let refresh = row("lag.refresh.interval.ms");
+        assert_eq!(refresh.default, REFRESH.as_millis().to_string());
+        let least = REFRESH_MIN.as_millis() as i64;
+        assert_eq!(refresh.kind, Kind::Millis(least, 3_600_000));
+        let none = Options::default();
+        let mut all = Options::default();
+        for row in SETTINGS
+            .iter()
+            .filter(|row| row.name != "lag.health.threshold")
+        {
+            all.set(row.name, row.default).unwrap();
         }
-        assert!(refresh_from("lag.refresh", "250").is_err());
+        assert_eq!((none.keys(), none.refresh()), (KeyPolicy::Keep, None));
+        assert_eq!(
+            (all.keys(), all.refresh()),
+            (KeyPolicy::Keep, Some(REFRESH))
+        );
+        assert_eq!(shown(none.scorer()), shown(all.scorer()));
+        assert!(all.groups().is_empty());
+        for (policy, usual) in [
+            ("sticky", KeyPolicy::STICKY),
+            ("migrate", KeyPolicy::MIGRATE),
+        ] {
+            all.set("lag.key.policy", policy).unwrap();
+            assert_eq!(all.keys(), usual);
+        }
+        let threshold = row("lag.health.threshold").default;
+        let threshold = of(&[("lag.health.threshold", threshold)]).scorer();
+        assert_eq!(shown(threshold), format!("{:?}", Threshold::default()));
+    }
+
+    #[test]
+    fn a_value_is_read_within_its_bounds_and_a_wrong_one_is_named() {
+        let refresh = |value: &str| of(&[("lag.refresh.interval.ms", value)]).refresh();
+        assert_eq!(refresh("250"), Some(Duration::from_millis(250)));
+        for (name, wrong) in [
+            ("lag.refresh.interval.ms", "49"),
+            ("lag.refresh.interval.ms", "-1"),
+            ("lag.refresh.interval.ms", "1s"),
+            ("lag.refresh.interval.ms", "99999999999999999999"),
+            ("lag.scorer", "random"),
+            ("lag.health.threshold", "1.5"),
+            ("lag.health.threshold", "NaN"),
+            ("lag.health.lag.max", "0"),
+            ("lag.key.policy", "murmur2"),
+            ("lag.key.slots", "99999999999"),
+            ("key_stickiness", "yes"),
+        ] {
+            let error = Options::default().set(name, wrong).unwrap_err().to_string();
+            assert!(error.starts_with(name), "{error}");
+        }
+        assert!(Options::default().set("lag.refresh", "250").is_err());
+    }
+
+    #[test]
+    fn the_names_of_the_python_library_choose_its_rule() {
+        let pairs = [("health_threshold", "0.7"), ("max_lag_for_health", "2000")];
+        let asked = Threshold {
+            health_threshold: 0.7,
+            max_lag_for_health: 2_000,
+        };
+        assert_eq!(shown(of(&pairs).scorer()), format!("{asked:?}"));
+        let keys = of(&[("key_stickiness", "true"), ("local_max_size", "50")]).keys();
+        assert_eq!(keys, KeyPolicy::Sticky { entries: 50 });
+    }
+
+    #[test]
+    fn every_scorer_has_a_name_and_what_is_said_of_it_holds() {
+        let linear = of(&[("lag.scorer", "linear"), ("lag.health.lag.max", "7")]);
+        assert_eq!(shown(linear.scorer()), "Linear { max_lag_for_health: 7 }");
+        let drain = of(&[("lag.health.drain.ms", "20"), ("lag.scorer", "drain_score")]);
+        assert_eq!(shown(drain.scorer()), "DrainScore { within: 20ms }");
+        let none = of(&[("lag.scorer", "drain_time"), ("health_threshold", "0.5")]);
+        assert_eq!(shown(none.scorer()), "drain time", "the scorer's name wins");
+        let groups = of(&[("lag.groups", "audit, search")]);
+        assert_eq!(groups.groups(), [Arc::from("audit"), Arc::from("search")]);
     }
 }

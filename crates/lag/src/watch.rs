@@ -1,11 +1,12 @@
 //! One watched group: from what a round found to its snapshot and its plan.
 
-use crate::health::Observer;
+use crate::health::{Health, Observer};
 use crate::history::{Growths, Tracks};
+use crate::joint::{Joint, Part, key_offsets};
 use crate::pattern::Wanted;
 use crate::snapshot::{Committed, End, Offsets, Snapshot, TopicLag, TopicOffsets};
 use crate::source::{Asked, Found, Origin, Standing};
-use ottla_partitioner::{Fallback, PlanPublisher, TopicPlan};
+use ottla_partitioner::Fallback;
 use ottla_proto::{Code, TopicId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,12 @@ use tokio::sync::watch;
 
 /// The longest time between two tries at a group that we may not see.
 const DENIED_REST_MAX: Duration = Duration::from_secs(60);
+
+/// What a group, or a topic, leads to that we may not see.
+const DENIED: Health = Health {
+    partitions: Vec::new(),
+    choice: Err(Fallback::Denied),
+};
 
 /// A group that is watched, owned by the collector's task.
 #[derive(Debug)]
@@ -24,8 +31,9 @@ pub(crate) struct Watch {
     committed: Vec<Arc<str>>,
     asked: Asked,
     refresh: Duration,
-    publisher: PlanPublisher,
+    plan: Joint,
     snapshot: watch::Sender<Arc<Snapshot>>,
+    began: Instant,
     observers: BTreeMap<Arc<str>, (Option<TopicId>, Observer)>,
     tracks: Tracks,
     last: Option<Instant>,
@@ -46,8 +54,9 @@ impl Watch {
         group: Arc<str>,
         wanted: Wanted,
         refresh: Duration,
-        publisher: PlanPublisher,
+        plan: Joint,
         snapshot: watch::Sender<Arc<Snapshot>>,
+        began: Instant,
     ) -> Self {
         let topics = wanted.named().to_vec();
         Self {
@@ -56,8 +65,9 @@ impl Watch {
             committed: Vec::new(),
             asked: Asked { group, topics },
             refresh,
-            publisher,
+            plan,
             snapshot,
+            began,
             observers: BTreeMap::new(),
             tracks: Tracks::default(),
             last: None,
@@ -69,7 +79,7 @@ impl Watch {
 
     /// Whether anybody still looks at the snapshots or at the plan.
     pub(crate) fn is_wanted(&self) -> bool {
-        !self.snapshot.is_closed() || self.publisher.has_readers()
+        !self.snapshot.is_closed() || self.plan.has_readers()
     }
 
     pub(crate) fn topics(&self) -> &[Arc<str>] {
@@ -136,15 +146,20 @@ impl Watch {
         let snapshot = self.snapshot_of(found, growths);
         let denied = found.topics.iter().filter(|topic| is_denied(topic));
         let denied: Vec<Arc<str>> = denied.map(|topic| Arc::clone(&topic.topic)).collect();
-        let mut plans = Vec::with_capacity(snapshot.topics.len());
+        let mut parts = Vec::with_capacity(snapshot.topics.len());
         for topic in &snapshot.topics {
             let is_denied = found.standing == Standing::Denied || denied.contains(&topic.topic);
-            plans.push(match is_denied {
-                true => self.uniform(topic, found.taken_at, Fallback::Denied),
-                false => self.observe(topic, found.taken_at),
+            parts.push(Part {
+                topic: Arc::clone(&topic.topic),
+                partition_count: topic.partitions.len(),
+                health: match is_denied {
+                    true => DENIED,
+                    false => self.observe(topic, found.taken_at),
+                },
+                offsets: key_offsets(topic, self.began),
             });
         }
-        self.publisher.publish(plans);
+        self.plan.publish(found.taken_at, parts);
         self.observers
             .retain(|name, _| snapshot.topic(name).is_some());
         self.note_topics(denied);
@@ -167,22 +182,20 @@ impl Watch {
         snapshot
     }
 
-    fn uniform(&self, topic: &TopicLag, taken_at: Instant, reason: Fallback) -> TopicPlan {
-        let (name, count) = (Arc::clone(&topic.topic), topic.partitions.len());
-        TopicPlan::uniform(name, taken_at, self.refresh, count, reason)
-    }
-
-    fn observe(&mut self, topic: &TopicLag, taken_at: Instant) -> TopicPlan {
-        let sent = self.publisher.sent(&topic.topic);
-        let fresh = || (topic.id, Observer::new(self.refresh));
+    fn observe(&mut self, topic: &TopicLag, taken_at: Instant) -> Health {
+        let sent = self.plan.sent(&topic.topic);
+        let observer = || match &self.plan.steered.scorer {
+            None => Observer::new(self.refresh),
+            Some(scorer) => Observer::new(self.refresh).with_scorer(Arc::clone(scorer)),
+        };
+        let fresh = || (topic.id, observer());
         let entry = self.observers.entry(Arc::clone(&topic.topic));
         let known = entry.or_insert_with(fresh);
         if known.0 != topic.id {
             // Nothing that was learnt of a topic holds for another one of the same name.
             *known = fresh();
         }
-        let health = known.1.observe_topic(taken_at, topic, sent);
-        health.into_plan(Arc::clone(&topic.topic), taken_at, self.refresh)
+        known.1.observe_topic(taken_at, topic, sent)
     }
 
     /// Says once when the store that a fleet shares fails us, and once when it serves again.
@@ -258,7 +271,8 @@ fn is_denied(topic: &TopicOffsets) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ottla_partitioner::{Method, PlanReader, plan_channel};
+    use crate::joint::Steered;
+    use ottla_partitioner::{Method, PlanPublisher, PlanReader, plan_channel};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -270,6 +284,11 @@ mod tests {
         start: Instant,
     }
 
+    fn plan_of(publisher: PlanPublisher) -> Joint {
+        let mut shares = Joint::shares(publisher, SECOND, &Steered::default(), 1);
+        shares.remove(0)
+    }
+
     fn fixture() -> Fixture {
         let group: Arc<str> = "billing".into();
         let wanted = Wanted::new(vec!["orders".into()], &[]).unwrap();
@@ -278,7 +297,7 @@ mod tests {
         let empty = Snapshot::new(Arc::clone(&group), start, &[], None);
         let (sender, snapshots) = watch::channel(Arc::new(empty));
         Fixture {
-            watch: Watch::new(group, wanted, SECOND, publisher, sender),
+            watch: Watch::new(group, wanted, SECOND, plan_of(publisher), sender, start),
             plan,
             snapshots,
             growths: Growths::default(),

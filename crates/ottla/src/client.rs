@@ -8,7 +8,6 @@ use crate::transactions::TransactionalProducerBuilder;
 use ottla_proto::Result;
 use ottla_wire::{Cluster, Dial, Settings, Tcp};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A client of one cluster. Clones share its connections and metadata.
 #[derive(Debug, Clone)]
@@ -85,13 +84,12 @@ impl Client {
 
     /// Begins to watch the lag of a consumer group, with the client's properties.
     pub fn lag(&self, group: impl Into<Arc<str>>) -> ottla_lag::LagBuilder {
-        let builder = ottla_lag::Lag::builder(self.cluster.clone(), group);
-        let refresh = self.properties.get("lag.refresh.interval.ms");
-        match refresh.and_then(|millis| millis.parse().ok()) {
-            // The table has checked the number.
-            Some(millis) => builder.refresh(Duration::from_millis(millis)),
-            None => builder,
-        }
+        let mut builder = ottla_lag::Lag::builder(self.cluster.clone(), group);
+        // The table has checked every value when it was set.
+        let _ = self.properties.apply(ottla_lag::SETTINGS, |name, value| {
+            builder.set_in_place(name, value)
+        });
+        builder
     }
 
     /// The cluster's topics: list, describe, create, delete.

@@ -251,8 +251,9 @@ impl LagAware {
         if usize::try_from(view.partition_count) != Ok(keys.partition_count()) {
             return match keys.partition_count() {
                 // It was not heard of yet.
-                0 => KeyChoice::Later,
-                // It grows, and its keys hash to other partitions.
+                0 if !topic.outlook().is_denied => KeyChoice::Later,
+                // It grows, and its keys hash to other partitions; or nobody may see it, and so
+                // none was moved.
                 _ => self.sticky.keyed(view, key),
             };
         }

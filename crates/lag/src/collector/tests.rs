@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::fake::Fake;
-use ottla_partitioner::Method;
-use ottla_proto::BrokerId;
+use ottla_partitioner::{KeyPolicy, Method};
+use ottla_proto::{BrokerId, Code};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -15,9 +15,26 @@ fn wanted(topic: &str) -> Wanted {
     Wanted::new(vec![topic.into()], &[]).unwrap()
 }
 
-async fn watch(collector: &Collector, topic: &str) -> Watching {
-    collector
-        .watch("billing".into(), wanted(topic))
+/// The watch of one group.
+struct One {
+    plan: PlanReader,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+}
+
+async fn watch_group(collector: &Collector, group: &str, wanted: Wanted) -> Result<One> {
+    let groups = [group.into()];
+    let steered = Steered::default();
+    let watching = collector.watch(&groups, &wanted, &steered);
+    let Watching {
+        plan,
+        mut snapshots,
+    } = watching.await?;
+    let snapshots = snapshots.remove(0);
+    Ok(One { plan, snapshots })
+}
+
+async fn watch(collector: &Collector, topic: &str) -> One {
+    watch_group(collector, "billing", wanted(topic))
         .await
         .unwrap()
 }
@@ -75,8 +92,7 @@ async fn one_task_serves_all_groups_in_the_same_round() {
         .insert("audit".into(), BrokerId(1));
     let collector = spawn(&fake);
     let first = watch(&collector, "orders").await;
-    let second = collector
-        .watch("audit".into(), wanted("orders"))
+    let second = watch_group(&collector, "audit", wanted("orders"))
         .await
         .unwrap();
     fake.calls();
@@ -103,7 +119,7 @@ async fn one_task_serves_all_groups_in_the_same_round() {
 async fn it_looks_on_while_a_plan_is_read_and_ends_when_nobody_looks() {
     let fake = Fake::with_topic("orders", 3);
     let collector = spawn(&fake);
-    let Watching { plan, snapshots } = watch(&collector, "orders").await;
+    let One { plan, snapshots } = watch(&collector, "orders").await;
     drop((collector, snapshots));
     fake.calls();
     tokio::time::sleep(10 * SECOND).await;
@@ -128,8 +144,7 @@ async fn a_closed_cluster_ends_the_task() {
     fake.0.lock().coordinator_error = Some(Error::new(ErrorKind::Closed, "closed"));
     tokio::time::sleep(2 * SECOND).await;
     assert_eq!(Arc::strong_count(&fake.0), 1);
-    let error = collector
-        .watch("billing".into(), wanted("orders"))
+    let error = watch_group(&collector, "billing", wanted("orders"))
         .await
         .err()
         .unwrap();
@@ -160,7 +175,7 @@ async fn topics_by_pattern_come_and_go_with_the_cluster() {
     let fake = Fake::with_topic("orders-eu", 1);
     let collector = spawn(&fake);
     let wanted = Wanted::new(Vec::new(), &["orders-.*".to_owned()]).unwrap();
-    let watching = collector.watch("billing".into(), wanted).await.unwrap();
+    let watching = watch_group(&collector, "billing", wanted).await.unwrap();
     let topics = || {
         let snapshot = Arc::clone(&watching.snapshots.borrow());
         let topics = snapshot.topics.iter().map(|topic| topic.topic.to_string());
@@ -232,13 +247,12 @@ async fn the_topics_of_a_group_are_those_it_commits_in() {
     fake.0.lock().ends.insert(("audit".into(), 0), 9);
     let collector = spawn(&fake);
     let committed = || Wanted::default().and_committed(true);
-    let watching = collector.watch("billing".into(), committed()).await;
+    let watching = watch_group(&collector, "billing", committed()).await;
     let watching = watching.unwrap();
-    let twin = collector
-        .watch("billing".into(), committed())
+    let twin = watch_group(&collector, "billing", committed())
         .await
         .unwrap();
-    let topics = |watching: &Watching| -> Vec<String> {
+    let topics = |watching: &One| -> Vec<String> {
         let snapshot = watching.snapshots.borrow();
         let names = snapshot.topics.iter().map(|topic| topic.topic.to_string());
         names.collect()
@@ -261,4 +275,112 @@ async fn the_topics_of_a_group_are_those_it_commits_in() {
         .retain(|(_, topic, _), _| topic == "audit");
     tokio::time::sleep(12 * SECOND).await;
     assert_eq!(topics(&watching), ["audit"]);
+}
+
+/// Commits of a group in the three partitions of `orders`.
+fn commit(fake: &Fake, group: &str, offsets: [i64; 3]) {
+    let mut state = fake.0.lock();
+    state.coordinators.insert(group.to_owned(), BrokerId(1));
+    for (partition, offset) in (0..).zip(offsets) {
+        let key = (group.to_owned(), "orders".to_owned(), partition);
+        state.committed.insert(key, offset);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_groups_each_partition_counts_as_its_slowest_has_it() {
+    let fake = Fake::with_topic("orders", 3);
+    fake.0.lock().ends.values_mut().for_each(|end| *end = 1_000);
+    commit(&fake, "billing", [1_000, 1_000, 100]);
+    commit(&fake, "audit", [100, 1_000, 1_000]);
+    let collector = spawn(&fake);
+    let groups = ["billing".into(), "audit".into()];
+    let orders = wanted("orders");
+    let steered = Steered {
+        scorer: Some(Arc::new(crate::health::Threshold::default())),
+        keys: KeyPolicy::MIGRATE,
+    };
+    let watching = collector.watch(&groups, &orders, &steered);
+    let watching = watching.await.unwrap();
+    let lags: Vec<_> = watching
+        .snapshots
+        .iter()
+        .map(|of| of.borrow().lag())
+        .collect();
+    assert_eq!(lags, [Some(900), Some(900)]);
+    let explained = watching.plan.explain("orders").unwrap();
+    assert_eq!(explained.method, Method::Weighted);
+    assert_eq!(explained.key_policy, KeyPolicy::MIGRATE);
+    let weights: Vec<f64> = explained.partitions.iter().map(|p| p.weight).collect();
+    assert!(weights[1] > 0.8, "{weights:?}");
+    assert!(weights[0] < 0.2 && weights[2] < 0.2, "{weights:?}");
+    // As long as one of them may not be seen, nothing is steered.
+    fake.0
+        .lock()
+        .group_codes
+        .push_back(Code::GROUP_AUTHORIZATION_FAILED);
+    tokio::time::sleep(2 * SECOND).await;
+    let method = watching.plan.explain("orders").unwrap().method;
+    assert_eq!(method, Method::Uniform(ottla_partitioner::Fallback::Denied));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_move_by_what_the_slowest_group_has_committed() {
+    let fake = Fake::with_topic("orders", 3);
+    commit(&fake, "billing", [15, 15, 15]);
+    commit(&fake, "audit", [15, 15, 3]);
+    let collector = spawn(&fake);
+    let groups = ["billing".into(), "audit".into()];
+    let orders = wanted("orders");
+    let steered = Steered {
+        keys: KeyPolicy::MIGRATE,
+        ..Steered::default()
+    };
+    let watching = collector.watch(&groups, &orders, &steered);
+    let watching = watching.await.unwrap();
+    let steer = ottla_partitioner::LagAware::new(watching.plan.clone());
+    let place = |key: &str| keyed(&steer, key);
+    let keys: Vec<String> = (0..200).map(|key: i32| key.to_string()).collect();
+    // Each key is where its hash says, or, where the second place has unread records, there.
+    let home = |key: &str| ottla_partitioner::java_partition(key.as_bytes(), 3);
+    let away = keys
+        .iter()
+        .filter(|key| place(key) != Some(home(key)))
+        .count();
+    let unread = keys
+        .iter()
+        .filter(|key| home(key) != 2 && place(key) == Some(2))
+        .count();
+    assert!(away > 0 && away == unread, "{away} {unread}");
+    commit(&fake, "billing", [15, 15, 3]);
+    commit(&fake, "audit", [3, 15, 15]);
+    let watching = collector.watch(&groups, &orders, &steered);
+    let watching = watching.await.unwrap();
+    let steer = ottla_partitioner::LagAware::new(watching.plan);
+    let held = keys
+        .iter()
+        .filter(|key| keyed(&steer, key).is_none())
+        .count();
+    assert!(
+        held > 20,
+        "both places have records that one of the groups has not read: {held}"
+    );
+}
+
+/// Where a keyed record goes; `None` when that cannot be said yet.
+fn keyed(steer: &ottla_partitioner::LagAware, key: &str) -> Option<i32> {
+    use ottla_partitioner::{KeyChoice, NoQueues, Partitioner, TopicView};
+    let view = TopicView {
+        topic: "orders",
+        partition_count: 3,
+        available: &[0, 1, 2],
+        queued: &NoQueues,
+        batch_bytes: 1_000,
+        stripe: 0,
+    };
+    match steer.keyed(&view, key.as_bytes()) {
+        KeyChoice::Tracked(ticket) => Some(ticket.partition()),
+        KeyChoice::Partition(partition) => Some(partition),
+        KeyChoice::Run | KeyChoice::Later => None,
+    }
 }

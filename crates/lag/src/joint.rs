@@ -1,0 +1,149 @@
+//! What the groups of one watch led to, joined into one plan.
+
+use crate::health::{Health, HealthScorer};
+use crate::snapshot::{LagStatus, PartitionLag, TopicLag};
+use ottla_partitioner::{Committed, KeyOffsets, KeyPolicy, PlanPublisher, TopicPlan};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How a watch turns lag into a plan.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Steered {
+    /// By drain time unless there is a scorer.
+    pub(crate) scorer: Option<Arc<dyn HealthScorer>>,
+    pub(crate) keys: KeyPolicy,
+}
+
+/// One topic as one group has it.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition_count: usize,
+    pub(crate) health: Health,
+    pub(crate) offsets: Vec<KeyOffsets>,
+}
+
+/// One group's topics, as of one look.
+#[derive(Debug)]
+struct Heard {
+    taken_at: Instant,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+struct State {
+    publisher: PlanPublisher,
+    /// What was last heard of each group; nothing is published before all are heard of.
+    groups: Vec<Option<Heard>>,
+}
+
+/// The plan of one watch. Each of its groups has a share in it.
+#[derive(Debug, Clone)]
+pub(crate) struct Joint {
+    state: Arc<Mutex<State>>,
+    /// Which of the groups this share is for.
+    group: usize,
+    pub(crate) steered: Steered,
+    refresh: Duration,
+}
+
+impl Joint {
+    /// One share for each of so many groups.
+    pub(crate) fn shares(
+        mut publisher: PlanPublisher,
+        refresh: Duration,
+        steered: &Steered,
+        group_count: usize,
+    ) -> Vec<Self> {
+        publisher.set_key_policy(steered.keys);
+        let state = Arc::new(Mutex::new(State {
+            publisher,
+            groups: (0..group_count).map(|_| None).collect(),
+        }));
+        let share = |group| Self {
+            state: Arc::clone(&state),
+            group,
+            steered: steered.clone(),
+            refresh,
+        };
+        (0..group_count).map(share).collect()
+    }
+
+    pub(crate) fn has_readers(&self) -> bool {
+        self.state.lock().publisher.has_readers()
+    }
+
+    /// How many keyless records the readers of the plan sent to the topic.
+    pub(crate) fn sent(&self, topic: &str) -> u64 {
+        self.state.lock().publisher.sent(topic)
+    }
+
+    /// Takes in one group's topics and publishes what all groups together lead to.
+    pub(crate) fn publish(&self, taken_at: Instant, parts: Vec<Part>) {
+        let mut state = self.state.lock();
+        let heard = Heard { taken_at, parts };
+        if let Some(group) = state.groups.get_mut(self.group) {
+            *group = Some(heard);
+        }
+        let heard: Option<Vec<&Heard>> = state.groups.iter().map(Option::as_ref).collect();
+        let Some(heard) = heard else {
+            return;
+        };
+        let plans = self.plans(&heard);
+        state.publisher.publish(plans);
+    }
+
+    fn plans(&self, heard: &[&Heard]) -> Vec<TopicPlan> {
+        let (Some((first, others)), Some(taken_at)) =
+            (heard.split_first(), heard.iter().map(|h| h.taken_at).min())
+        else {
+            return Vec::new();
+        };
+        let plan = |part: &Part| {
+            let mut parts = vec![part];
+            for other in others {
+                // What one group is not known to read is not steered.
+                parts.push(other.parts.iter().find(|of| of.topic == part.topic)?);
+            }
+            Some(joined(&parts, taken_at, self.refresh))
+        };
+        first.parts.iter().filter_map(plan).collect()
+    }
+}
+
+fn joined(parts: &[&Part], taken_at: Instant, refresh: Duration) -> TopicPlan {
+    let count = parts.iter().map(|part| part.partition_count).max();
+    let health = Health::of_groups(parts.iter().map(|part| part.health.clone()).collect());
+    let topic = parts.first().map(|part| Arc::clone(&part.topic));
+    let topic = topic.unwrap_or_else(|| "".into());
+    let plan = match health.choice {
+        Err(reason) if health.partitions.is_empty() => {
+            TopicPlan::uniform(topic, taken_at, refresh, count.unwrap_or(0), reason)
+        }
+        _ => health.into_plan(topic, taken_at, refresh),
+    };
+    let offsets = |at: usize| {
+        let of_group = |part: &&Part| part.offsets.get(at).copied().unwrap_or_default();
+        parts
+            .iter()
+            .map(of_group)
+            .reduce(KeyOffsets::joined)
+            .unwrap_or_default()
+    };
+    plan.with_key_offsets((0..count.unwrap_or(0)).map(offsets).collect())
+}
+
+/// What moving keys rests on. Ends count only when they were asked for after `began`, when we began
+/// to watch: an older one may lie before records that this process's predecessor has written.
+pub(crate) fn key_offsets(topic: &TopicLag, began: Instant) -> Vec<KeyOffsets> {
+    let of = |partition: &PartitionLag| KeyOffsets {
+        committed: match (partition.status, partition.committed) {
+            (LagStatus::Known, Some(offset)) => Committed::At(offset),
+            (LagStatus::NoCommit, _) => Committed::Nothing,
+            _ => Committed::Unknown,
+        },
+        end: partition.end.filter(|_| partition.taken_at >= began),
+    };
+    topic.partitions.iter().map(of).collect()
+}
