@@ -68,6 +68,19 @@ pub(crate) fn validate(bytes: &[u8], inflated_max: usize) -> Result<(), Unreadab
     }
 }
 
+/// The places of the records without a key.
+pub(crate) fn keyless(bytes: &[u8], inflated_max: usize) -> Result<Vec<u32>, Unreadable> {
+    let batch = BatchRef::parse(bytes).map_err(|_| Unreadable)?;
+    let section = batch.decompressed(inflated_max).map_err(|_| Unreadable)?;
+    let mut places = Vec::new();
+    for (place, record) in (0u32..).zip(Records::new(&batch.header, &section)) {
+        if record.map_err(|_| Unreadable)?.key.is_none() {
+            places.push(place);
+        }
+    }
+    Ok(places)
+}
+
 /// The first record of a batch at or after a time, as (offset, timestamp).
 pub(crate) fn first_at_time(bytes: &[u8], millis: i64, from: i64) -> Option<(i64, i64)> {
     let mut found = None;

@@ -117,7 +117,7 @@ pub(crate) const TOPIC_SETTINGS: &[TopicSetting] = &[
         name: "cleanup.policy",
         default: "delete",
         kind: 7,
-        doc: "Kept and shown; nothing is compacted here.",
+        doc: "With compact every record needs a key; nothing is compacted here.",
     },
     TopicSetting {
         name: "compression.type",
@@ -171,6 +171,8 @@ pub(crate) struct TopicConfig {
     pub(crate) log_append_time: bool,
     pub(crate) min_insync_replicas: usize,
     pub(crate) retention_bytes: Option<usize>,
+    /// Records without a key are refused.
+    pub(crate) compacted: bool,
 }
 
 impl TopicConfig {
@@ -181,11 +183,15 @@ impl TopicConfig {
             log_append_time: false,
             min_insync_replicas: usize::try_from(settings.min_insync_replicas).unwrap_or(1),
             retention_bytes: None,
+            compacted: false,
             set,
         };
         for (name, value) in &config.set {
             let wrong = || format!("Invalid value {value} for configuration {name}");
             match name.as_str() {
+                "cleanup.policy" => {
+                    config.compacted = value.split(',').any(|policy| policy.trim() == "compact");
+                }
                 "max.message.bytes" => {
                     config.batch_bytes_max = value.parse().map_err(|_| wrong())?;
                 }

@@ -48,6 +48,9 @@ impl DeadLetterFormat {
 /// topic's count. Its [`Delivery`](crate::Delivery) fails all the same, once the dead letter is written, and the
 /// error says where it lies.
 ///
+/// When a broker names the records of a batch that it finds wrong (KIP-467), and they are few, only
+/// those fail: they are cut out, and the others go on in their order.
+///
 /// A record whose outcome is unknown may be in its own topic too: its dead letter says so in the
 /// header `__dlq.errors.outcome` (`unknown`, else `not-written`), unless such records are left out
 /// by [`only_unwritten`](Self::only_unwritten). A dead letter that fails itself is reported in the

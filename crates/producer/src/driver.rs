@@ -43,6 +43,13 @@ struct Place {
 }
 
 impl Place {
+    /// A batch was too large: a smaller one is believed to be taken.
+    fn narrow(&mut self, now: Instant, bytes: usize, until: Instant) {
+        let believed = self.narrow.filter(|(_, until)| now < *until);
+        let narrow = believed.map_or(bytes, |(narrow, _)| narrow.min(bytes));
+        self.narrow = Some((narrow, until));
+    }
+
     /// Sets how large its open batch may become.
     fn limit(&self, now: Instant, bytes: usize) {
         let narrow = self.narrow.filter(|(_, until)| now < *until);
@@ -117,6 +124,7 @@ impl Driver {
             retry_backoff_max: settings.retry_backoff_max,
             request_bytes_max: config.request_bytes_max,
             requests_max: config.in_flight_max,
+            cut_out_wrong: config.hooks.dead_letters.is_some(),
             seed: settings.seed,
         });
         let views = shared.cluster.changes();

@@ -12,7 +12,8 @@ use crate::state::Topic;
 use crate::transactions::{Identity, Inner, Place, Protocol, moment};
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::produce_response::{
-    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse,
+    TopicProduceResponse,
 };
 use kafka_protocol::messages::{BrokerId, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
@@ -23,6 +24,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+/// The first version that names the records at fault (KIP-467).
+const RECORD_ERRORS_SINCE: i16 = 8;
 /// The first version that names topics by id.
 const BY_ID_SINCE: i16 = 13;
 /// The first version that adds its partitions to the transaction by itself (KIP-890).
@@ -108,6 +111,8 @@ struct Answer {
     index: i32,
     code: Code,
     reason: Option<&'static str>,
+    /// The records found wrong (KIP-467).
+    wrong: Vec<u32>,
     appended: Appended,
     log_start: i64,
     leader: Option<(i32, i32)>,
@@ -176,6 +181,7 @@ fn append_topic(ctx: &Context<'_>, data: TopicData, terms: Terms<'_>) -> TopicAn
             index,
             code: Code::NONE,
             reason: None,
+            wrong: Vec::new(),
             appended: Appended {
                 base_offset: -1,
                 last_offset: -1,
@@ -235,6 +241,16 @@ fn append(
         let reason = "the records do not fit the batch's header";
         records::validate(&records, settings.request_bytes_max)
             .map_err(|_| (Code::INVALID_RECORD, reason))?;
+    }
+    if config.compacted {
+        let keyless = records::keyless(&records, settings.request_bytes_max);
+        answer.wrong = keyless.unwrap_or_default();
+        if !answer.wrong.is_empty() {
+            return Err((
+                Code::INVALID_RECORD,
+                "a compacted topic takes no record without a key",
+            ));
+        }
     }
     let shares = topic.partition_count().max(1);
     let cap = settings.topic_bytes_max / shares;
@@ -440,6 +456,16 @@ fn partition_response(
             answer.log_start
         })
         .with_error_message(reason.map(StrBytes::from_static_str));
+    if ctx.version >= RECORD_ERRORS_SINCE {
+        let error = |place: &u32| {
+            BatchIndexAndErrorMessage::default()
+                .with_batch_index(place.cast_signed())
+                .with_batch_index_error_message(Some(StrBytes::from_static_str(
+                    "the record has no key",
+                )))
+        };
+        response.record_errors = answer.wrong.iter().map(error).collect();
+    }
     if let Some((leader, epoch)) = hint {
         response.current_leader = LeaderIdAndEpoch::default()
             .with_leader_id(BrokerId(leader))

@@ -55,6 +55,11 @@ impl Driver {
                 records,
             } => {
                 self.report_failure(&token, &error);
+                let error = match record_errors.as_slice() {
+                    // Cut out, it has the broker's words for itself.
+                    [alone] if token.count == 1 => of_record(&error, alone),
+                    _ => error,
+                };
                 match self.burial(&token, &error, attempts, records) {
                     // Those who wait hear of it when the dead letters are written.
                     Some((policy, burial)) => {
@@ -195,29 +200,34 @@ impl Driver {
         spans::batch(client_id, slot.topic(), slot.partition(), record_count)
     }
 
-    /// Cuts a batch that a broker found too large, and keeps the partition's next ones smaller.
+    /// Cuts a batch that a broker found too large, and keeps the partition's next ones smaller; or
+    /// one with a wrong record in it.
     fn split(&mut self, now: Instant, split: Split<Token>) {
         let Split {
             partition,
             ordinal,
             token,
             records,
+            cut_at,
             ..
         } = split;
         let raw_bytes = records.raw_size_bytes();
-        let halves = records.halves();
+        let halves = match cut_at {
+            Some(count) => records.cut_at(count),
+            None => records.halves(),
+        };
         let Some(place) = self.places.get_mut(partition.0 as usize) else {
             let error = Error::new(ErrorKind::State, "the batch's partition is not known");
             self.core
                 .refuse_halves(now, partition, ordinal, token, &error);
             return;
         };
-        let believed = place.narrow.filter(|(_, until)| now < *until);
-        let narrow = believed.map_or(usize::MAX, |(bytes, _)| bytes);
-        // The full size is tried again as often as anything else that is known of a topic.
-        let until = later(now, self.shared.cluster.settings().metadata_max_age);
-        place.narrow = Some((narrow.min(raw_bytes / 2), until));
-        place.limit(now, self.shared.config.batch_bytes);
+        if cut_at.is_none() {
+            // The full size is tried again as often as anything else that is known of a topic.
+            let until = later(now, self.shared.cluster.settings().metadata_max_age);
+            place.narrow(now, raw_bytes / 2, until);
+            place.limit(now, self.shared.config.batch_bytes);
+        }
         let account = place.slot.account();
         let halves = halves.map(|(mut first, mut second)| {
             for half in [&mut first, &mut second] {
@@ -228,7 +238,7 @@ impl Driver {
         });
         match halves {
             Ok((first, second)) => {
-                tracing::info!(bytes = raw_bytes, "a batch was too large and is cut in two");
+                tracing::info!(bytes = raw_bytes, ?cut_at, "a refused batch is cut in two");
                 if let Some(parts) = self.unsettled.get_mut(&token.serial) {
                     *parts += 1;
                 }
@@ -259,14 +269,16 @@ impl Driver {
 /// they were in the same batch (KIP-467).
 fn tell_each(token: &Token, error: &Error, wrong: &[RecordError]) {
     for record in wrong.iter().filter(|record| record.index < token.count) {
-        let named = match &record.message {
-            Some(message) => error.clone().with_message(message),
-            None => error
-                .clone()
-                .with_message("the broker found this record wrong"),
-        };
+        let named = of_record(error, record);
         token
             .completion
             .complete_part(token.first + record.index, 1, Err(named));
     }
+}
+
+/// The error of a batch, in the words that the broker had for one of its records.
+fn of_record(error: &Error, record: &RecordError) -> Error {
+    let words = record.message.as_deref();
+    let words = words.unwrap_or("the broker found this record wrong");
+    error.clone().with_message(words)
 }

@@ -29,12 +29,19 @@ impl SealedRecords {
     /// of fewer than two records gives an empty half.
     ///
     /// # Errors
-    /// When the section does not read as it was written, which a compression codec may be guilty of.
+    /// As [`cut_at`](Self::cut_at).
     pub fn halves(&self) -> Result<(Self, Self)> {
+        self.cut_at(self.count() / 2)
+    }
+
+    /// So many first records, and those behind them, uncompressed.
+    ///
+    /// # Errors
+    /// When the section does not read as it was written, which a compression codec may be guilty of.
+    pub fn cut_at(&self, first_count: u32) -> Result<(Self, Self)> {
         let whole = self.to_bytes();
         let batch = BatchRef::parse(&whole)?;
         let section = batch.decompressed(self.raw_size_bytes())?;
-        let first_count = self.count() / 2;
         let mut first = BatchWriter::new();
         let mut second = BatchWriter::new();
         for (place, record) in (0u32..).zip(Records::new(&batch.header, &section)) {

@@ -30,6 +30,7 @@ fn config() -> Config {
         retry_backoff_max: SECOND,
         request_bytes_max: 8 << 20,
         requests_max: 5,
+        cut_out_wrong: false,
         seed: 7,
     }
 }

@@ -54,6 +54,9 @@ pub struct Config {
     pub request_bytes_max: usize,
     /// Requests in flight on a broker's main lane.
     pub requests_max: usize,
+    /// When the broker names the records at fault (KIP-467), they are cut out of their batch: each
+    /// fails alone, and the others go on in their order. With many of them all fail.
+    pub cut_out_wrong: bool,
     /// Seeds the jitter.
     pub seed: u64,
 }
@@ -124,7 +127,7 @@ pub enum Event<T> {
         /// The records, unless they were still being compressed.
         records: Option<SealedRecords>,
     },
-    /// The broker finds the batch too large: it waits for
+    /// The broker finds the batch too large, or one of its records wrong: it waits for
     /// [`Sender::provide_halves`](super::Sender::provide_halves).
     Split(Box<Split<T>>),
     /// The partition could send a batch if one were sealed.
@@ -157,6 +160,8 @@ pub struct Split<T> {
     pub token: T,
     /// Its records, at least two.
     pub records: SealedRecords,
+    /// Behind how many of its records; `None` when it is too large and any half will do.
+    pub cut_at: Option<u32>,
     /// When its caller stops waiting.
     pub deadline: Instant,
 }

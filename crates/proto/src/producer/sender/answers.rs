@@ -9,7 +9,11 @@ use crate::producer::partition::Partition;
 use crate::producer::types::{Ack, Event, Lane, PartitionIndex, RequestId, Split, Unanswered};
 use crate::producer::verdict::{Attempt, Facts, Verdict, verdict};
 use crate::topic::TopicId;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+
+/// With more wrong records than this the whole batch fails.
+const CUT_OUT_MAX: usize = 32;
 
 impl<T> Sender<T> {
     /// Takes in the answer to a request.
@@ -173,10 +177,14 @@ impl<T> Sender<T> {
                 flight.batch.disproved = true;
                 self.retry(now, index, flight, true);
             }
-            Verdict::Split => self.split(now, index, flight),
+            Verdict::Split => self.split(now, index, flight, None),
             Verdict::Fail { attempt } => {
                 flight.batch.note(attempt);
-                self.fail(index, flight.batch, Why::Answered(answer));
+                match self.first_wrong(&flight.batch, answer) {
+                    // Alone if it is the first, else behind those that are well.
+                    Some(place) => self.split(now, index, flight, Some(place.max(1))),
+                    None => self.fail(index, flight.batch, Why::Answered(answer)),
+                }
             }
         }
         if let Some(hint) = answer.leader_hint {
@@ -191,9 +199,26 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Hands a batch that is too large to the driver to be cut. Until the halves are there it holds
-    /// its place, and nothing of the partition overtakes it.
-    fn split(&mut self, now: Instant, index: PartitionIndex, mut flight: Flight<T>) {
+    /// The first record that the broker finds wrong, if a few are to be cut out and the others are
+    /// well. Each costs a request or two. What may be written is never cut.
+    fn first_wrong(&self, batch: &Batch<T>, answer: &PartitionAnswer) -> Option<u32> {
+        let wrong = answer.record_errors.iter().map(|record| record.index);
+        let wrong: BTreeSet<u32> = wrong.filter(|&place| place < batch.count).collect();
+        let all = usize::try_from(batch.count).unwrap_or(usize::MAX);
+        let few = wrong.len() < all && wrong.len() <= CUT_OUT_MAX;
+        let cut = self.config.cut_out_wrong && few && !batch.maybe_written;
+        wrong.first().copied().filter(|_| cut)
+    }
+
+    /// Hands a batch to the driver to be cut. Until the halves are there it holds its place, and
+    /// nothing of the partition overtakes it.
+    fn split(
+        &mut self,
+        now: Instant,
+        index: PartitionIndex,
+        mut flight: Flight<T>,
+        cut_at: Option<u32>,
+    ) {
         let batch = &mut flight.batch;
         let expired = batch.deadline <= now;
         let Some((token, records)) = (!expired)
@@ -208,6 +233,7 @@ impl<T> Sender<T> {
             ordinal: batch.ordinal,
             token,
             records,
+            cut_at,
             deadline: batch.deadline,
         };
         self.events.push_back(Event::Split(Box::new(split)));

@@ -128,7 +128,8 @@ impl Many {
         let Event::Split(split) = self.events.remove(at.expect("no split was asked for")) else {
             unreachable!()
         };
-        let (front, back) = split.records.halves().unwrap();
+        let at = split.cut_at.unwrap_or(split.records.count() / 2);
+        let (front, back) = split.records.cut_at(at).unwrap();
         let Split {
             partition, ordinal, ..
         } = *split;

@@ -239,3 +239,98 @@ fn also_behind_another_one_in_doubt_a_proof_is_asked_for_again_only_after_a_whil
     bench.answer(again, Code::NONE);
     assert_eq!(bench.acked, behind);
 }
+
+fn refuse(many: &mut super::hard::Many, sent: &Transmit, wrong: &[u32]) {
+    let error = |&index: &u32| RecordError {
+        index,
+        message: None,
+    };
+    let answer = PartitionAnswer {
+        topic: AnsweredTopic::Name("t".into()),
+        partition: 0,
+        code: Code::INVALID_RECORD,
+        base_offset: None,
+        log_append_time: None,
+        log_start: None,
+        record_errors: wrong.iter().map(error).collect(),
+        message: None,
+        leader_hint: None,
+    };
+    let answer = ProduceAnswer {
+        throttle: Duration::ZERO,
+        partitions: vec![answer],
+    };
+    many.sender.handle_answer(many.now, sent.request, &answer);
+    many.take_events();
+}
+
+#[test]
+fn a_wrong_record_is_cut_out_and_the_others_go_on_in_their_order() {
+    let config = Config {
+        cut_out_wrong: true,
+        ..config()
+    };
+    let mut many = many(1, config).proven(1);
+    many.push(0, 1, 5);
+    many.push(0, 2, 1);
+    let (whole, behind) = (many.sent(), many.sent());
+    refuse(&mut many, &whole, &[2]);
+    many.answer(&behind, Code::OUT_OF_ORDER_SEQUENCE_NUMBER);
+    many.cut(10, 11);
+    let counts = |sent: &[Transmit]| {
+        let count =
+            |t: &Transmit| i32::from_be_bytes(t.batches[0].header[57..61].try_into().unwrap());
+        sent.iter().map(count).collect::<Vec<_>>()
+    };
+    let sent = many.all_sent();
+    assert_eq!(counts(&sent), [2, 3, 1]);
+    many.answer(&sent[0], Code::NONE);
+    refuse(&mut many, &sent[1], &[0]);
+    many.answer(&sent[2], Code::OUT_OF_ORDER_SEQUENCE_NUMBER);
+    many.cut(20, 21);
+    let sent = many.all_sent();
+    assert_eq!(counts(&sent), [1, 2, 1]);
+    refuse(&mut many, &sent[0], &[0]);
+    assert_eq!(ends(&mut many), [(20, Some(WriteOutcome::NotWritten))]);
+    for behind in &sent[1..] {
+        many.answer(behind, Code::OUT_OF_ORDER_SEQUENCE_NUMBER);
+    }
+    for _ in 0..4 {
+        many.pass(2 * SECOND);
+        for sent in many.all_sent() {
+            assert_eq!(super::hard::stamp(&sent).0, 1, "a new epoch");
+            many.answer(&sent, Code::NONE);
+        }
+    }
+    assert_eq!(many.acked(), [10, 21, 2]);
+    assert_eq!(ends(&mut many).len(), 1);
+}
+
+#[test]
+fn of_a_batch_that_may_be_written_nothing_is_cut_out() {
+    for (wrong, lost) in [
+        (vec![1], true),
+        ((0..33).collect(), false),
+        (vec![40], false),
+    ] {
+        let config = Config {
+            cut_out_wrong: true,
+            ..config()
+        };
+        let mut many = many(1, config).proven(1);
+        many.push(0, 1, 40);
+        let mut sent = many.sent();
+        if lost {
+            many.sender
+                .handle_unanswered(many.now, sent.request, Unanswered::Lost);
+            many.pass(2 * SECOND);
+            sent = many.sent();
+        }
+        refuse(&mut many, &sent, &wrong);
+        let outcome = match lost {
+            true => WriteOutcome::Unknown,
+            false => WriteOutcome::NotWritten,
+        };
+        assert_eq!(ends(&mut many), [(1, Some(outcome))], "{wrong:?}");
+    }
+}
