@@ -24,7 +24,7 @@ const COLUMNS: [&str; 8] = [
 ];
 
 /// Rows by topic and partition, each cell as it is printed.
-type Rows = BTreeMap<(String, String), Vec<String>>;
+pub(crate) type Rows = BTreeMap<(String, String), Vec<String>>;
 
 fn rows(cells: impl IntoIterator<Item = Vec<String>>) -> Rows {
     let keyed = |row: Vec<String>| ((row[0].clone(), row[1].clone()), row);
@@ -32,7 +32,7 @@ fn rows(cells: impl IntoIterator<Item = Vec<String>>) -> Rows {
 }
 
 /// Reads a table that begins with its headings.
-fn table(text: &str) -> Rows {
+pub(crate) fn table(text: &str) -> Rows {
     let mut lines = text.lines().skip_while(|line| !line.starts_with("GROUP"));
     let Some(headings) = lines.next() else {
         panic!("no table: {text}");
@@ -88,7 +88,7 @@ fn cells<'a>(rows: &'a Rows, topic: &str, partition: i32) -> [&'a str; 3] {
 }
 
 /// A topic with so many records in each partition.
-async fn filled(kafka: &Kafka, client: &Client, counts: &[u32]) -> String {
+pub(crate) async fn filled(kafka: &Kafka, client: &Client, counts: &[u32]) -> String {
     let partitions = i32::try_from(counts.len()).unwrap();
     let topic = kafka.topic(client, "lag", partitions).await;
     let producer = client.producer().build().unwrap();

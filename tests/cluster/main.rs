@@ -34,3 +34,4 @@ mod stuck;
 mod text;
 mod topics;
 mod transactions;
+mod watching;

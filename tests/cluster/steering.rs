@@ -11,14 +11,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-const PARTITIONS: i32 = 6;
+pub(crate) const PARTITIONS: i32 = 6;
 /// The partition that nobody reads any more after a while.
-const STALLED: i32 = 4;
+pub(crate) const STALLED: i32 = 4;
 const SECOND: Duration = Duration::from_secs(1);
 const COMMIT: Duration = Duration::from_millis(200);
 
 /// Reads one partition for the group, until its time to stall comes.
-async fn read(client: Client, group: String, partition: TopicPartition, stalled: Arc<AtomicBool>) {
+pub(crate) async fn read(
+    client: Client,
+    group: String,
+    partition: TopicPartition,
+    stalled: Arc<AtomicBool>,
+) {
     let consumer = client.consumer().unwrap().group(&group);
     let consumer = consumer
         .auto_offset_reset(OffsetReset::Earliest)
@@ -32,7 +37,7 @@ async fn read(client: Client, group: String, partition: TopicPartition, stalled:
 }
 
 /// Sends a thousand keyless records a second for a while; how many each partition got.
-async fn shares(producer: &Producer, topic: &str, time: Duration) -> Vec<u32> {
+pub(crate) async fn shares(producer: &Producer, topic: &str, time: Duration) -> Vec<u32> {
     let mut shares = vec![0; PARTITIONS as usize];
     let began = Instant::now();
     let mut sent = 0;

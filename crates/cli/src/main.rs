@@ -6,6 +6,7 @@ mod consume;
 mod demo;
 mod exporter;
 mod failure;
+mod health;
 mod histogram;
 mod interrupt;
 mod lag;
@@ -45,6 +46,7 @@ async fn run(command: Command) -> Result<()> {
         Command::Produce(arguments) => produce::run(arguments).await,
         Command::Consume(arguments) => consume::run(arguments).await,
         Command::Lag(arguments) => lag::run(arguments).await,
+        Command::Health(arguments) => health::run(arguments).await,
         Command::Exporter(arguments) => exporter::run(arguments).await,
         Command::Topic(arguments) => topic::run(arguments).await,
         Command::Broker(arguments) => broker::run(arguments).await,

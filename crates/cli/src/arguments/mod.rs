@@ -6,7 +6,7 @@ mod watching;
 
 pub(crate) use demo::DemoArguments;
 pub(crate) use records::{ConsumeArguments, Delimiter, ProduceArguments};
-pub(crate) use watching::ExporterArguments;
+pub(crate) use watching::{ExporterArguments, HealthArguments};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -31,6 +31,9 @@ pub(crate) enum Command {
     Consume(ConsumeArguments),
     /// Show what a consumer group has still to read.
     Lag(LagArguments),
+    /// Show why each partition gets its share of new records from a lag-aware producer.
+    #[command(visible_alias = "explain")]
+    Health(HealthArguments),
     /// Serve lag and more to Prometheus, under kafka_exporter's names.
     Exporter(ExporterArguments),
     /// Create, list, describe and delete topics.

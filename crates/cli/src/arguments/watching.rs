@@ -1,4 +1,4 @@
-//! What `exporter` takes.
+//! What `health` and `exporter` take.
 
 use super::{Connect, seconds};
 use clap::Args;
@@ -60,6 +60,40 @@ pub(crate) struct ExporterArguments {
     /// Look at the cluster every so many seconds
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub(crate) refresh: Duration,
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+}
+
+/// Show why each partition gets its share of new records from a lag-aware producer.
+///
+/// Watches the group until it is known what its consumers read a second, which shows only from one
+/// commit to the next, and prints for each partition: its lag in records and, behind it, in time; the
+/// rate of its consumer; how long that needs for what is unread beyond what commits explain; the
+/// share of new keyless records; how old the figures are; the status that steers, and the group's in
+/// Burrow's words; and why.
+#[derive(Debug, Args)]
+pub(crate) struct HealthArguments {
+    /// The topics [default: all in which the group commits]
+    #[arg(value_name = "TOPIC")]
+    pub(crate) topics: Vec<String>,
+    /// The consumer group
+    #[arg(short = 'g', long, value_name = "GROUP")]
+    pub(crate) group: String,
+    /// The same as a TOPIC alone; may be repeated
+    #[arg(short = 't', long = "topic", value_name = "TOPIC")]
+    pub(crate) more_topics: Vec<String>,
+    /// Watch for so many seconds at most before the first answer; twice the commit interval is enough
+    #[arg(short = 's', long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
+    pub(crate) seconds: Duration,
+    /// Look at the group every so many seconds
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub(crate) refresh: Duration,
+    /// Answer again every so many seconds, until Ctrl-C
+    #[arg(short = 'w', long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) watch: Option<Duration>,
+    /// Print JSON, one object an answer
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) connect: Connect,
 }

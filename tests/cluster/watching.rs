@@ -1,0 +1,198 @@
+//! What `ottla exporter` and `ottla health` tell of a real cluster.
+
+use crate::command::{ottla, run_ottla};
+use crate::kafka::{Kafka, unique};
+use crate::lag::{filled, table};
+use crate::process::{PATIENCE, Running};
+use crate::steering::{PARTITIONS, STALLED, read, shares};
+use ottla::consumer::{Committed, Start};
+use ottla::{Client, TopicPartition};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Gets a path of an exporter whose address is this; status line and body.
+async fn get(address: &str, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
+}
+
+/// The samples of a page.
+fn samples(page: &str) -> BTreeMap<&str, &str> {
+    let lines = page.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.rsplit_once(' ')).collect()
+}
+
+/// An exporter for some groups, and its address.
+async fn exporter(kafka: &Kafka, group: &str) -> (Running, String) {
+    let arguments = [
+        "exporter",
+        "--listen",
+        "127.0.0.1:0",
+        "--refresh",
+        "0.5",
+        "--group-filter",
+        group,
+    ];
+    let mut running = Running::start(ottla(&kafka.bootstrap, &arguments).await);
+    let line = timeout(PATIENCE, running.line()).await.unwrap().unwrap();
+    let line = String::from_utf8(line.to_vec()).unwrap();
+    let address = line.strip_prefix("http://").unwrap();
+    (
+        running,
+        address.strip_suffix("/metrics").unwrap().to_owned(),
+    )
+}
+
+async fn commit(client: &Client, group: &str, offsets: &[(TopicPartition, i64)]) {
+    let start = offsets
+        .iter()
+        .map(|(at, _)| (at.clone(), Start::Offset(0, None)));
+    let consumer = client.consumer().unwrap().group(group).auto_commit(None);
+    let consumer = consumer.assign(start).build().await.unwrap();
+    let offsets = offsets
+        .iter()
+        .map(|(at, offset)| (at.clone(), Committed::at(*offset)));
+    consumer.commit_offsets(offsets.collect()).await.unwrap();
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs kafka"]
+async fn the_exporter_tells_what_kafkas_own_tool_tells() {
+    let kafka = Kafka::here();
+    let client = kafka.client().await;
+    let topic = filled(&kafka, &client, &[10, 20, 30]).await;
+    let group = unique("exported");
+    let at = |partition| TopicPartition::new(topic.as_str(), partition);
+    commit(&client, &group, &[(at(0), 4), (at(1), 20)]).await;
+    let (running, address) = exporter(&kafka, &group).await;
+    let there = async {
+        while !get(&address, "/healthz").await.0.contains(" 200 ") {
+            sleep(SECOND / 10).await;
+        }
+    };
+    timeout(PATIENCE, there).await.unwrap();
+
+    let arguments = ["--describe", "--group", &group];
+    let javas = kafka
+        .run_tool("consumer.group.ConsumerGroupCommand", &arguments, b"")
+        .await;
+    let javas = table(javas.text());
+    assert_eq!(javas.len(), 2);
+    let (_, page) = get(&address, "/metrics").await;
+    let told = samples(&page);
+    let of = |name: &str, partition: &str| {
+        let labels = format!("topic=\"{topic}\",partition=\"{partition}\"");
+        let key = match name.contains("consumergroup") {
+            true => format!("{name}{{consumergroup=\"{group}\",{labels}}}"),
+            false => format!("{name}{{{labels}}}"),
+        };
+        told.get(key.as_str()).map(|sample| (*sample).to_owned())
+    };
+    for ((_, partition), row) in &javas {
+        let told = [
+            of("kafka_consumergroup_current_offset", partition),
+            of("kafka_topic_partition_current_offset", partition),
+            of("kafka_consumergroup_lag", partition),
+        ];
+        let javas = row[2..5].iter().map(|cell| Some(cell.clone()));
+        assert!(told.into_iter().eq(javas), "{row:?} is not told: {page}");
+    }
+    assert_eq!(of("kafka_consumergroup_lag", "2"), None);
+    assert_eq!(
+        of("kafka_topic_partition_replicas", "2").as_deref(),
+        Some("3")
+    );
+    assert_eq!(
+        of("kafka_topic_partition_in_sync_replica", "2").as_deref(),
+        Some("3")
+    );
+    assert_eq!(told["kafka_brokers"], "3");
+    let sum = format!("kafka_consumergroup_lag_sum{{consumergroup=\"{group}\",topic=\"{topic}\"}}");
+    assert_eq!(told[sum.as_str()], "6");
+    running.end().await;
+    client.topics().delete(&topic).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs kafka"]
+async fn a_person_is_shown_why_each_partition_has_its_share() {
+    let kafka = Kafka::here();
+    let client = kafka.client().await;
+    let topic = kafka.topic(&client, "explained", PARTITIONS).await;
+    let group = unique("explained");
+    let stalled = Arc::new(AtomicBool::new(false));
+    let readers = (0..PARTITIONS).map(|partition| {
+        let partition = TopicPartition::new(topic.as_str(), partition);
+        let stalled = Arc::clone(&stalled);
+        tokio::spawn(read(client.clone(), group.clone(), partition, stalled))
+    });
+    let readers: Vec<_> = readers.collect();
+    let producer = client
+        .producer()
+        .partitioner(ottla::partitioner::RoundRobin);
+    let producer = producer.build().unwrap();
+    let load = async { shares(&producer, &topic, 20 * SECOND).await };
+    let look = async {
+        sleep(2 * SECOND).await;
+        let health = ["health", "-g", &group, "-t", &topic, "-s", "10"];
+        let watching = [&health[..], &["-w", "1", "--json"]].concat();
+        let mut watching = Running::start(ottla(&kafka.bootstrap, &watching).await);
+        // The first answer knows every rate; the consumer stalls after it.
+        let first = watching.line().await.unwrap().to_vec();
+        stalled.store(true, Ordering::Release);
+        let mut last = Value::Null;
+        for _ in 0..6 {
+            last = serde_json::from_slice(watching.line().await.unwrap()).unwrap();
+        }
+        watching.end().await;
+        let table = run_ottla(&kafka.bootstrap, &["explain", "-g", &group, &topic]).await;
+        (serde_json::from_slice(&first).unwrap(), last, table)
+    };
+    let (_, (first, last, table)): (_, (Value, Value, _)) = tokio::join!(load, look);
+    println!("{}", table.text());
+    let part = |told: &Value, at: i32| told["topics"][0]["partitions"][at as usize].clone();
+    assert_eq!(first["topics"][0]["method"], "drain", "{first}");
+    for at in 0..PARTITIONS {
+        let part = part(&first, at);
+        assert_eq!(part["status"], "ok", "{first}");
+        let rate = part["rate"].as_f64().unwrap();
+        assert!(
+            rate > 50.0,
+            "its reader takes 166 records a second: {first}"
+        );
+    }
+    let spared = part(&last, STALLED);
+    assert!(spared["weight"].as_f64().unwrap() < 0.05, "{last}");
+    assert!(
+        ["stalled", "lagging"].contains(&spared["status"].as_str().unwrap()),
+        "{last}"
+    );
+    assert!(spared["lag"].as_u64().unwrap() > 200, "{last}");
+    assert!(spared["drain_seconds"].as_f64().unwrap() > 0.5, "{last}");
+    let why = spared["why"].as_str().unwrap();
+    assert!(
+        why.starts_with("spared") || why.starts_with("a trickle"),
+        "{why}"
+    );
+    let shown = table.text().lines().count();
+    assert_eq!(shown, 2 + PARTITIONS as usize, "{}", table.text());
+    producer.close().await.unwrap();
+    for reader in readers {
+        reader.abort();
+    }
+    client.topics().delete(&topic).await.unwrap();
+}
