@@ -142,3 +142,21 @@ async fn calls_can_be_spawned() {
     });
     spawned.await.unwrap().unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_not_the_controller_passes_a_change_on_to_the_next() {
+    let cluster = three_nodes().await;
+    let client = client(&cluster).connect().await.unwrap();
+    let pass_back = |api, times| {
+        let rule = cluster.faults().on(api).times(times);
+        rule.error(Code::NOT_CONTROLLER)
+    };
+    // More often than there are brokers: the controller itself is only being elected.
+    for times in [1, 4] {
+        let made = pass_back(ApiKey::CreateTopics, times);
+        client.topics().create(NewTopic::new("more")).await.unwrap();
+        let deleted = pass_back(ApiKey::DeleteTopics, times);
+        client.topics().delete("more").await.unwrap();
+        assert_eq!((made.fired(), deleted.fired()), (times, times));
+    }
+}

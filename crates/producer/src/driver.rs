@@ -223,7 +223,8 @@ impl Driver {
     /// Whether nothing is left to do for a producer that takes no more.
     fn is_done(&self, now: Instant) -> bool {
         let desk = self.desk.as_ref();
-        self.unsettled.is_empty() && desk.is_none_or(|desk| desk.is_done(now))
+        let ended = self.unsettled.is_empty() && desk.is_none_or(Desk::has_ended);
+        ended || desk.is_some_and(|desk| desk.gives_up(now))
     }
 
     fn next_wake(&self, now: Instant) -> Option<Instant> {

@@ -425,3 +425,51 @@ async fn settings_that_do_not_go_with_transactions_are_refused_by_name() {
     let error = client.producer().build().unwrap_err();
     assert!(error.to_string().contains("transactional.id"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn neither_an_abort_nor_a_close_waits_for_a_dead_leader_longer_than_it_says() {
+    let cluster = cluster(2).await;
+    let client = client(&cluster).await;
+    let mut producer = producer(&client).await;
+    write(&mut producer, "a").await.unwrap();
+    let coordinator = cluster.coordinator("billing-1").unwrap();
+    let partition = (0..PARTITIONS).find(|p| cluster.leader("out", *p) != Some(coordinator));
+    let partition = partition.unwrap();
+    let lost = cluster.faults().on(ApiKey::Produce).partition(partition);
+    let lost = lost.always().disconnect_before_apply();
+    let tx = producer.begin().await.unwrap();
+    let delivery = tx.enqueue(record(partition, "lost")).await.unwrap();
+    sleep(10 * SECOND).await;
+    let begun = Instant::now();
+    tx.abort().await.unwrap();
+    assert!(begun.elapsed() < 5 * SECOND, "{:?}", begun.elapsed());
+    let error = delivery.outcome().unwrap().unwrap_err();
+    assert_eq!(error.write_outcome(), Some(WriteOutcome::Unknown));
+    let tx = producer.begin().await.unwrap();
+    drop(tx.enqueue(record(partition, "lost too")).await.unwrap());
+    sleep(10 * SECOND).await;
+    drop(tx);
+    let begun = Instant::now();
+    producer.close().await.unwrap();
+    assert!(begun.elapsed() < 61 * SECOND, "{:?}", begun.elapsed());
+    assert!(lost.fired() > 1);
+    assert_eq!(committed(&cluster).await, written(&["a"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_the_older_protocol_a_close_waits_no_longer_than_it_says_for_what_may_be_written() {
+    let cluster = cluster(1).await;
+    let client = client(&cluster).await;
+    let mut producer = producer(&client).await;
+    let lost = cluster.faults().on(ApiKey::Produce);
+    lost.always().disconnect_before_apply();
+    let tx = producer.begin().await.unwrap();
+    let delivery = tx.enqueue(record(0, "lost")).await.unwrap();
+    sleep(10 * SECOND).await;
+    drop(tx);
+    let begun = Instant::now();
+    producer.close().await.unwrap();
+    assert!(begun.elapsed() < 61 * SECOND, "{:?}", begun.elapsed());
+    let error = delivery.outcome().unwrap().unwrap_err();
+    assert_eq!(error.write_outcome(), Some(WriteOutcome::Unknown));
+}

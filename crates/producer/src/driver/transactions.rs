@@ -93,9 +93,14 @@ impl Desk {
         times.into_iter().flatten().min()
     }
 
-    /// Whether a closed producer has nothing left to end.
-    pub(super) fn is_done(&self, now: Instant) -> bool {
-        !self.core.is_open() || self.give_up_at.is_some_and(|at| at <= now)
+    /// Whether a closed producer has no transaction left to end.
+    pub(super) fn has_ended(&self) -> bool {
+        !self.core.is_open()
+    }
+
+    /// Whether a closed producer has waited long enough, for its records too.
+    pub(super) fn gives_up(&self, now: Instant) -> bool {
+        self.give_up_at.is_some_and(|at| at <= now)
     }
 
     /// The producer is closed: what is open is aborted.
@@ -281,12 +286,13 @@ impl Driver {
         self.desk = Some(desk);
     }
 
-    /// What is not sent of a broken or aborted transaction ends here.
+    /// What waits to be sent of a broken or aborted transaction ends here.
     fn drop_unsent(&mut self, now: Instant) {
         let dropping = self.desk.as_ref().and_then(|desk| desk.dropping.clone());
         if let Some(error) = dropping {
             self.seal_all(now);
-            self.core.fail_unsent(&error);
+            let ends_with_an_epoch = self.desk.as_ref().map(Desk::protocol) == Some(Protocol::Two);
+            self.core.fail_waiting(&error, ends_with_an_epoch);
             self.settle(now);
         }
     }

@@ -294,7 +294,9 @@ impl Transaction<'_> {
         })
     }
 
-    /// Drops what is not sent yet, and aborts: nobody will see any of the transaction.
+    /// Drops what waits to be sent, and aborts: nobody will see any of the transaction. What is on
+    /// its way is waited for: until `request.timeout.ms`, or, in the older protocol, until it is
+    /// known whether it was written, within `delivery.timeout.ms`.
     ///
     /// # Errors
     /// Fatal errors; `Timeout` after `max.block.ms`, when the producer goes on by itself and the next

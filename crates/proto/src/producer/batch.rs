@@ -108,11 +108,6 @@ impl<T> Batch<T> {
         }
     }
 
-    /// No broker can know of it.
-    pub(super) fn is_unsent(&self) -> bool {
-        self.attempts == 0 && !self.maybe_written
-    }
-
     /// Its caller was told already; only the sequence still hangs on the answer.
     pub(super) fn is_abandoned(&self) -> bool {
         self.token.is_none()

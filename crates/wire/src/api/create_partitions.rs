@@ -33,8 +33,8 @@ pub struct Response {
 /// Asks any broker (brokers before 2.8 must be the controller).
 ///
 /// # Errors
-/// `Connection`, `Timeout`, `Protocol` or `UnsupportedVersion`, naming the broker. Each topic has
-/// its own code.
+/// `Connection`, `Timeout`, `Protocol` or `UnsupportedVersion`, naming the broker; `Broker` with
+/// `NOT_CONTROLLER`, when nothing was done. Each topic has its own code.
 ///
 /// Cancel safety: the partitions may or may not be made.
 pub async fn call(connection: &Connection, request: &Request) -> Result<Response> {
@@ -65,8 +65,10 @@ pub async fn call(connection: &Connection, request: &Request) -> Result<Response
             ItemError::check(topic.error_code, message),
         )
     });
+    let topics: Vec<_> = topics.collect();
+    ItemError::check_controller(ApiKey::CreatePartitions, &topics)?;
     Ok(Response {
         throttle: from_millis(answer.throttle_time_ms),
-        topics: topics.collect(),
+        topics,
     })
 }

@@ -67,8 +67,8 @@ pub struct Response {
 /// Asks any broker (brokers before 2.8 must be the controller).
 ///
 /// # Errors
-/// `Connection`, `Timeout`, `Protocol` or `UnsupportedVersion`, naming the broker. Each topic has
-/// its own code.
+/// `Connection`, `Timeout`, `Protocol` or `UnsupportedVersion`, naming the broker; `Broker` with
+/// `NOT_CONTROLLER`, when nothing was done. Each topic has its own code.
 ///
 /// Cancel safety: the topics may or may not be made.
 pub async fn call(connection: &Connection, request: &Request) -> Result<Response> {
@@ -80,9 +80,11 @@ pub async fn call(connection: &Connection, request: &Request) -> Result<Response
         .with_validate_only(request.validate_only);
     let answer: CreateTopicsResponse =
         super::call(connection, ApiKey::CreateTopics, version, &body, timeout).await?;
+    let topics: Vec<_> = answer.topics.iter().map(made).collect();
+    ItemError::check_controller(ApiKey::CreateTopics, &topics)?;
     Ok(Response {
         throttle: from_millis(answer.throttle_time_ms),
-        topics: answer.topics.iter().map(made).collect(),
+        topics,
     })
 }
 

@@ -159,6 +159,16 @@ impl ItemError {
         }
     }
 
+    /// Whether a broker that is not the controller passed the request back, as those before 2.8 do:
+    /// then nothing of it was done.
+    fn check_controller<T>(api: ApiKey, items: &[(Arc<str>, Result<T, Self>)]) -> Result<()> {
+        let passed_back = items.iter().find_map(|(item, result)| {
+            let error = result.as_ref().err()?;
+            (error.code == Code::NOT_CONTROLLER).then(|| error.clone().into_error(api, item))
+        });
+        passed_back.map_or(Ok(()), Err)
+    }
+
     /// The error with the API and the item named.
     pub fn into_error(self, api: ApiKey, item: &str) -> Error {
         let what = match &self.message {

@@ -5,7 +5,7 @@ use super::{Class, Inner, PATIENCE, closed, no_brokers, pool};
 use crate::connection::Connection;
 use crate::dial::BoxFuture;
 use crate::hedge::{Attempt, hedge};
-use ottla_proto::{Error, ErrorKind, Result};
+use ottla_proto::{Code, Error, ErrorKind, Result};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -64,6 +64,10 @@ async fn change_by_each<T>(inner: &Arc<Inner>, call: Call<'_, T>, doubt: &mut bo
         let error = match pool::connection(inner, broker, Class::Control).await {
             Ok(connection) => match call(connection).await {
                 Ok(answer) => return Ok(answer),
+                Err(error) if is_passed_back(&error) => {
+                    inner.mark_stale(inner.view.load().generation);
+                    error
+                }
                 Err(error) if !is_lost(&error) => return Err(Some(error)),
                 Err(error) => {
                     *doubt = true;
@@ -113,7 +117,8 @@ impl<'i> Rounds<'i> {
         }
         let wait = self.inner.retry_wait(self.attempt);
         self.attempt = self.attempt.saturating_add(1);
-        let hopeless = self.why.as_ref().is_some_and(|error| !is_lost(error));
+        let passing = |error: &Error| is_lost(error) || is_passed_back(error);
+        let hopeless = self.why.as_ref().is_some_and(|error| !passing(error));
         if hopeless || Instant::now() + wait >= self.deadline {
             return Some(Err(self.why.take().unwrap_or_else(no_brokers)));
         }
@@ -125,4 +130,10 @@ impl<'i> Rounds<'i> {
 /// Whether the broker or the connection failed, rather than the request.
 fn is_lost(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Connection | ErrorKind::Timeout)
+}
+
+/// Whether the broker did nothing because it is not the controller (before 2.8): another one is, or
+/// will be soon.
+fn is_passed_back(error: &Error) -> bool {
+    error.code() == Some(Code::NOT_CONTROLLER)
 }

@@ -95,17 +95,20 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Fails everything that was never sent: the transaction will be aborted.
-    pub fn fail_unsent(&mut self, error: &Error) {
+    /// Fails everything that waits to be sent: the transaction will be aborted. What may be written
+    /// stays, unless the abort comes with an epoch that fences it: sent again it is answered, and
+    /// then it cannot come after the abort, where the next transaction would take it along.
+    pub fn fail_waiting(&mut self, error: &Error, fenced: bool) {
         for index in self.indices() {
             let Some(partition) = self.at(index) else {
                 continue;
             };
-            // Also those behind a batch that waits for its retry.
+            // Also those behind a batch that stays.
             let queue = std::mem::take(&mut partition.queue);
-            let (unsent, sent): (VecDeque<_>, _) = queue.into_iter().partition(Batch::is_unsent);
-            partition.queue = sent;
-            for batch in unsent {
+            let goes = |batch: &Batch<T>| fenced || !batch.maybe_written;
+            let (going, staying): (VecDeque<_>, _) = queue.into_iter().partition(goes);
+            partition.queue = staying;
+            for batch in going {
                 self.fail(index, batch, Why::Aborted(error));
             }
             self.tell_room(index);

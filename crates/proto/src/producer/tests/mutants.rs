@@ -117,26 +117,31 @@ fn bug_7_a_topic_made_anew_between_transactions_breaks_the_next_one_at_once() {
         "the new log does not know its sequences"
     );
     let aborted = Error::new(ErrorKind::State, "aborted");
-    many.sender.fail_unsent(&aborted);
+    many.sender.fail_waiting(&aborted, false);
     assert_eq!(many.failed(), [2]);
 }
 
 #[test]
-fn an_abort_ends_unsent_batches_also_behind_one_that_waits_for_its_retry() {
-    let mut many = transactional();
-    many.sender.admit(many.now, PartitionIndex(0));
-    let mut many = many.proven(1);
-    many.push(0, 1, 1);
-    let sent = many.sent();
-    many.push(0, 2, 1);
-    many.answer(&sent, Code::NOT_ENOUGH_REPLICAS);
-    let aborted = Error::new(ErrorKind::State, "aborted");
-    many.sender.fail_unsent(&aborted);
-    assert_eq!(many.failed(), [2]);
-    many.pass(SECOND);
-    let again = many.sent();
-    many.answer(&again, Code::NONE);
-    assert_eq!(many.acked(), [1]);
+fn an_abort_ends_what_waits_but_only_a_fenced_one_ends_what_may_be_written() {
+    for (fenced, ended) in [(false, vec![2]), (true, vec![1, 2])] {
+        let mut many = transactional();
+        many.sender.admit(many.now, PartitionIndex(0));
+        let mut many = many.proven(1);
+        many.push(0, 1, 1);
+        let sent = many.sent();
+        many.push(0, 2, 1);
+        lose(&mut many, &sent);
+        let aborted = Error::new(ErrorKind::State, "aborted");
+        many.sender.fail_waiting(&aborted, fenced);
+        assert_eq!(many.failed(), ended);
+        assert_eq!(many.sender.is_in_flight(), !fenced);
+        many.pass(SECOND);
+        if !fenced {
+            let again = many.sent();
+            many.answer(&again, Code::NONE);
+            assert_eq!(many.acked(), [1]);
+        }
+    }
 }
 
 #[test]
@@ -147,7 +152,7 @@ fn a_partition_listed_at_the_end_of_a_transaction_asks_for_the_next_one_at_once(
     many.push(0, 1, 1);
     many.sender.admit(many.now, partition);
     let aborted = Error::new(ErrorKind::State, "aborted");
-    many.sender.fail_unsent(&aborted);
+    many.sender.fail_waiting(&aborted, false);
     many.sender.close_admissions();
     many.take_events();
     many.events.clear();

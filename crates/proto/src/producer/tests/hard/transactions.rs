@@ -91,7 +91,7 @@ fn bug_8_the_epoch_is_never_bumped_in_the_middle_of_a_transaction() {
     }
     assert_eq!(broken(&mut many), 1, "told once");
     let aborted = Error::new(ErrorKind::State, "the transaction was aborted");
-    many.sender.fail_unsent(&aborted);
+    many.sender.fail_waiting(&aborted, false);
     assert!(!many.sender.is_in_flight());
     many.sender.close_admissions();
     many.sender.begin_epoch(
