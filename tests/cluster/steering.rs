@@ -139,21 +139,28 @@ async fn a_partition_whose_consumer_stalls_gets_next_to_nothing_and_its_share_wh
 async fn the_demo_shows_it_on_a_real_cluster_and_leaves_nothing_behind() {
     let kafka = Kafka::here();
     let arguments = ["demo", "--seconds", "20", "--warm-up", "3", "--json"];
-    let demo = run_ottla(&kafka.bootstrap, &arguments).await;
-    let told: serde_json::Value = serde_json::from_str(demo.text()).unwrap();
-    for side in told["sides"].as_array().unwrap() {
-        let count = |name: &str| side[name].as_u64().unwrap();
-        assert_eq!(
-            count("records_sent"),
-            count("records_consumed") + count("records_unread")
-        );
-        assert_eq!(count("records_failed"), 0);
-        assert!(count("records_sent") > 15_000, "{told}");
+    // Whoever else uses the machine slows the brokers and the consumers down, and then the figures
+    // say little: the best of three counts.
+    let mut best = f64::INFINITY;
+    for _ in 0..3 {
+        let demo = run_ottla(&kafka.bootstrap, &arguments).await;
+        let told: serde_json::Value = serde_json::from_str(demo.text()).unwrap();
+        for side in told["sides"].as_array().unwrap() {
+            let count = |name: &str| side[name].as_u64().unwrap();
+            assert_eq!(
+                count("records_sent"),
+                count("records_consumed") + count("records_unread")
+            );
+            assert_eq!(count("records_failed"), 0);
+            assert!(count("records_sent") > 15_000, "{told}");
+        }
+        println!("p99 {} of the default's", told["p99_ratio"]);
+        best = best.min(told["p99_ratio"].as_f64().unwrap());
+        if best < 0.2 {
+            break;
+        }
     }
-    println!("p99 {} of the default's", told["p99_ratio"]);
-    // The direction: how much of a short run falls into the consumers' stall varies, on a real
-    // cluster, from 0.03 to 0.6 of the default's.
-    assert!(told["p99_ratio"].as_f64().unwrap() < 1.0, "{told}");
+    assert!(best < 0.2, "p99 {best} of the default's");
     let client = kafka.client().await;
     let topics = client.topics().list().await.unwrap();
     let left = topics.iter().find(|topic| topic.name.starts_with("demo-"));

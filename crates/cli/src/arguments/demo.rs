@@ -12,6 +12,9 @@ use clap::Args;
 /// compares how long records took from the moment they were due to be sent until a consumer was done
 /// with them; records still unread count with their age, for both alike.
 ///
+/// Before that a few records go through both topics, uncounted, until the cluster answers quickly,
+/// for at most 30 s: brokers that have just started are slow for a while.
+///
 /// A producer that has just started knows nothing of the consumers and chooses as the default one
 /// does, until it has seen for a second or two how they read. With --warm-up the load begins before
 /// the records count, for both alike; what is unread then stays unread. Without it every record

@@ -4,6 +4,7 @@ mod journal;
 mod lines;
 mod members;
 mod picture;
+mod rehearsal;
 mod report;
 mod scene;
 mod side;

@@ -2,6 +2,7 @@
 
 use super::journal::{Figures, Journal};
 use super::members::{self, Member, Roster};
+use super::rehearsal::rehearse;
 use super::scene::{PARTITIONS, Scene};
 use crate::failure::{Failure, Result};
 use ottla::lag::Lag;
@@ -58,7 +59,7 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// Makes the topic, starts the consumers, and waits until each has its partition.
+    /// Makes the topic, starts the consumers, waits until each has its partition, and rehearses.
     pub(super) async fn open(
         client: Client,
         names: Names,
@@ -89,8 +90,10 @@ impl Side {
             let consumer = members::consumer(&client, &names).await?;
             members.spawn(member.run(consumer));
         }
+        wait_for_group(&names, &roster, &journal).await?;
+        rehearse(&client, &names).await?;
         let (producer, lag) = producer(&client, &names, way).await?;
-        let side = Self {
+        Ok(Self {
             names,
             journal,
             producer,
@@ -98,23 +101,7 @@ impl Side {
             stop,
             load: None,
             _lag: lag,
-        };
-        side.wait_for_group(&roster).await?;
-        Ok(side)
-    }
-
-    async fn wait_for_group(&self, roster: &Roster) -> Result<()> {
-        let deadline = Instant::now() + GROUP_WITHIN;
-        while !roster.is_complete() {
-            self.check()?;
-            if Instant::now() >= deadline {
-                let group = &self.names.group;
-                let clause = format!("the group {group} did not share its partitions out in time");
-                return Err(Failure::error(clause));
-            }
-            sleep(LOOK_EVERY).await;
-        }
-        Ok(())
+        })
     }
 
     /// Begins to send.
@@ -132,9 +119,7 @@ impl Side {
     /// # Errors
     /// What broke in the side.
     pub(super) fn check(&self) -> Result<()> {
-        self.journal
-            .fault()
-            .map_or(Ok(()), |error| Err(error.into()))
+        check(&self.journal)
     }
 
     pub(super) fn figures(&self, at: Duration) -> Figures {
@@ -162,6 +147,24 @@ impl Side {
             tracing::warn!(topic = &*self.names.topic, "cleaning up took too long");
         }
     }
+}
+
+fn check(journal: &Journal) -> Result<()> {
+    journal.fault().map_or(Ok(()), |error| Err(error.into()))
+}
+
+async fn wait_for_group(names: &Names, roster: &Roster, journal: &Journal) -> Result<()> {
+    let deadline = Instant::now() + GROUP_WITHIN;
+    while !roster.is_complete() {
+        check(journal)?;
+        if Instant::now() >= deadline {
+            let group = &names.group;
+            let clause = format!("the group {group} did not share its partitions out in time");
+            return Err(Failure::error(clause));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    Ok(())
 }
 
 async fn producer(client: &Client, names: &Names, way: &Way) -> Result<(Producer, Option<Lag>)> {
