@@ -32,7 +32,7 @@ fn main() {
             };
             black_box(sealed.header(Some(stamp)));
             chunks.extend(next);
-            chunks.extend(sealed.into_segments().into_iter().map(|s| {
+            chunks.extend(Vec::from(sealed.into_segments()).into_iter().map(|s| {
                 s.try_into_mut()
                     .map(|b| {
                         let mut v: Vec<u8> = b.into();

@@ -21,10 +21,17 @@ use std::sync::{Arc, Weak};
 
 /// The smallest chunk: a quiet partition's batch costs no more.
 const CHUNK_BYTES_MIN: usize = 1 << 10;
-/// The largest chunk. Larger ones write no faster, and a batch wastes half a chunk at its end.
+/// The largest chunk that a batch gets before it is known how large it becomes, and while memory is
+/// short: a batch wastes half a chunk at its end.
 const CHUNK_BYTES_MAX: usize = 1 << 15;
+/// The largest chunk for a batch that is expected to fill it: each chunk costs an allocation on its
+/// way out, and a batch of large records has few records to share it.
+const LARGE_BYTES_MAX: usize = 1 << 20;
+/// Larger chunks of open batches are at most this part of the memory: one that turns out to be too
+/// large for its batch keeps memory from others.
+const LARGE_SHARE: usize = 4;
 /// One list of free chunks for each power of two from the smallest to the largest.
-const CLASSES: usize = 6;
+const CLASSES: usize = 11;
 /// Free chunks beyond so many bytes go back to the allocator.
 const FREE_BYTES_MAX: usize = 64 << 20;
 
@@ -34,6 +41,8 @@ pub(crate) struct Pool {
     limit: usize,
     used: AtomicUsize,
     free_bytes: AtomicUsize,
+    /// In larger chunks of open batches.
+    large_bytes: AtomicUsize,
     free: [Mutex<Vec<Vec<u8>>>; CLASSES],
     /// Callers in the line.
     waiting: AtomicUsize,
@@ -49,6 +58,13 @@ fn chunk_bytes(wanted: usize) -> usize {
         .clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
 }
 
+/// The size of a larger chunk for so many bytes, of which they fill at least seven eighths.
+fn large_chunk_bytes(wanted: usize) -> Option<usize> {
+    let most = wanted.saturating_add(wanted / 7).min(LARGE_BYTES_MAX);
+    let bytes = 1 << most.checked_ilog2()?;
+    (bytes > CHUNK_BYTES_MAX).then_some(bytes)
+}
+
 fn class(chunk_bytes: usize) -> Option<usize> {
     let class = chunk_bytes.checked_div(CHUNK_BYTES_MIN)?.checked_ilog2()? as usize;
     (chunk_bytes.is_power_of_two() && class < CLASSES).then_some(class)
@@ -60,6 +76,7 @@ impl Pool {
             limit,
             used: AtomicUsize::new(0),
             free_bytes: AtomicUsize::new(0),
+            large_bytes: AtomicUsize::new(0),
             free: Default::default(),
             waiting: AtomicUsize::new(0),
             line: Mutex::default(),
@@ -111,6 +128,19 @@ impl Pool {
         self.used
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits)
             .is_ok()
+    }
+
+    /// A larger chunk, if open batches do not hold too many of them.
+    fn claim_large(&self, bytes: usize) -> bool {
+        let most = self.limit / LARGE_SHARE;
+        let fits = |open: usize| open.checked_add(bytes).filter(|&sum| sum <= most);
+        self.large_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+            .is_ok()
+    }
+
+    fn release_large(&self, bytes: usize) {
+        self.large_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// An empty chunk; its bytes are claimed already.

@@ -206,7 +206,8 @@ impl Slot {
                     true => BatchWriter::to_be_compressed(),
                     false => BatchWriter::new(),
                 };
-                if !self.take(bound, *last_bytes, reservation.as_deref_mut(), &mut writer) {
+                let expected = (*last_bytes).min(limit);
+                if !self.take(bound, expected, reservation.as_deref_mut(), &mut writer) {
                     return Err(Refused::Full(bound));
                 }
                 self.begin(shop, &mut open, writer, clock());
@@ -230,9 +231,13 @@ impl Slot {
                     return Ok(Delivery::new(completion, index, timestamp));
                 }
                 Err(missing) => {
+                    // As much as the last batch held, and else twice as much as there is.
                     let so_far = batch.writer.size_bytes();
+                    let expected = so_far
+                        .max(last_bytes.saturating_sub(so_far))
+                        .min(limit.saturating_sub(so_far));
                     let writer = &mut batch.writer;
-                    if !self.take(missing.0, so_far, reservation.as_deref_mut(), writer) {
+                    if !self.take(missing.0, expected, reservation.as_deref_mut(), writer) {
                         return Err(Refused::Full(bound));
                     }
                 }
@@ -250,13 +255,13 @@ impl Slot {
     fn take(
         &self,
         bytes: usize,
-        so_far: usize,
+        expected: usize,
         reservation: Option<&mut Reservation>,
         writer: &mut BatchWriter,
     ) -> bool {
         let account = self.account.load();
         let give = |chunk| writer.add_chunk(chunk);
-        let taken = account.take(bytes, so_far, reservation, give);
+        let taken = account.take(bytes, expected, reservation, give);
         self.open_bytes
             .store(writer.capacity_bytes(), Ordering::Relaxed);
         taken

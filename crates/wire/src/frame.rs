@@ -128,20 +128,25 @@ impl FrameWriter {
         }
     }
 
+    /// Makes room for so many segments.
+    pub(crate) fn reserve_segments(&mut self, count: usize) {
+        self.rest.reserve(count);
+    }
+
     /// The buffer for small pieces.
     pub(crate) fn small(&mut self) -> &mut BytesMut {
         &mut self.open
     }
 
     /// Adds a payload without copying it, unless it is tiny.
-    pub(crate) fn payload(&mut self, payload: Bytes) {
+    pub(crate) fn payload(&mut self, payload: &Bytes) {
         if payload.len() < COPY_BELOW_BYTES {
-            self.open.put_slice(&payload);
+            self.open.put_slice(payload);
             return;
         }
         self.close_small();
         self.closed_bytes += payload.len();
-        self.rest.push(payload);
+        self.rest.push(payload.clone());
     }
 
     fn close_small(&mut self) {
@@ -204,9 +209,9 @@ mod tests {
         let mut writer = FrameWriter::new(ApiKey::Produce, 9, HeaderForm::Flexible, "me", 64);
         writer.small().put_slice(b"abc");
         let large = Bytes::from(vec![7u8; 4096]);
-        writer.payload(large.clone());
+        writer.payload(&large);
         writer.small().put_slice(b"def");
-        writer.payload(Bytes::from_static(b"tiny"));
+        writer.payload(&Bytes::from_static(b"tiny"));
         let frame = writer.finish().unwrap();
         let whole = frame.to_bytes();
         assert_eq!(frame.size_bytes(), whole.len());
@@ -223,7 +228,7 @@ mod tests {
         let mut writer = FrameWriter::new(ApiKey::Produce, 9, HeaderForm::Flexible, "me", 64);
         let chunk = Bytes::from(vec![0u8; 1 << 20]);
         for _ in 0..101 {
-            writer.payload(chunk.clone());
+            writer.payload(&chunk);
         }
         let error = writer.finish().unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::RecordTooLarge);

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must end")]
 
 use bytes::Bytes;
+use ottla_proto::batch::Segments;
 use ottla_proto::cluster::Topic;
 use ottla_proto::producer::{Identity, ProduceAnswer};
 use ottla_proto::{Code, ErrorKind};
@@ -92,10 +93,8 @@ async fn produce_once(connection: &Connection, topic: &Topic, version: i16) -> P
         topic_id: topic.id,
         partitions: vec![produce::PartitionBatch {
             partition: 0,
-            segments: vec![
-                Bytes::from_static(&BATCH[..61]),
-                Bytes::from_static(&BATCH[61..]),
-            ],
+            header: *BATCH.first_chunk().unwrap(),
+            segments: Segments::One(Bytes::from_static(&BATCH[61..])),
         }],
     }];
     let head = produce::Head {

@@ -114,18 +114,16 @@ impl Driver {
         self.core.handle_unanswered(now, request, why);
     }
 
-    fn by_topic(&self, batches: Vec<ottla_proto::producer::TransmitBatch>) -> Vec<TopicBatches> {
+    fn by_topic(&self, batches: Vec<TransmitBatch>) -> Vec<TopicBatches> {
         let mut topics: Vec<TopicBatches> = Vec::new();
         for batch in batches {
             let Some(place) = self.places.get(batch.partition.0 as usize) else {
                 continue;
             };
-            let mut segments = Vec::with_capacity(batch.segments.len() + 1);
-            segments.push(Bytes::copy_from_slice(&batch.header));
-            segments.extend(batch.segments);
             let entry = PartitionBatch {
                 partition: place.slot.partition(),
-                segments,
+                header: batch.header,
+                segments: batch.segments,
             };
             let topic_id = batch.topic_id;
             let topic = place.slot.topic();

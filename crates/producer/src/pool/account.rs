@@ -1,7 +1,7 @@
 //! What one leader's partitions hold of the pool.
 
 use super::line::Reservation;
-use super::{CHUNK_BYTES_MAX, Pool, chunk_bytes};
+use super::{CHUNK_BYTES_MAX, Pool, chunk_bytes, large_chunk_bytes};
 use bytes::Bytes;
 use ottla_proto::BrokerId;
 use parking_lot::Mutex;
@@ -83,17 +83,22 @@ impl Account {
         claimed
     }
 
-    /// Gives chunks for `bytes` more of a batch that holds `so_far`, or will, from the reservation
-    /// if there is one: all or none. None when the threshold or the limit is reached or others have
-    /// waited longer.
+    /// Gives chunks for `bytes` more of a batch, which is likely to grow by `expected`, from the
+    /// reservation if there is one: all or none. None when the threshold or the limit is reached or
+    /// others have waited longer.
     pub(crate) fn take(
         self: &Arc<Self>,
         bytes: usize,
-        so_far: usize,
+        expected: usize,
         reservation: Option<&mut Reservation>,
         mut give: impl FnMut(Vec<u8>),
     ) -> bool {
-        let first = chunk_bytes(bytes.max(so_far));
+        let wanted = bytes.max(expected);
+        if let Some(large) = self.large_chunk(bytes, wanted) {
+            give(large);
+            return true;
+        }
+        let first = chunk_bytes(wanted);
         // A record larger than the largest chunk takes several of them.
         let count = bytes.div_ceil(first).max(1);
         let total = first * count;
@@ -104,6 +109,18 @@ impl Account {
             (0..count).for_each(|_| give(self.pool.chunk(first)));
         }
         taken
+    }
+
+    fn large_chunk(&self, bytes: usize, wanted: usize) -> Option<Vec<u8>> {
+        let large = large_chunk_bytes(wanted).filter(|&large| large >= bytes)?;
+        if self.waiting.load(Ordering::Relaxed) > 0 || !self.pool.claim_large(large) {
+            return None;
+        }
+        if !self.claim(large) {
+            self.pool.release_large(large);
+            return None;
+        }
+        Some(self.pool.chunk(large))
     }
 
     /// Whether the threshold allows to take over bytes that another account holds.
@@ -118,9 +135,16 @@ impl Account {
         from.used.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    /// Turns a filled chunk into shared bytes that come back here when nobody needs them any more;
-    /// so a chunk can never be written while a connection still holds it.
+    /// Turns a chunk of a batch that is sealed into shared bytes that come back here when nobody
+    /// needs them any more; so a chunk can never be written while a connection still holds it.
     pub(crate) fn share(self: &Arc<Self>, chunk: Vec<u8>) -> Bytes {
+        if chunk.capacity() > CHUNK_BYTES_MAX {
+            self.pool.release_large(chunk.capacity());
+        }
+        self.lend(chunk)
+    }
+
+    fn lend(self: &Arc<Self>, chunk: Vec<u8>) -> Bytes {
         Bytes::from_owner(Lent {
             account: Arc::clone(self),
             chunk,
@@ -132,7 +156,7 @@ impl Account {
     pub(crate) fn adopt(self: &Arc<Self>, bytes: Vec<u8>) -> Bytes {
         self.pool.used.fetch_add(bytes.capacity(), Ordering::AcqRel);
         self.used.fetch_add(bytes.capacity(), Ordering::AcqRel);
-        self.share(bytes)
+        self.lend(bytes)
     }
 
     pub(super) fn release(&self, bytes: usize) {

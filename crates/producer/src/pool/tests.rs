@@ -309,12 +309,32 @@ fn a_large_record_takes_all_its_chunks_or_none() {
 
 #[test]
 fn chunks_grow_with_the_batch() {
-    let (_pool, [account]) = pool(32);
+    let (_pool, [account]) = pool(256);
     let mut sizes = Vec::new();
-    for so_far in [0, 3_000, 20_000, 700_000] {
-        assert!(account.take(100, so_far, None, |chunk| sizes.push(chunk.capacity())));
+    for expected in [0, 3_000, 20_000, 50_000, 700_000, 1_000_000] {
+        assert!(account.take(100, expected, None, |chunk| sizes.push(chunk.capacity())));
     }
-    assert_eq!(sizes, [1 << 10, 1 << 12, 1 << 15, 1 << 15]);
+    assert_eq!(
+        sizes,
+        [1 << 10, 1 << 12, 1 << 15, 1 << 15, 1 << 19, 1 << 20]
+    );
+}
+
+#[test]
+fn larger_chunks_of_open_batches_take_a_quarter_of_the_memory_at_most() {
+    let (pool, [account]) = pool(256);
+    let take = || {
+        let mut taken = Vec::new();
+        assert!(account.take(100, 1 << 20, None, |chunk| taken.push(chunk)));
+        taken
+    };
+    let size = |chunks: &[Vec<u8>]| chunks[0].capacity();
+    let (first, second, third) = (take(), take(), take());
+    assert_eq!((size(&first), size(&second)), (1 << 20, 1 << 20));
+    assert_eq!(size(&third), CHUNK);
+    give_back(&account, first);
+    assert_eq!(size(&take()), 1 << 20);
+    assert!(!account.take(pool.limit(), 0, None, |_| unreachable!()));
 }
 
 #[test]
@@ -337,7 +357,7 @@ fn a_pool_that_ends_keeps_no_free_chunks() {
     let (pool, [account]) = pool(4);
     let mut chunks = fill(&account);
     give_back(&account, chunks.pop());
-    assert_eq!(pool.free[CLASSES - 1].lock().len(), 1);
+    assert_eq!(pool.free[class(CHUNK).unwrap()].lock().len(), 1);
     pool.close();
     give_back(&account, chunks);
     assert!(pool.free.iter().all(|class| class.lock().is_empty()));

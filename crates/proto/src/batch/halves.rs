@@ -10,7 +10,7 @@ use std::borrow::Cow;
 impl SealedRecords {
     /// Wraps the pieces of a section that was made outside the pool, so that they are counted.
     pub fn adopt(&mut self, mut wrap: impl FnMut(Vec<u8>) -> Bytes) {
-        for segment in self.segments_mut() {
+        for segment in self.segments_mut().iter_mut() {
             *segment = wrap(segment.to_vec());
         }
     }

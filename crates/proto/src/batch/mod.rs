@@ -12,6 +12,7 @@ mod halves;
 mod header;
 mod reader;
 mod record;
+mod segments;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -24,4 +25,5 @@ pub use control::{ControlType, control_type};
 pub use header::{BatchHeader, CRC_START, HEADER_BYTES};
 pub use reader::{BatchRef, Batches, TruncatedTail};
 pub use record::{HeaderRef, HeaderRefs, RecordRef, Records};
+pub use segments::Segments;
 pub use writer::{BatchStamp, BatchWriter, NeedsRoom, SealedRecords};

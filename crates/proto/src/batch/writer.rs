@@ -1,11 +1,12 @@
 //! A batch that is encoded while its records arrive.
 //!
 //! The records are written once, into a list of chunks that the caller provides (from a pool), so a
-//! growing batch never copies what it already holds. The checksum is carried along chunk by chunk,
+//! growing batch never copies what it already holds. The checksum is carried along piece by piece,
 //! while the bytes are still in the cache; the header comes last, because the stamp (producer id,
 //! epoch, sequence) is only known when the batch is first sent.
 
 use super::header::{BatchHeader, HEADER_BYTES};
+use super::segments::Segments;
 use super::{Compression, Compressor};
 use super::{crc, varint};
 use crate::error::Result;
@@ -15,14 +16,21 @@ use bytes::Bytes;
 /// The longest prefix of a record: length, attributes, timestamp, offset, key length, value length.
 const PREFIX_BYTES: usize = 5 + 1 + 10 + 5 + 5 + 5;
 
+/// The checksum follows the records at this distance: far enough to be quick, and close enough to
+/// find the bytes in the cache.
+const CHECKSUM_STEP_BYTES: usize = 1 << 15;
+
 /// Records of one batch, encoded as they come.
 #[derive(Debug, Default)]
 pub struct BatchWriter {
-    /// All before `current` are full; all after it are empty.
-    chunks: Vec<Vec<u8>>,
-    current: usize,
-    /// Over the chunks before `current`; `None` when nobody wants it.
+    /// The chunk that is being filled.
+    open: Vec<u8>,
+    full: Vec<Vec<u8>>,
+    /// Empty chunks.
+    next: Vec<Vec<u8>>,
+    /// Over the full chunks and the open one up to `summed`; `None` when nobody wants it.
     crc: Option<u32>,
+    summed: usize,
     bytes: usize,
     spare_bytes: usize,
     count: u32,
@@ -52,7 +60,11 @@ impl BatchWriter {
     pub fn add_chunk(&mut self, mut chunk: Vec<u8>) {
         chunk.clear();
         self.spare_bytes += chunk.capacity();
-        self.chunks.push(chunk);
+        if self.open.capacity() == 0 {
+            self.open = chunk;
+        } else {
+            self.next.push(chunk);
+        }
     }
 
     /// How many records are in.
@@ -141,6 +153,9 @@ impl BatchWriter {
 
         self.spare_bytes -= total;
         self.bytes += total;
+        if self.open.len() >= self.summed + CHECKSUM_STEP_BYTES {
+            self.sum();
+        }
         if self.count == 0 {
             self.base_timestamp = timestamp;
             self.max_timestamp = timestamp;
@@ -170,10 +185,8 @@ impl BatchWriter {
     /// Writes bytes that are known to fit, over as many chunks as it takes.
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
-        if let Some(chunk) = self.chunks.get_mut(self.current)
-            && bytes.len() <= chunk.capacity() - chunk.len()
-        {
-            chunk.extend_from_slice(bytes);
+        if bytes.len() <= self.open.capacity() - self.open.len() {
+            self.open.extend_from_slice(bytes);
         } else {
             self.put_across(bytes);
         }
@@ -181,38 +194,48 @@ impl BatchWriter {
 
     #[cold]
     fn put_across(&mut self, mut bytes: &[u8]) {
-        while let Some(chunk) = self.chunks.get_mut(self.current) {
-            let room = chunk.capacity() - chunk.len();
+        loop {
+            let room = self.open.capacity() - self.open.len();
             let (head, tail) = bytes.split_at(room.min(bytes.len()));
-            chunk.extend_from_slice(head);
+            self.open.extend_from_slice(head);
             if tail.is_empty() {
                 return;
             }
-            self.crc = self.crc.map(|crc| crc32c::crc32c_append(crc, chunk));
-            self.current += 1;
+            self.sum();
+            let Some(next) = self.next.pop() else {
+                return;
+            };
+            self.full.push(std::mem::replace(&mut self.open, next));
+            self.summed = 0;
             bytes = tail;
         }
     }
 
+    /// Carries the checksum to the end of what is written.
+    #[cold]
+    fn sum(&mut self) {
+        let new = self.open.get(self.summed..).unwrap_or_default();
+        self.crc = self.crc.map(|crc| crc32c::crc32c_append(crc, new));
+        self.summed = self.open.len();
+    }
+
     /// Ends the batch. `wrap` turns each chunk into shared bytes (and takes back unused ones, which
     /// come empty).
-    pub fn seal(self, mut wrap: impl FnMut(Vec<u8>) -> Bytes) -> SealedRecords {
-        let mut crc = self.crc;
-        if let Some(last) = self.chunks.get(self.current) {
-            crc = crc.map(|crc| crc32c::crc32c_append(crc, last));
+    pub fn seal(mut self, mut wrap: impl FnMut(Vec<u8>) -> Bytes) -> SealedRecords {
+        self.sum();
+        let mut segments = Segments::default();
+        for chunk in self.full {
+            segments.push(wrap(chunk));
         }
-        let mut segments = Vec::with_capacity(self.current + 2);
-        for chunk in self.chunks {
-            let segment = wrap(chunk);
-            if !segment.is_empty() {
-                segments.push(segment);
-            }
+        segments.push(wrap(self.open));
+        for unused in self.next {
+            drop(wrap(unused));
         }
         SealedRecords {
             segments,
             bytes: self.bytes,
             raw_bytes: self.bytes,
-            crc,
+            crc: self.crc,
             compression: Compression::None,
             count: self.count,
             base_timestamp: self.base_timestamp,
@@ -257,7 +280,7 @@ pub struct BatchStamp {
 /// The records of a batch that takes no more; what is missing is the header.
 #[derive(Debug, Clone)]
 pub struct SealedRecords {
-    segments: Vec<Bytes>,
+    segments: Segments,
     bytes: usize,
     raw_bytes: usize,
     /// Over the section, once it is known.
@@ -285,16 +308,16 @@ impl SealedRecords {
     }
 
     /// The records section, in pieces.
-    pub fn segments(&self) -> &[Bytes] {
+    pub fn segments(&self) -> &Segments {
         &self.segments
     }
 
-    pub(super) fn segments_mut(&mut self) -> &mut [Bytes] {
+    pub(super) fn segments_mut(&mut self) -> &mut Segments {
         &mut self.segments
     }
 
     /// The records section's pieces themselves.
-    pub fn into_segments(self) -> Vec<Bytes> {
+    pub fn into_segments(self) -> Segments {
         self.segments
     }
 
@@ -332,7 +355,7 @@ impl SealedRecords {
             self.crc = Some(crc32c::crc32c(&packed));
             self.bytes = packed.len();
             self.compression = codec;
-            self.segments = vec![wrap(packed)];
+            self.segments = Segments::One(wrap(packed));
         }
         Ok(())
     }

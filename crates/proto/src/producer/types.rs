@@ -1,10 +1,9 @@
 //! What goes in and out of the sender.
 
 use super::answer::{LeaderHint, RecordError};
-use crate::batch::{HEADER_BYTES, SealedRecords};
+use crate::batch::{HEADER_BYTES, SealedRecords, Segments};
 use crate::error::Error;
 use crate::topic::{BrokerId, TopicId, TopicPartition};
-use bytes::Bytes;
 use std::time::{Duration, Instant};
 
 /// A partition's place in the sender, given by [`Sender::add_partition`](super::Sender::add_partition).
@@ -71,7 +70,7 @@ pub struct TransmitBatch {
     /// The batch header, stamped.
     pub header: [u8; HEADER_BYTES],
     /// The records section.
-    pub segments: Vec<Bytes>,
+    pub segments: Segments,
     /// How often it was sent, this time included.
     pub attempts: u32,
     /// When its delivery times out.

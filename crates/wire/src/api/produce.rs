@@ -7,6 +7,7 @@ use crate::api_key::ApiKey;
 use crate::frame::{Frame, FrameWriter, HeaderForm};
 use crate::walk::malformed;
 use bytes::{BufMut, Bytes, BytesMut};
+use ottla_proto::batch::{HEADER_BYTES, Segments};
 use ottla_proto::cluster::Broker;
 use ottla_proto::producer::{
     AnsweredTopic, LeaderHint, PartitionAnswer, ProduceAnswer, RecordError,
@@ -57,14 +58,15 @@ pub struct TopicBatches {
 pub struct PartitionBatch {
     /// Number.
     pub partition: i32,
-    /// The whole batch, header included, in pieces that are not copied. No piece at all is written
-    /// as null.
-    pub segments: Vec<Bytes>,
+    /// The batch's header.
+    pub header: [u8; HEADER_BYTES],
+    /// The records section, in pieces that are not copied.
+    pub segments: Segments,
 }
 
 impl PartitionBatch {
     fn size_bytes(&self) -> usize {
-        self.segments.iter().map(Bytes::len).sum()
+        HEADER_BYTES + self.segments.size_bytes()
     }
 }
 
@@ -86,8 +88,11 @@ pub fn encode(
     };
     let partitions: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
     let names: usize = topics.iter().map(|topic| topic.topic.len() + 24).sum();
-    let capacity = 64 + names + partitions * 16;
+    let capacity = 64 + names + partitions * (HEADER_BYTES + 16);
     let mut writer = FrameWriter::new(ApiKey::Produce, version, form, client_id, capacity);
+    let batches = topics.iter().flat_map(|topic| &topic.partitions);
+    let segments: usize = batches.map(|batch| batch.segments.len() + 1).sum();
+    writer.reserve_segments(segments);
     let small = writer.small();
     put_text(small, flexible, head.transactional_id.as_deref())?;
     small.put_i16(head.acks);
@@ -113,10 +118,10 @@ pub fn encode(
 fn put_batch(writer: &mut FrameWriter, flexible: bool, batch: &PartitionBatch) -> Result<()> {
     let small = writer.small();
     small.put_i32(batch.partition);
-    let length = (!batch.segments.is_empty()).then(|| batch.size_bytes());
-    put_length(small, flexible, length)?;
+    put_length(small, flexible, Some(batch.size_bytes()))?;
+    small.put_slice(&batch.header);
     for segment in &batch.segments {
-        writer.payload(segment.clone());
+        writer.payload(segment);
     }
     end_struct(writer.small(), flexible);
     Ok(())

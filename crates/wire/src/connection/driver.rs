@@ -6,7 +6,7 @@ use super::waiter::Waiter;
 use super::{Core, Request};
 use crate::dial::BoxStream;
 use crate::throttle;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use ottla_proto::{Error, ErrorKind, Result, WriteOutcome};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -25,8 +25,9 @@ const READ_CHUNK_BYTES: usize = 64 << 10;
 const SPARE_MIN_BYTES: usize = 8 << 10;
 /// The writer stops gathering requests for one write at about this size.
 const WRITE_BATCH_BYTES: usize = 1 << 20;
-/// Slices that one vectored write may take (IOV_MAX on Linux).
-const SLICES_MAX: usize = 1024;
+/// Slices of one vectored write: megabytes where it matters, and few enough to list them on the
+/// stack.
+const SLICES_MAX: usize = 128;
 const LENGTH_BYTES: usize = 4;
 const CORRELATION_BYTES: usize = 4;
 
@@ -345,12 +346,12 @@ async fn write_out(core: &Core, writer: &mut Writer, out: &mut VecDeque<Bytes>) 
                 let first = out.front().map_or(&[][..], |segment| segment);
                 return Pin::new(&mut *writer).poll_write(cx, first);
             }
-            let slices: Vec<IoSlice<'_>> = out
-                .iter()
-                .take(SLICES_MAX)
-                .map(|segment| IoSlice::new(segment))
-                .collect();
-            Pin::new(&mut *writer).poll_write_vectored(cx, &slices)
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            for (slice, segment) in slices.iter_mut().zip(&*out) {
+                *slice = IoSlice::new(segment);
+            }
+            let slices = slices.get(..out.len()).unwrap_or(&slices);
+            Pin::new(&mut *writer).poll_write_vectored(cx, slices)
         });
         let written = match tokio::time::timeout(core.request_timeout, step).await {
             Ok(Ok(0)) => {
@@ -378,7 +379,7 @@ async fn write_out(core: &Core, writer: &mut Writer, out: &mut VecDeque<Bytes>) 
 fn advance(out: &mut VecDeque<Bytes>, mut written: usize) {
     while let Some(front) = out.front_mut() {
         if front.len() > written {
-            drop(front.split_to(written));
+            front.advance(written);
             return;
         }
         written -= front.len();

@@ -416,7 +416,7 @@ async fn a_peer_that_takes_no_bytes_is_given_up() {
         "tester",
         16,
     );
-    writer.payload(Bytes::from(vec![0; 1 << 20]));
+    writer.payload(&Bytes::from(vec![0; 1 << 20]));
     let pending = connection.submit(writer.finish().unwrap(), 1000 * SECOND);
     let error = pending.await.unwrap_err();
     assert!(error.to_string().contains("took no bytes"), "{error}");

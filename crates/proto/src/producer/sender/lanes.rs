@@ -212,7 +212,7 @@ impl<T> Sender<T> {
             partition: index,
             topic_id: partition.topic_id,
             header: records.header(stamp),
-            segments: records.segments().to_vec(),
+            segments: records.segments().clone(),
             attempts: batch.attempts,
             deadline: batch.deadline,
         };
