@@ -54,7 +54,7 @@ pub(crate) async fn shares(producer: &Producer, topic: &str, time: Duration) -> 
 }
 
 /// What the partition got, as a part of what it would get of even shares.
-fn share(shares: &[u32]) -> f64 {
+pub(crate) fn share(shares: &[u32]) -> f64 {
     let all: u32 = shares.iter().sum();
     f64::from(shares[STALLED as usize]) * f64::from(PARTITIONS) / f64::from(all)
 }
