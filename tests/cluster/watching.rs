@@ -196,3 +196,74 @@ async fn a_person_is_shown_why_each_partition_has_its_share() {
     }
     client.topics().delete(&topic).await.unwrap();
 }
+
+/// What Kafka's own tool says of a share group: start offset and lag by partition.
+async fn share_group_tool(kafka: &Kafka, group: &str) -> BTreeMap<i32, [String; 2]> {
+    let arguments = ["--describe", "--group", group];
+    let class = "consumer.group.ShareGroupCommand";
+    let told = kafka.run_tool(class, &arguments, b"").await;
+    let lines = told.text().lines().filter(|line| line.starts_with(group));
+    let rows = lines.map(|line| {
+        let cells: Vec<&str> = line.split_whitespace().collect();
+        let figures = [cells[3].to_owned(), cells[4].to_owned()];
+        (cells[2].parse().unwrap(), figures)
+    });
+    rows.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs kafka"]
+async fn a_share_group_has_the_lag_that_kafkas_own_tool_tells() {
+    let kafka = Kafka::here();
+    if kafka.major_version().await < 4 {
+        return;
+    }
+    let client = kafka.client().await;
+    let topic = filled(&kafka, &client, &[30, 50]).await;
+    let group = unique("shared");
+    let earliest = [
+        "--alter",
+        "--entity-type",
+        "groups",
+        "--entity-name",
+        &group,
+    ];
+    let earliest = [
+        &earliest[..],
+        &["--add-config", "share.auto.offset.reset=earliest"],
+    ]
+    .concat();
+    let class = "kafka.admin.ConfigCommand";
+    kafka.run_tool(class, &earliest, b"").await;
+    let read = ["--topic", &topic, "--group", &group, "--max-messages", "20"];
+    let read = [&read[..], &["--timeout-ms", "30000"]].concat();
+    let class = "consumer.ConsoleShareConsumer";
+    kafka.run_tool(class, &read, b"").await;
+
+    let javas = share_group_tool(&kafka, &group).await;
+    assert_eq!(javas.len(), 2, "{javas:?}");
+    let read = javas
+        .values()
+        .map(|[start, _]| start.parse::<i64>().unwrap());
+    assert!(read.sum::<i64>() > 0, "{javas:?}");
+    let wanted: Vec<[Option<i64>; 2]> = javas
+        .values()
+        .map(|row| row.each_ref().map(|cell| cell.parse().ok()))
+        .collect();
+    let lag = run_ottla(&kafka.bootstrap, &["lag", &group, "--json"]).await;
+    let health = ["health", "-g", &group, "-t", &topic, "-s", "3", "--json"];
+    let health = run_ottla(&kafka.bootstrap, &health).await;
+    let lag: Value = serde_json::from_str(lag.text()).unwrap();
+    let health: Value = serde_json::from_str(health.text()).unwrap();
+    assert_eq!(health["share_group"], true, "{health}");
+    for (at, [start, unread]) in wanted.iter().enumerate() {
+        let row = &lag["partitions"][at];
+        assert_eq!(
+            [row["current_offset"].as_i64(), row["lag"].as_i64()],
+            [*start, *unread]
+        );
+        let part = &health["topics"][0]["partitions"][at];
+        assert_eq!(part["lag"].as_i64(), *unread, "{health}");
+    }
+    client.topics().delete(&topic).await.unwrap();
+}

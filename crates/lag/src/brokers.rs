@@ -1,7 +1,7 @@
 //! What the collector needs of a cluster, so that its rules can be tested without one.
 
 use ottla_proto::{BrokerId, ClusterView, Result};
-use ottla_wire::api::{list_groups, list_offsets, offset_fetch};
+use ottla_wire::api::{describe_share_group_offsets, list_groups, list_offsets, offset_fetch};
 use ottla_wire::{Class, Cluster, CoordinatorKind};
 use std::future::Future;
 use std::sync::Arc;
@@ -37,6 +37,13 @@ pub(crate) trait Brokers: Send + Sync + 'static {
 
     /// Asks a coordinator for committed offsets.
     fn offset_fetch(
+        &self,
+        broker: BrokerId,
+        request: offset_fetch::Request,
+    ) -> impl Future<Output = Result<offset_fetch::Response>> + Send;
+
+    /// Asks a coordinator where share groups read on.
+    fn share_offsets(
         &self,
         broker: BrokerId,
         request: offset_fetch::Request,
@@ -107,6 +114,15 @@ impl Brokers for Cluster {
         // Not on the group connection: a JoinGroup there can hold everything behind it for minutes.
         let connection = self.connection(broker, Class::Control).await?;
         offset_fetch::call(&connection, &request).await
+    }
+
+    async fn share_offsets(
+        &self,
+        broker: BrokerId,
+        request: offset_fetch::Request,
+    ) -> Result<offset_fetch::Response> {
+        let connection = self.connection(broker, Class::Control).await?;
+        describe_share_group_offsets::call(&connection, &request).await
     }
 
     async fn topic_names(&self) -> Result<Vec<Arc<str>>> {

@@ -28,6 +28,10 @@ pub(crate) struct State {
     pub(crate) stable: BTreeMap<(String, i32), i64>,
     /// Groups that are share groups.
     pub(crate) shares: BTreeSet<String>,
+    /// Brokers before 4.1.
+    pub(crate) knows_no_share_offsets: bool,
+    /// Where they read on, by group, topic, partition.
+    pub(crate) share_starts: BTreeMap<(String, String, i32), i64>,
     /// What the next answers for the end of a partition say instead.
     pub(crate) end_codes: BTreeMap<(String, i32), VecDeque<Code>>,
     /// Brokers that never answer.
@@ -40,7 +44,46 @@ pub(crate) struct State {
     pub(crate) calls: Vec<String>,
 }
 
+/// Group, topic, partition.
+type Place = (String, String, i32);
+
 impl State {
+    /// Answers about whatever offsets `offset` finds.
+    fn offsets(
+        &mut self,
+        request: offset_fetch::Request,
+        offset: impl Fn(&Self, &Place) -> Option<i64>,
+    ) -> offset_fetch::Response {
+        let mut response = offset_fetch::Response::default();
+        for asked in request.groups {
+            let code = self.group_codes.pop_front().unwrap_or(Code::NONE);
+            let topics = asked.topics.unwrap_or_else(|| self.every_topic());
+            let topics = topics.into_iter();
+            let topics = topics
+                .filter(|_| code == Code::NONE)
+                .map(|(topic, numbers)| {
+                    let answers = numbers.into_iter().map(|partition| {
+                        let key = (asked.group.to_string(), topic.to_string(), partition);
+                        offset_fetch::PartitionAnswer {
+                            partition,
+                            code: Code::NONE,
+                            committed: offset(self, &key),
+                            leader_epoch: None,
+                            metadata: None,
+                        }
+                    });
+                    (Arc::clone(&topic), answers.collect())
+                });
+            let topics = topics.collect();
+            response.groups.push(GroupAnswer {
+                group: asked.group,
+                code,
+                topics,
+            });
+        }
+        response
+    }
+
     /// Every topic with all of its partitions, as one asks about them.
     fn every_topic(&self) -> Vec<(Arc<str>, Vec<i32>)> {
         let topics = self.view.topics.values().map(|topic| {
@@ -148,35 +191,23 @@ impl Brokers for Fake {
         let groups = request.groups.len();
         self.reach(broker, format!("commits {broker} {groups}"))
             .await?;
-        let mut state = self.0.lock();
-        let mut response = offset_fetch::Response::default();
-        for asked in request.groups {
-            let code = state.group_codes.pop_front().unwrap_or(Code::NONE);
-            let topics = asked.topics.unwrap_or_else(|| state.every_topic());
-            let topics = topics.into_iter();
-            let topics = topics
-                .filter(|_| code == Code::NONE)
-                .map(|(topic, numbers)| {
-                    let answers = numbers.into_iter().map(|partition| {
-                        let key = (asked.group.to_string(), topic.to_string(), partition);
-                        offset_fetch::PartitionAnswer {
-                            partition,
-                            code: Code::NONE,
-                            committed: state.committed.get(&key).copied(),
-                            leader_epoch: None,
-                            metadata: None,
-                        }
-                    });
-                    (Arc::clone(&topic), answers.collect())
-                });
-            let topics = topics.collect();
-            response.groups.push(GroupAnswer {
-                group: asked.group,
-                code,
-                topics,
-            });
+        let committed = |state: &State, key: &Place| state.committed.get(key).copied();
+        Ok(self.0.lock().offsets(request, committed))
+    }
+
+    async fn share_offsets(
+        &self,
+        broker: BrokerId,
+        request: offset_fetch::Request,
+    ) -> Result<offset_fetch::Response> {
+        let groups = request.groups.len();
+        self.reach(broker, format!("shares {broker} {groups}"))
+            .await?;
+        if self.0.lock().knows_no_share_offsets {
+            return Err(Error::new(ErrorKind::UnsupportedVersion, "too old"));
         }
-        Ok(response)
+        let start = |state: &State, key: &Place| state.share_starts.get(key).copied();
+        Ok(self.0.lock().offsets(request, start))
     }
 
     async fn topic_names(&self) -> Result<Vec<Arc<str>>> {

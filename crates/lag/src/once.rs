@@ -1,13 +1,13 @@
 //! A single look at a group: what `kafka-consumer-groups --describe` shows.
 
-use crate::collect::{Ends, Resting, ends, is_stale};
+use crate::collect::{Ends, Resting, ends, is_share, is_stale};
 use crate::snapshot::{Committed, End, Offsets, PartitionLag, partition_lag};
 use crate::source::{Asked, Pace};
 use ottla_proto::group::Assignment;
 use ottla_proto::{BrokerId, ClusterView, Code, Error, ErrorKind, Result};
 use ottla_wire::api::describe_groups::{self, Group};
 use ottla_wire::api::offset_fetch::{self, GroupAnswer, GroupRequest};
-use ottla_wire::api::{ItemError, list_groups};
+use ottla_wire::api::{ItemError, describe_share_group_offsets, list_groups};
 use ottla_wire::{ApiKey, Class, Cluster, Connection, CoordinatorKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -216,14 +216,40 @@ async fn ask_once(
         .topics
         .iter()
         .any(|(_, answers)| !answers.is_empty());
-    if described.is_none() && !committed && !is_listed(&connection, group).await? {
+    if described.is_some() || committed {
+        return Ok((described, commits));
+    }
+    let Some(listed) = listed(&connection, group).await? else {
         let what = format!("the consumer group {group} does not exist");
         return Err(Error::new(
             ErrorKind::Broker(Code::GROUP_ID_NOT_FOUND),
             what,
         ));
+    };
+    if !is_share(&listed) {
+        return Ok((None, commits));
     }
-    Ok((described, commits))
+    let starts = share_starts(&connection, &fetch).await?;
+    Ok((None, starts.unwrap_or(commits)))
+}
+
+/// Where a share group reads on, which stands for what it has committed; `None` from brokers before
+/// 4.1.
+async fn share_starts(
+    connection: &Connection,
+    request: &offset_fetch::Request,
+) -> Result<Option<GroupAnswer>> {
+    let answer = match describe_share_group_offsets::call(connection, request).await {
+        Err(error) if matches!(error.kind(), ErrorKind::UnsupportedVersion) => return Ok(None),
+        answer => answer?.groups.pop(),
+    };
+    match answer {
+        Some(answer) if answer.code != Code::NONE => {
+            let what = format!("DescribeShareGroupOffsets for the group {}", answer.group);
+            Err(Error::broker(answer.code, &what).at_broker(connection.broker()))
+        }
+        answer => Ok(answer),
+    }
 }
 
 fn nothing(group: &str) -> GroupAnswer {
@@ -244,13 +270,14 @@ fn existing(described: Result<Option<Group>, ItemError>) -> Result<Option<Group>
     }
 }
 
-/// Whether its coordinator knows the group, of whatever type it may be.
-async fn is_listed(connection: &Connection, group: &str) -> Result<bool> {
-    let listed = list_groups::call(connection, &list_groups::Request::default()).await?;
+/// The group as its coordinator lists it, of whatever type it may be.
+async fn listed(connection: &Connection, group: &str) -> Result<Option<list_groups::Group>> {
+    let mut listed = list_groups::call(connection, &list_groups::Request::default()).await?;
     if listed.code != Code::NONE {
         return Err(Error::broker(listed.code, "ListGroups").at_broker(connection.broker()));
     }
-    Ok(listed.groups.iter().any(|listed| *listed.group == *group))
+    let at = listed.groups.iter().position(|one| *one.group == *group);
+    Ok(at.map(|at| listed.groups.swap_remove(at)))
 }
 
 async fn ask_leaders(

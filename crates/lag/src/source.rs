@@ -86,8 +86,9 @@ pub enum Standing {
     Told,
     /// We may not see the group.
     Denied,
-    /// It is a share group, which commits no offsets: its lag is not known this way. The coordinator
-    /// answers "no commit" for every partition of one, without an error.
+    /// It is a share group, which commits no offsets. What stands for them is where it reads on in
+    /// each partition, below which every record is done with; what its members have done beyond that
+    /// counts as lag still. Known from brokers from 4.1 on, and from the second look on.
     Share,
     /// It could not be asked, or refused with this code.
     Unknown(Option<Code>),

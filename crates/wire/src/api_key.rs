@@ -54,6 +54,7 @@ apis! {
     DescribeConfigs = 32,
     CreatePartitions = 37,
     DeleteGroups = 42,
+    DescribeShareGroupOffsets = 90,
 }
 
 impl ApiKey {

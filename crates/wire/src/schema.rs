@@ -352,6 +352,29 @@ const CREATE_PARTITIONS: &[Field] = &[
     since(0, Structs(CREATE_PARTITIONS_TOPIC_RESULT)), // results
 ];
 
+const SHARE_OFFSETS_PARTITION: &[Field] = &[
+    since(0, Fixed(4)), // partition_index
+    since(0, Fixed(8)), // start_offset
+    since(0, Fixed(4)), // leader_epoch
+    since(0, Fixed(2)), // error_code
+    since(0, Text),     // error_message
+];
+const SHARE_OFFSETS_TOPIC: &[Field] = &[
+    since(0, Text),                             // topic_name
+    since(0, Fixed(16)),                        // topic_id
+    since(0, Structs(SHARE_OFFSETS_PARTITION)), // partitions
+];
+const SHARE_OFFSETS_GROUP: &[Field] = &[
+    since(0, Text),                         // group_id
+    since(0, Structs(SHARE_OFFSETS_TOPIC)), // topics
+    since(0, Fixed(2)),                     // error_code
+    since(0, Text),                         // error_message
+];
+const SHARE_OFFSETS: &[Field] = &[
+    since(0, Fixed(4)),                     // throttle_time_ms
+    since(0, Structs(SHARE_OFFSETS_GROUP)), // groups
+];
+
 const DELETABLE_GROUP_RESULT: &[Field] = &[
     since(0, Text),     // group_id
     since(0, Fixed(2)), // error_code
@@ -383,6 +406,7 @@ static TXN_OFFSET_COMMIT_ANSWER: Schema = schema(0, 5, 3, TXN_OFFSET_COMMIT);
 static DESCRIBE_CONFIGS_ANSWER: Schema = schema(1, 4, 4, DESCRIBE_CONFIGS);
 static CREATE_PARTITIONS_ANSWER: Schema = schema(0, 3, 2, CREATE_PARTITIONS);
 static DELETE_GROUPS_ANSWER: Schema = schema(0, 2, 2, DELETE_GROUPS);
+static SHARE_OFFSETS_ANSWER: Schema = schema(0, 0, 0, SHARE_OFFSETS);
 
 /// An answer that nothing describes: framed by hand elsewhere.
 static HAND_FRAMED: Schema = schema(1, 0, 0, &[]);
@@ -424,6 +448,7 @@ pub(crate) fn of(api: ApiKey) -> &'static Schema {
         ApiKey::DescribeConfigs => &DESCRIBE_CONFIGS_ANSWER,
         ApiKey::CreatePartitions => &CREATE_PARTITIONS_ANSWER,
         ApiKey::DeleteGroups => &DELETE_GROUPS_ANSWER,
+        ApiKey::DescribeShareGroupOffsets => &SHARE_OFFSETS_ANSWER,
         ApiKey::Produce | ApiKey::Fetch => &HAND_FRAMED,
     }
 }

@@ -107,6 +107,11 @@ fn check(snapshot: &Snapshot, topics: &[&str]) -> Result<()> {
             "the topic {missing} does not exist, or may not be seen"
         )));
     }
+    if snapshot.topics.is_empty() && snapshot.standing == Standing::Share {
+        return Err(Failure::error(format!(
+            "the group {group} is a share group: name a --topic to watch it there"
+        )));
+    }
     if snapshot.topics.is_empty() {
         return Err(Failure::error(format!(
             "the group {group} does not exist, or has committed nothing: name a --topic to watch it \

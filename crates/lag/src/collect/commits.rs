@@ -85,6 +85,14 @@ impl Commits {
         }
     }
 
+    /// The same without what was told: a share group's commits mean nothing.
+    pub(super) fn hidden(self) -> Self {
+        Self {
+            told: BTreeMap::new(),
+            ..self
+        }
+    }
+
     /// What was told of a topic, by partition.
     pub(super) fn topic(&self, topic: &str) -> &[Option<Committed>] {
         self.told.get(topic).map_or(&[], Vec::as_slice)
@@ -93,8 +101,9 @@ impl Commits {
     /// What the group committed in the partition `at`, as `told` of its topic.
     pub(super) fn of(&self, told: &[Option<Committed>], at: usize) -> Committed {
         match (self.standing, told.get(at).copied().flatten()) {
-            (Standing::Share | Standing::Closed, _) => Committed::Unknown(None),
+            (Standing::Closed, _) => Committed::Unknown(None),
             (_, Some(committed)) => committed,
+            (Standing::Share, None) => Committed::Unknown(None),
             // A coordinator that leaves out what it was asked knows nothing of it.
             (Standing::Told, None) => Committed::Nothing,
             (Standing::Denied, None) => Committed::Unknown(Some(Code::GROUP_AUTHORIZATION_FAILED)),
@@ -106,6 +115,49 @@ impl Commits {
     pub(super) fn says_nothing(&self) -> bool {
         let mut told = self.told.values().flatten().flatten();
         self.standing == Standing::Told && told.all(|told| *told == Committed::Nothing)
+    }
+}
+
+/// What is asked of a coordinator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Question {
+    /// What groups have committed.
+    Commits,
+    /// Where share groups read on.
+    Shares,
+}
+
+impl Question {
+    /// Puts the question. A broker too old for share groups' offsets says so for each group: no
+    /// other coordinator would know more.
+    pub(super) async fn ask<B: Brokers>(
+        self,
+        brokers: &B,
+        broker: BrokerId,
+        request: offset_fetch::Request,
+    ) -> Result<offset_fetch::Response, Error> {
+        if self == Self::Commits {
+            return brokers.offset_fetch(broker, request).await;
+        }
+        let groups: Vec<_> = request
+            .groups
+            .iter()
+            .map(|g| Arc::clone(&g.group))
+            .collect();
+        match brokers.share_offsets(broker, request).await {
+            Err(error) if matches!(error.kind(), ErrorKind::UnsupportedVersion) => {
+                let refused = groups.into_iter().map(|group| offset_fetch::GroupAnswer {
+                    group,
+                    code: Code::UNSUPPORTED_VERSION,
+                    topics: Vec::new(),
+                });
+                Ok(offset_fetch::Response {
+                    groups: refused.collect(),
+                    ..offset_fetch::Response::default()
+                })
+            }
+            answer => answer,
+        }
     }
 }
 
@@ -123,6 +175,7 @@ fn group_request(view: &ClusterView, asked: &Asked) -> GroupRequest {
 pub(super) async fn commits<B: Brokers>(
     brokers: &B,
     view: &ClusterView,
+    question: Question,
     asked: &[Asked],
     pace: Pace,
     resting: &mut Resting,
@@ -148,7 +201,9 @@ pub(super) async fn commits<B: Brokers>(
                 continue;
             }
             let patience = resting.patience(broker, pace);
-            calls.push(ask_coordinator(brokers, view, broker, groups, patience));
+            calls.push(ask_coordinator(
+                brokers, view, question, broker, groups, patience,
+            ));
         }
         let answers: Vec<_> = stream::iter(calls)
             .buffer_unordered(ASKED_AT_ONCE_MAX)
@@ -189,6 +244,7 @@ type CoordinatorAnswer<'a> = (
 async fn ask_coordinator<'a, B: Brokers>(
     brokers: &B,
     view: &ClusterView,
+    question: Question,
     broker: BrokerId,
     groups: Vec<&'a Asked>,
     patience: Duration,
@@ -198,7 +254,7 @@ async fn ask_coordinator<'a, B: Brokers>(
     for asked in &groups {
         request.groups.push(group_request(view, asked));
     }
-    let answer = match timeout(patience, brokers.offset_fetch(broker, request)).await {
+    let answer = match timeout(patience, question.ask(brokers, broker, request)).await {
         Ok(Ok(response)) => Some((response, asked_at.elapsed())),
         Ok(Err(error)) => {
             tracing::debug!(%broker, %error, "committed offsets could not be fetched");

@@ -1,7 +1,7 @@
 //! In which topics groups have committed at all.
 
 use super::ASKED_AT_ONCE_MAX;
-use super::commits::coordinators;
+use super::commits::{Question, coordinators};
 use super::verdict::{GroupVerdict, of_group};
 use crate::brokers::Brokers;
 use crate::source::Asked;
@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 pub(super) async fn committed<B: Brokers>(
     brokers: &B,
     view: &ClusterView,
+    question: Question,
     groups: &[Arc<str>],
     deadline: Instant,
 ) -> Vec<Option<Vec<Arc<str>>>> {
@@ -29,7 +30,7 @@ pub(super) async fn committed<B: Brokers>(
     let homes = coordinators(brokers, view, &waiting, deadline, &mut BTreeMap::new()).await;
     let mut calls = Vec::new();
     for (broker, groups) in homes {
-        calls.push(ask(brokers, broker, groups, deadline));
+        calls.push(ask(brokers, question, broker, groups, deadline));
     }
     let mut answers = stream::iter(calls).buffer_unordered(ASKED_AT_ONCE_MAX);
     let mut known = BTreeMap::new();
@@ -46,6 +47,7 @@ pub(super) async fn committed<B: Brokers>(
 /// Asks one coordinator for whatever some of its groups have committed.
 async fn ask<B: Brokers>(
     brokers: &B,
+    question: Question,
     broker: BrokerId,
     groups: Vec<&Asked>,
     deadline: Instant,
@@ -58,7 +60,7 @@ async fn ask<B: Brokers>(
         groups: every.collect(),
         ..offset_fetch::Request::default()
     };
-    match timeout_at(deadline, brokers.offset_fetch(broker, request)).await {
+    match timeout_at(deadline, question.ask(brokers, broker, request)).await {
         Ok(Ok(response)) => response.groups,
         Ok(Err(error)) => {
             tracing::debug!(%broker, %error, "committed offsets could not be fetched");

@@ -20,6 +20,12 @@ const RECHECK: Duration = Duration::from_secs(60);
 /// How Kafka calls the type in ListGroups.
 const SHARE: &str = "share";
 
+/// Whether a group that is listed is a share group. Brokers that know no types list none.
+pub(crate) fn is_share(listed: &list_groups::Group) -> bool {
+    let kind = listed.group_type.as_deref();
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(SHARE))
+}
+
 /// What is known of groups that have committed nothing.
 #[derive(Debug, Default)]
 pub(super) struct Kinds(BTreeMap<Arc<str>, Kind>);
@@ -86,11 +92,9 @@ async fn ask<B: Brokers>(
     // Rounds wait for it, and it can wait for the next one.
     let answer = timeout(patience_min(pace), brokers.list_groups(broker, request)).await;
     let listed = answer.ok().and_then(Result::ok).map(|answer| answer.groups);
-    let shares = listed.unwrap_or_default().into_iter().filter(|listed| {
-        // A broker that knows no types lists all groups.
-        let kind = listed.group_type.as_deref();
-        kind.is_some_and(|kind| kind.eq_ignore_ascii_case(SHARE)) && groups.contains(&listed.group)
-    });
+    let shares = listed.unwrap_or_default().into_iter();
+    // A broker that knows no types lists all groups.
+    let shares = shares.filter(|listed| is_share(listed) && groups.contains(&listed.group));
     let shares = shares.map(|listed| listed.group).collect();
     (groups, shares)
 }

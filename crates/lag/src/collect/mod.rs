@@ -1,7 +1,8 @@
 //! One round of collecting from the brokers: what groups committed, then where the logs end.
 //!
 //! In this order, so that a committed offset is never newer than the end it is held against. So a
-//! round is two round trips in sequence, however many groups and partitions there are.
+//! round is two round trips in sequence, however many groups and partitions there are, and three with
+//! share groups.
 
 mod commits;
 mod committed;
@@ -15,9 +16,10 @@ mod verdict;
 use crate::brokers::Brokers;
 use crate::snapshot::{Offsets, TopicOffsets};
 use crate::source::{Asked, Found, LagSource, Origin, Pace, Standing};
-use commits::{Commits, commits};
+use commits::{Commits, Question};
 pub(crate) use ends::{Ends, ends, is_stale};
 use kinds::Kinds;
+pub(crate) use kinds::is_share;
 use ottla_proto::{BrokerId, ClusterView, Result};
 use ottla_wire::BoxFuture;
 use ottla_wire::api::list_offsets;
@@ -83,7 +85,18 @@ impl<B: Brokers> LagSource for Collected<B> {
     ) -> BoxFuture<'a, Vec<Option<Vec<Arc<str>>>>> {
         Box::pin(async move {
             let view = self.brokers.view();
-            committed::committed(&*self.brokers, &view, groups, deadline).await
+            let (brokers, commits) = (&*self.brokers, Question::Commits);
+            let mut told = committed::committed(brokers, &view, commits, groups, deadline).await;
+            for (group, told) in groups.iter().zip(&mut told) {
+                if self.kinds.is_share(group) {
+                    let group = std::slice::from_ref(group);
+                    let shares = Question::Shares;
+                    let mut one =
+                        committed::committed(brokers, &view, shares, group, deadline).await;
+                    *told = one.pop().flatten();
+                }
+            }
+            told
         })
     }
 
@@ -99,7 +112,15 @@ impl<B: Brokers> Collected<B> {
         self.probe(pace);
         let brokers = &*self.brokers;
         let view = brokers.view();
-        let mut commits = commits(brokers, &view, asked, pace, &mut self.resting).await;
+        let resting = &mut self.resting;
+        let question = Question::Commits;
+        let mut commits = commits::commits(brokers, &view, question, asked, pace, resting).await;
+        // Share groups were asked for commits too, at no cost, so that one made anew as another type
+        // is noticed. Where they read on is asked before the ends, as commits are.
+        let shares = asked.iter().filter(|one| self.kinds.is_share(&one.group));
+        let shares: Vec<Asked> = shares.cloned().collect();
+        let question = Question::Shares;
+        let mut shares = commits::commits(brokers, &view, question, &shares, pace, resting).await;
         let (ends, ()) = tokio::join!(
             ends(brokers, &view, asked, pace, &mut self.resting),
             self.kinds.learn(brokers, &commits, pace),
@@ -107,6 +128,7 @@ impl<B: Brokers> Collected<B> {
         let found = asked.iter().map(|asked| {
             let mut commits = commits.remove(&asked.group).unwrap_or_default();
             if self.kinds.is_share(&asked.group) {
+                commits = shares.remove(&asked.group).unwrap_or(commits.hidden());
                 commits.standing = Standing::Share;
             }
             found(&view, asked, &commits, &ends, pace)

@@ -365,11 +365,15 @@ async fn a_share_group_is_named_as_such_and_looked_up_once_a_minute() {
         state.shares.insert("billing".into());
     }
     let mut source = Collected::new(fake.clone());
-    for _ in 0..3 {
+    // At the second look its own API is asked: no member was given the partition yet.
+    for told in [
+        Committed::Unknown(None),
+        Committed::Nothing,
+        Committed::Nothing,
+    ] {
         let found = round(&mut source, &billing()).await.remove(0);
         assert_eq!(found.standing, Standing::Share);
-        let committed = found.topics[0].partitions[0].committed;
-        assert_eq!(committed, Committed::Unknown(None), "and not: no commit");
+        assert_eq!(found.topics[0].partitions[0].committed, told);
     }
     assert_eq!(fake.count("groups 1"), 1);
     // Made anew as a group that commits.
@@ -378,6 +382,63 @@ async fn a_share_group_is_named_as_such_and_looked_up_once_a_minute() {
     round(&mut source, &billing()).await;
     let found = round(&mut source, &billing()).await.remove(0);
     assert_eq!(found.standing, Standing::Told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_group_has_figures_from_its_own_api() {
+    let fake = Fake::with_topic("orders", 2);
+    {
+        let mut state = fake.0.lock();
+        state.committed.clear();
+        state.shares.insert("billing".into());
+        let key = ("billing".to_owned(), "orders".to_owned(), 0);
+        state.share_starts.insert(key, 12);
+    }
+    let mut source = Collected::new(fake.clone());
+    round(&mut source, &billing()).await;
+    let found = round(&mut source, &billing()).await.remove(0);
+    assert_eq!(found.standing, Standing::Share);
+    let committed = found.topics[0].partitions.iter().map(|one| one.committed);
+    let committed: Vec<Committed> = committed.collect();
+    let nothing = Committed::Nothing;
+    assert_eq!(
+        committed,
+        [Committed::At(12), nothing],
+        "no member was given the other yet"
+    );
+    // Its topics are those it reads.
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let told = source.committed_topics(&["billing".into()], deadline).await;
+    assert_eq!(told, [Some(vec!["orders".into()])]);
+    // Where it reads on is asked before the ends, as commits are.
+    fake.calls();
+    round(&mut source, &billing()).await;
+    let calls = fake.calls();
+    let at = |begin: &str| {
+        calls
+            .iter()
+            .position(|call| call.starts_with(begin))
+            .unwrap()
+    };
+    assert!(at("shares 1 1") < at("ends"), "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_group_of_brokers_without_that_api_stays_unknown_and_its_coordinator_known() {
+    let fake = Fake::with_topic("orders", 1);
+    {
+        let mut state = fake.0.lock();
+        state.committed.clear();
+        state.shares.insert("billing".into());
+        state.knows_no_share_offsets = true;
+    }
+    let mut source = Collected::new(fake.clone());
+    for _ in 0..3 {
+        let found = round(&mut source, &billing()).await.remove(0);
+        let committed = found.topics[0].partitions[0].committed;
+        assert_eq!(committed, Committed::Unknown(None));
+    }
+    assert_eq!(fake.count("forget"), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ pub mod delete_groups;
 pub mod delete_topics;
 pub mod describe_configs;
 pub mod describe_groups;
+pub mod describe_share_group_offsets;
 pub mod end_txn;
 pub mod fetch;
 pub mod find_coordinator;
@@ -212,5 +213,8 @@ pub(crate) fn decode_any(api: ApiKey, version: i16, answer: Bytes) -> bool {
         ApiKey::DescribeConfigs => generated!(wire::DescribeConfigsResponse),
         ApiKey::CreatePartitions => generated!(wire::CreatePartitionsResponse),
         ApiKey::DeleteGroups => generated!(wire::DeleteGroupsResponse),
+        ApiKey::DescribeShareGroupOffsets => {
+            generated!(wire::DescribeShareGroupOffsetsResponse)
+        }
     }
 }

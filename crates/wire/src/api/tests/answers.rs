@@ -31,6 +31,7 @@ pub(super) fn every_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
         .or_else(|| group_answer(api, version))
         .or_else(|| transaction_answer(api, version))
         .or_else(|| admin_answer(api, version))
+        .or_else(|| group_admin_answer(api, version))
 }
 
 fn cluster_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
@@ -179,24 +180,6 @@ fn transaction_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
 
 fn admin_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
     Some(match api {
-        ApiKey::DescribeGroups => {
-            use wire::describe_groups_response as of;
-            let group = of::DescribedGroup::default()
-                .with_members(vec![of::DescribedGroupMember::default()]);
-            bytes(
-                api,
-                version,
-                &wire::DescribeGroupsResponse::default().with_groups(vec![group]),
-            )
-        }
-        ApiKey::ListGroups => {
-            let group = wire::list_groups_response::ListedGroup::default();
-            bytes(
-                api,
-                version,
-                &wire::ListGroupsResponse::default().with_groups(vec![group]),
-            )
-        }
         ApiKey::CreateTopics => {
             use wire::create_topics_response as of;
             let configs = (version >= 5).then(|| vec![of::CreatableTopicConfigs::default()]);
@@ -230,6 +213,38 @@ fn admin_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
                 &wire::DescribeConfigsResponse::default().with_results(vec![result]),
             )
         }
+        ApiKey::CreatePartitions => {
+            let topic = wire::create_partitions_response::CreatePartitionsTopicResult::default();
+            bytes(
+                api,
+                version,
+                &wire::CreatePartitionsResponse::default().with_results(vec![topic]),
+            )
+        }
+        _ => return None,
+    })
+}
+
+fn group_admin_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
+    Some(match api {
+        ApiKey::DescribeGroups => {
+            use wire::describe_groups_response as of;
+            let group = of::DescribedGroup::default()
+                .with_members(vec![of::DescribedGroupMember::default()]);
+            bytes(
+                api,
+                version,
+                &wire::DescribeGroupsResponse::default().with_groups(vec![group]),
+            )
+        }
+        ApiKey::ListGroups => {
+            let group = wire::list_groups_response::ListedGroup::default();
+            bytes(
+                api,
+                version,
+                &wire::ListGroupsResponse::default().with_groups(vec![group]),
+            )
+        }
         ApiKey::DeleteGroups => {
             let group = wire::delete_groups_response::DeletableGroupResult::default();
             bytes(
@@ -238,12 +253,17 @@ fn admin_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
                 &wire::DeleteGroupsResponse::default().with_results(vec![group]),
             )
         }
-        ApiKey::CreatePartitions => {
-            let topic = wire::create_partitions_response::CreatePartitionsTopicResult::default();
+        ApiKey::DescribeShareGroupOffsets => {
+            use wire::describe_share_group_offsets_response as of;
+            let partition = of::DescribeShareGroupOffsetsResponsePartition::default();
+            let topic = of::DescribeShareGroupOffsetsResponseTopic::default()
+                .with_partitions(vec![partition]);
+            let group =
+                of::DescribeShareGroupOffsetsResponseGroup::default().with_topics(vec![topic]);
             bytes(
                 api,
                 version,
-                &wire::CreatePartitionsResponse::default().with_results(vec![topic]),
+                &wire::DescribeShareGroupOffsetsResponse::default().with_groups(vec![group]),
             )
         }
         _ => return None,
