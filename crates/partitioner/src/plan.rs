@@ -220,6 +220,8 @@ impl TopicPlan {
         } else {
             self.tally = Arc::new(Tally::grown_from(&last.tally, count));
         }
+        let is_new = self.taken_at > last.taken_at;
+        self.outlook.follow(&last.outlook, is_new);
         // A topic of which nothing is known just now has no partitions here.
         if last.keys.partition_count() >= count {
             self.keys = Arc::clone(&last.keys);

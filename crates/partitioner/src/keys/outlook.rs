@@ -10,6 +10,10 @@ const SLOW_SECONDS: f32 = 1.0;
 /// all are behind, moving helps nobody.
 const SLOW_TIMES: f32 = 2.0;
 
+/// And only when it was slow at so many looks in a row, and its consumer's speed is known: what is
+/// estimated of a group that was just begun to watch swings, and each swing would move keys.
+const SLOW_LOOKS: u8 = 3;
+
 /// A key goes home when the partition there needs less than this, in seconds.
 const HOME_SECONDS: f32 = 0.2;
 
@@ -100,7 +104,8 @@ struct Place {
     offsets: KeyOffsets,
     /// In seconds; `None` when unknown.
     drain: Option<f32>,
-    is_ill: bool,
+    /// At how many looks in a row it was slow; enough of them at once if its weight says so.
+    slow_looks: u8,
 }
 
 /// What a plan says of every partition.
@@ -135,15 +140,28 @@ impl Outlook {
             Place {
                 offsets: offsets.get(at).copied().unwrap_or_default(),
                 drain,
-                is_ill: match by_weight {
-                    true => health.is_some_and(|health| health.weight <= 0.0),
-                    false => drain.is_some_and(is_slow),
+                slow_looks: match health {
+                    Some(health) if by_weight && health.weight <= 0.0 => SLOW_LOOKS,
+                    Some(health) if !by_weight && health.rate.is_some() => {
+                        u8::from(drain.is_some_and(is_slow))
+                    }
+                    _ => 0,
                 },
             }
         };
         Self {
             places: (0..count).map(place).collect(),
             is_denied,
+        }
+    }
+
+    /// Goes on with how often partitions were slow; `is_new` when this is another look than the last.
+    pub(crate) fn follow(&mut self, last: &Self, is_new: bool) {
+        for (place, last) in self.places.iter_mut().zip(&last.places) {
+            if place.slow_looks > 0 {
+                let looks = last.slow_looks.saturating_add(u8::from(is_new));
+                place.slow_looks = place.slow_looks.max(looks);
+            }
         }
     }
 
@@ -159,7 +177,7 @@ impl Outlook {
     }
 
     pub(crate) fn is_ill(&self, partition: i32) -> bool {
-        self.place(partition).is_ill
+        self.place(partition).slow_looks >= SLOW_LOOKS
     }
 
     /// In seconds; of a partition of which nothing is known, none.

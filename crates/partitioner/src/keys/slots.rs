@@ -248,7 +248,9 @@ impl Slots {
 /// Where a slot begins of which nothing is known: a place such that whatever was written before to
 /// the other one is processed.
 fn first_place(home: i32, alternative: i32, outlook: &Outlook, fence: &Fence) -> Option<i32> {
-    if home == alternative || outlook.is_denied || outlook.has_read(alternative, fence) {
+    // No key was ever moved to where the group has never committed, or by a group nobody may see.
+    let is_unused = outlook.is_denied || outlook.committed(alternative) == Committed::Nothing;
+    if home == alternative || is_unused || outlook.has_read(alternative, fence) {
         Some(home)
     } else if outlook.has_read(home, fence) {
         Some(alternative)
@@ -270,13 +272,12 @@ fn better(slot: &Slot, home: i32, alternative: i32, outlook: &Outlook) -> Option
 }
 
 impl Outlook {
-    /// Whether the group has processed what was there when we first looked. Where it never committed
-    /// anything no key was ever moved to.
+    /// Whether the group has processed what was there when we first looked.
     fn has_read(&self, partition: i32, fence: &Fence) -> bool {
-        match self.committed(partition) {
-            Committed::Unknown => false,
-            Committed::Nothing => true,
-            Committed::At(offset) => fence.end(partition).is_some_and(|end| offset >= end),
+        match (self.committed(partition), fence.end(partition)) {
+            (Committed::At(offset), Some(end)) => offset >= end,
+            (Committed::Nothing, Some(end)) => end == 0,
+            _ => false,
         }
     }
 }

@@ -2,7 +2,10 @@ use super::*;
 use crate::explain::{PartitionHealth, Status};
 use crate::hashes::java_partition;
 use crate::testing::view;
-use crate::{KeyChoice, LagAware, Partitioner, PlanPublisher, Steering, TopicPlan, plan_channel};
+use crate::{
+    Drain, DrainPartition, KeyChoice, LagAware, Partitioner, PlanPublisher, Steering, TopicPlan,
+    plan_channel,
+};
 use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -294,6 +297,58 @@ fn a_sticky_key_leaves_an_unhealthy_partition_and_stays_where_it_went() {
         0,
         "none is healthy: by its hash"
     );
+}
+
+#[test]
+fn a_partition_is_unhealthy_by_drain_time_only_when_it_stays_slow() {
+    let (mut publisher, reader) = plan_channel();
+    let steer = LagAware::new(reader).keys(KeyPolicy::STICKY);
+    let key = key_at_0(0);
+    let now = Instant::now();
+    let mut look = |seconds: u32, slow_seconds: u64, rate: Option<f64>| {
+        let health = (0..COUNT).map(|partition| PartitionHealth {
+            partition,
+            lag: None,
+            backlog: None,
+            rate,
+            drain_time: Some(Duration::from_secs(if partition == 0 {
+                slow_seconds
+            } else {
+                0
+            })),
+            weight: 0.25,
+            status: Status::Lagging,
+            reason: "",
+        });
+        let drain = Drain {
+            partitions: vec![
+                DrainPartition {
+                    rate: 9.0,
+                    backlog: 0.0,
+                    share: 0.25
+                };
+                4
+            ],
+            arrival_rate: 1.0,
+            own_rate: 1.0,
+        };
+        let plan = TopicPlan::drain("orders".into(), now + seconds * SECOND, SECOND, &drain);
+        publisher.publish(vec![plan.with_health(health.collect())]);
+        place(&steer, &key)
+    };
+    let rate = Some(9.0);
+    assert_eq!([look(0, 5, rate), look(1, 5, rate)], [0; 2]);
+    assert_eq!(
+        [look(2, 0, rate), look(3, 5, rate), look(4, 5, rate)],
+        [0; 3]
+    );
+    assert_eq!(look(4, 5, rate), 0, "the same look twice");
+    assert_ne!(look(5, 5, rate), 0);
+    // Another key would leave too; but not where no speed is known, however long.
+    for seconds in 10..20 {
+        look(seconds, 5, None);
+    }
+    assert_eq!(place(&steer, &key_at_0(1)), 0);
 }
 
 #[test]

@@ -1,0 +1,160 @@
+//! Consumer groups, and what a producer is told of them.
+
+use fastrand::Rng;
+use ottla_lag::health::{Health, Observed, Observer};
+use ottla_partitioner::{Committed, KeyOffsets, TopicPlan};
+use std::time::{Duration, Instant};
+
+/// One record as it lies in a log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) key: usize,
+    /// Its number among the records of its key.
+    pub(crate) number: u32,
+}
+
+/// One partition's consumer.
+#[derive(Debug, Clone)]
+struct Consumer {
+    /// In records a second.
+    speed: f64,
+    /// What it may read by now, in records; whole ones are read.
+    credit: f64,
+    processed: usize,
+    /// `None` until the first commit.
+    committed: Option<i64>,
+}
+
+/// A consumer group that commits what it has processed.
+#[derive(Debug)]
+pub(crate) struct Group {
+    consumers: Vec<Consumer>,
+    /// The number of the last processed record of each key.
+    seen: Vec<Option<u32>>,
+    commit_every: u64,
+    pub(crate) processed: u64,
+    /// Records that were processed after a later one of their key.
+    pub(crate) violations: u64,
+    pub(crate) overtaken: Option<String>,
+}
+
+impl Group {
+    pub(crate) fn new(partitions: usize, keys: usize, speed: f64, commit_every: u64) -> Self {
+        let consumer = Consumer {
+            speed,
+            credit: 0.0,
+            processed: 0,
+            committed: None,
+        };
+        Self {
+            consumers: vec![consumer; partitions],
+            seen: vec![None; keys],
+            commit_every,
+            processed: 0,
+            violations: 0,
+            overtaken: None,
+        }
+    }
+
+    pub(crate) fn set_speed(&mut self, partition: usize, speed: f64) {
+        self.consumers[partition].speed = speed;
+    }
+
+    /// Reads on for so many milliseconds, and commits where that is due.
+    pub(crate) fn step(&mut self, now: u64, millis: u64, logs: &[Vec<Entry>]) {
+        for (partition, log) in logs.iter().enumerate() {
+            let consumer = &mut self.consumers[partition];
+            consumer.credit += consumer.speed * millis as f64 / 1_000.0;
+            while consumer.credit >= 1.0 && consumer.processed < log.len() {
+                consumer.credit -= 1.0;
+                let entry = log[consumer.processed];
+                consumer.processed += 1;
+                self.processed += 1;
+                let seen = &mut self.seen[entry.key];
+                if seen.is_some_and(|seen| entry.number < seen) {
+                    self.violations += 1;
+                    self.overtaken.get_or_insert_with(|| {
+                        let Entry { key, number } = entry;
+                        format!("record {number} of key {key} after {seen:?} at {now} ms")
+                    });
+                }
+                *seen = Some(seen.map_or(entry.number, |seen| seen.max(entry.number)));
+            }
+            // Who has nothing to read does not save his time up.
+            consumer.credit = consumer.credit.min(1.0);
+            // Consumers do not commit all at the same time.
+            if (now + 37 * partition as u64) % self.commit_every < millis && consumer.processed > 0
+            {
+                consumer.committed = Some(consumer.processed as i64);
+            }
+        }
+    }
+}
+
+/// What looks at one group for one producer.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    observers: Vec<Observer>,
+}
+
+impl Watcher {
+    pub(crate) fn new(groups: usize, refresh: Duration) -> Self {
+        Self {
+            observers: (0..groups).map(|_| Observer::new(refresh)).collect(),
+        }
+    }
+
+    /// Looks at all groups; now and then a partition does not answer.
+    pub(crate) fn look(
+        &mut self,
+        rng: &mut Rng,
+        now: Instant,
+        refresh: Duration,
+        groups: &[Group],
+        logs: &[Vec<Entry>],
+        sent: u64,
+    ) -> TopicPlan {
+        let missing: Vec<bool> = logs.iter().map(|_| rng.u8(..) < 8).collect();
+        let mut healths = Vec::new();
+        let mut offsets = vec![None; logs.len()];
+        for (group, observer) in groups.iter().zip(&mut self.observers) {
+            let partitions = group.consumers.iter().zip(logs).zip(&missing);
+            let observed: Vec<Observed> = partitions
+                .map(
+                    |((consumer, log), missing)| match (missing, consumer.committed) {
+                        (true, _) => Observed::Missing,
+                        (_, None) => Observed::NoCommit {
+                            end: log.len() as i64,
+                        },
+                        (_, Some(committed)) => Observed::Lag {
+                            end: log.len() as i64,
+                            committed,
+                            lag: (log.len() as i64 - committed) as u64,
+                            lost: 0,
+                        },
+                    },
+                )
+                .collect();
+            for (at, seen) in observed.iter().enumerate() {
+                let own = key_offsets(*seen);
+                let all = &mut offsets[at];
+                *all = Some(all.map_or(own, |all: KeyOffsets| all.joined(own)));
+            }
+            healths.push(observer.observe(now, &observed, sent));
+        }
+        let offsets = offsets.into_iter().map(Option::unwrap_or_default);
+        Health::of_groups(healths)
+            .into_plan("orders".into(), now, refresh)
+            .with_key_offsets(offsets.collect())
+    }
+}
+
+fn key_offsets(seen: Observed) -> KeyOffsets {
+    let (committed, end) = match seen {
+        Observed::Lag { committed, end, .. } => (Committed::At(committed), Some(end)),
+        Observed::NoCommit { end } => (Committed::Nothing, Some(end)),
+        Observed::BeyondEnd { end } => (Committed::Unknown, Some(end)),
+        Observed::Missing => (Committed::Unknown, None),
+    };
+    KeyOffsets { committed, end }
+}

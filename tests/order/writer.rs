@@ -1,0 +1,202 @@
+//! A producer process: the real placing and its tickets, and queues to brokers that fail.
+
+use crate::groups::{Entry, Group, Watcher};
+use fastrand::Rng;
+use ottla_partitioner::{
+    KeyChoice, KeyPolicy, KeyTicket, LagAware, NoQueues, Partitioner, PlanPublisher, TopicView,
+    Written, plan_channel,
+};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// The time between two looks at the groups.
+pub(crate) const REFRESH: Duration = Duration::from_secs(1);
+
+/// How far each partition's leader can be reached.
+#[derive(Debug)]
+pub(crate) struct Leaders {
+    /// Those that have one, ascending.
+    pub(crate) available: Vec<i32>,
+    /// Until when, in milliseconds, nothing reaches a partition.
+    pub(crate) cut_until: Vec<u64>,
+}
+
+/// Whether a record was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    Yes,
+    /// There was no room; the caller asks again.
+    Full,
+    /// Its key has no place yet.
+    Unplaced,
+}
+
+#[derive(Debug)]
+struct Record {
+    entry: Entry,
+    ticket: Option<Box<KeyTicket>>,
+    /// When it reaches its broker, if nothing is in the way.
+    due: u64,
+}
+
+#[derive(Debug)]
+struct Answer {
+    due: u64,
+    ticket: Box<KeyTicket>,
+    outcome: Written,
+}
+
+#[derive(Debug)]
+pub(crate) struct Writer {
+    publisher: PlanPublisher,
+    pub(crate) steer: LagAware,
+    watcher: Watcher,
+    next_look: u64,
+    queues: Vec<VecDeque<Record>>,
+    answers: Vec<Answer>,
+    sent: u64,
+}
+
+impl Writer {
+    pub(crate) fn new(policy: KeyPolicy, partitions: usize, groups: usize) -> Self {
+        let (publisher, reader) = plan_channel();
+        Self {
+            publisher,
+            steer: LagAware::new(reader).keys(policy),
+            watcher: Watcher::new(groups, REFRESH),
+            next_look: 0,
+            queues: (0..partitions).map(|_| VecDeque::new()).collect(),
+            answers: Vec::new(),
+            sent: 0,
+        }
+    }
+
+    /// The producer dies. Some of what was on its way still arrives.
+    pub(crate) fn crash(&mut self, rng: &mut Rng, logs: &mut [Vec<Entry>]) {
+        for (queue, log) in self.queues.iter_mut().zip(logs) {
+            let arrive = rng.usize(..=queue.len());
+            log.extend(queue.drain(..arrive).map(|record| record.entry));
+            queue.clear();
+        }
+        self.answers.clear();
+    }
+
+    /// Another producer of the same process, with the same plan.
+    pub(crate) fn take_over(&mut self) {
+        self.steer = LagAware::new(self.steer.plan().clone());
+    }
+
+    /// Looks at the groups when it is time.
+    pub(crate) fn look(
+        &mut self,
+        rng: &mut Rng,
+        now: u64,
+        at: Instant,
+        groups: &[Group],
+        logs: &[Vec<Entry>],
+    ) {
+        if now < self.next_look {
+            return;
+        }
+        let sent = self.publisher.sent("orders");
+        let plan = self.watcher.look(rng, at, REFRESH, groups, logs, sent);
+        self.publisher.publish(vec![plan]);
+        self.next_look = now + rng.u64(750..1_250);
+    }
+
+    /// Enqueues a record.
+    pub(crate) fn enqueue(
+        &mut self,
+        rng: &mut Rng,
+        now: u64,
+        at: Instant,
+        leaders: &Leaders,
+        entry: Entry,
+    ) -> Taken {
+        let view = TopicView {
+            topic: "orders",
+            partition_count: self.queues.len() as i32,
+            available: &leaders.available,
+            queued: &NoQueues,
+            batch_bytes: 16_384,
+            stripe: 0,
+        };
+        let key = format!("key-{}", entry.key);
+        let (partition, mut ticket) = match self.steer.keyed(&view, key.as_bytes()) {
+            KeyChoice::Partition(partition) => (partition, None),
+            KeyChoice::Tracked(ticket) => (ticket.partition(), Some(ticket)),
+            KeyChoice::Later => return Taken::Unplaced,
+            KeyChoice::Run => {
+                let run = self.steer.begin_run(&view, at, rng.u64(..), None);
+                self.steer.end_run(&view, run, 1);
+                (run.partition, None)
+            }
+        };
+        // Now and then the buffer is full: the caller asks again.
+        if rng.u8(..) < 3 {
+            return Taken::Full;
+        }
+        if let Some(ticket) = &mut ticket {
+            ticket.sent();
+        }
+        self.sent += 1;
+        let queue = &mut self.queues[partition as usize];
+        queue.push_back(Record {
+            entry,
+            ticket,
+            due: now + rng.u64(5..40),
+        });
+        Taken::Yes
+    }
+
+    /// Brokers take what has reached them, in the order of each partition, and answer.
+    pub(crate) fn deliver(
+        &mut self,
+        rng: &mut Rng,
+        now: u64,
+        leaders: &Leaders,
+        logs: &mut [Vec<Entry>],
+    ) {
+        for (at, (queue, log)) in self.queues.iter_mut().zip(logs).enumerate() {
+            let is_led = leaders.available.contains(&(at as i32));
+            if !is_led || now < leaders.cut_until[at] {
+                continue;
+            }
+            while let Some(record) = queue.pop_front_if(|record| record.due <= now) {
+                let (is_written, outcome, wait) = fate(rng, log.len() as i64);
+                if is_written {
+                    log.push(record.entry);
+                }
+                if let Some(ticket) = record.ticket {
+                    let due = now + wait;
+                    self.answers.push(Answer {
+                        due,
+                        ticket,
+                        outcome,
+                    });
+                }
+            }
+        }
+        for answer in self.answers.extract_if(.., |answer| answer.due <= now) {
+            answer.ticket.settle(answer.outcome);
+        }
+    }
+}
+
+/// Whether a record is written, what the producer hears of it in the end, and after how long.
+fn fate(rng: &mut Rng, offset: i64) -> (bool, Written, u64) {
+    let soon = rng.u64(2..40);
+    let late = rng.u64(300..4_000);
+    match rng.u16(..1_000) {
+        // The answer was lost; a repetition is answered.
+        0..=19 => (true, Written::At(offset), late),
+        // The broker knows the repetition, and not where the record lies.
+        20..=29 => (true, Written::Perhaps, late),
+        // It was given up, written or not, and nobody knows.
+        30..=34 => (true, Written::Perhaps, late),
+        35..=39 => (false, Written::Perhaps, late),
+        // It expired or was refused.
+        40..=44 => (false, Written::No, soon),
+        _ => (true, Written::At(offset), soon),
+    }
+}
