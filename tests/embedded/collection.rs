@@ -20,7 +20,7 @@ async fn three_nodes() -> (Cluster, Client) {
     (cluster, client)
 }
 
-async fn commit(client: &Client, group: &str, topic: &str, partition: i32, offset: i64) {
+pub(crate) async fn commit(client: &Client, group: &str, topic: &str, partition: i32, offset: i64) {
     let deadline = Instant::now() + 10 * SECOND;
     let cluster = client.cluster();
     let home = cluster.coordinator(CoordinatorKind::Group, group, deadline);

@@ -8,6 +8,7 @@ mod collection;
 mod consumer;
 mod edges;
 mod hooks;
+mod keys;
 mod letters;
 mod memory;
 mod operations;

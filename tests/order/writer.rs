@@ -162,7 +162,9 @@ impl Writer {
             if !is_led || now < leaders.cut_until[at] {
                 continue;
             }
-            while let Some(record) = queue.pop_front_if(|record| record.due <= now) {
+            while queue.front().is_some_and(|record| record.due <= now)
+                && let Some(record) = queue.pop_front()
+            {
                 let (is_written, outcome, wait) = fate(rng, log.len() as i64);
                 if is_written {
                     log.push(record.entry);

@@ -248,11 +248,12 @@ impl Slots {
 /// Where a slot begins of which nothing is known: a place such that whatever was written before to
 /// the other one is processed.
 fn first_place(home: i32, alternative: i32, outlook: &Outlook, fence: &Fence) -> Option<i32> {
-    // No key was ever moved to where the group has never committed, or by a group nobody may see.
-    let is_unused = outlook.is_denied || outlook.committed(alternative) == Committed::Nothing;
+    let committed = outlook.committed(alternative);
+    // No key is ever sent away to where the group has never committed, or by a group nobody may see.
+    let is_unused = outlook.is_denied || committed == Committed::Nothing;
     if home == alternative || is_unused || outlook.has_read(alternative, fence) {
         Some(home)
-    } else if outlook.has_read(home, fence) {
+    } else if outlook.has_read(home, fence) && matches!(committed, Committed::At(_)) {
         Some(alternative)
     } else {
         None
