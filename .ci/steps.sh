@@ -117,4 +117,5 @@ lag_sources() {
   packages redis-server=redis-server redis-cli=redis-tools openssl=openssl
   cargo clippy --locked -p ottla-lag --features redis,prometheus --all-targets -- -D warnings
   cargo test --locked -p ottla-lag --features redis,prometheus --lib -- --include-ignored fleet prometheus
+  cargo test --locked -p ottla-tests --features redis --test embedded -- --ignored redis
 }

@@ -7,6 +7,7 @@ mod bugs;
 mod collection;
 mod consumer;
 mod edges;
+mod fleet;
 mod hooks;
 mod keys;
 mod letters;

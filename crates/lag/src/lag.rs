@@ -1,6 +1,7 @@
 //! The lag of one group, as a user holds it.
 
-use crate::collector::{Collector, Watching};
+use crate::collector::{Collector, Watching, kafka_source};
+use crate::fleet::{Store, fleet_source};
 use crate::health::HealthScorer;
 use crate::joint::Steered;
 use crate::pattern::Wanted;
@@ -10,6 +11,7 @@ use crate::source::Origin;
 use ottla_partitioner::{Counters, Explanation, KeyPolicy, PlanReader};
 use ottla_proto::{Error, ErrorKind, Result};
 use ottla_wire::Cluster;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -38,6 +40,7 @@ impl Lag {
             groups: Vec::new(),
             scorer: None,
             keys: None,
+            store: None,
             seed: None,
         }
     }
@@ -55,6 +58,7 @@ impl Lag {
             groups: Vec::new(),
             scorer: None,
             keys: None,
+            store: None,
             seed: None,
         }
     }
@@ -136,7 +140,34 @@ pub struct LagBuilder {
     groups: Vec<Arc<str>>,
     scorer: Option<Arc<dyn HealthScorer>>,
     keys: Option<KeyPolicy>,
+    store: Option<Fleet>,
     seed: Option<u64>,
+}
+
+/// The store that a fleet shares.
+struct Fleet(Box<dyn Store>);
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fleet")
+    }
+}
+
+/// A collector of one's own, or one that shares with a fleet.
+fn own_collector(
+    cluster: Cluster,
+    store: Option<Box<dyn Store>>,
+    refresh: Duration,
+    seed: u64,
+) -> Collector {
+    let Some(store) = store else {
+        return Collector::start(cluster, refresh, seed);
+    };
+    // Brokers too old to name their cluster share a store with their like only.
+    let name = cluster.view().cluster_id.clone();
+    let name = name.map_or_else(|| "-".to_owned(), |name| name.to_string());
+    let source = fleet_source(kafka_source(cluster), store, name);
+    Collector::with_source(source, refresh, seed)
 }
 
 impl LagBuilder {
@@ -211,6 +242,17 @@ impl LagBuilder {
         self.options.set(name, value)
     }
 
+    /// Shares the asking with a fleet: of all processes that watch the same topics of a group through
+    /// this store one asks the brokers, and the others read what it heard. Whatever is wrong with the
+    /// store, this process asks by itself, and [`Lag::origin`] says so. `RedisStore` is one (feature
+    /// `redis`), and what the properties `lag.fleet.redis.url` and its companions ask for. A collector
+    /// that is shared keeps its own source.
+    #[doc(alias = "lag.fleet.redis.url")]
+    pub fn fleet(mut self, store: impl Store) -> Self {
+        self.store = Some(Fleet(Box::new(store)));
+        self
+    }
+
     /// Where the jitter of the interval comes from; the cluster's own seed unless set.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -252,7 +294,11 @@ impl LagBuilder {
             Source::Shared(collector) => collector,
             Source::Own(cluster) => {
                 let seed = self.seed.unwrap_or(cluster.settings().seed);
-                Collector::start(cluster, refresh, seed)
+                let store = match self.store {
+                    Some(Fleet(store)) => Some(store),
+                    None => options.fleet().store()?,
+                };
+                own_collector(cluster, store, refresh, seed)
             }
         };
         let watching = collector.watch(&groups, &wanted, &steered).await?;

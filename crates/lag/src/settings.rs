@@ -1,5 +1,6 @@
 //! The rows of this crate's properties.
 
+use crate::fleet::FleetOptions;
 use crate::health::{DrainScore, HealthScorer, Linear, Threshold};
 use ottla_partitioner::{KEYS_MAX, KeyPolicy};
 use ottla_proto::setting::{Kind, Setting, Support};
@@ -91,6 +92,57 @@ pub const SETTINGS: &[Setting] = &[
         "16384",
         "How many slots of keys the migrating policy keeps for a topic, in some fifty bytes each.",
     ),
+    ours(
+        "lag.fleet.redis.url",
+        &["redis_url"],
+        Kind::Secret,
+        "",
+        "The Redis that a fleet of producers shares, redis://USER:PASSWORD@HOST:PORT/DATABASE or \
+         rediss: for TLS: one of them asks the brokers, the others read what it heard.",
+    ),
+    theirs(
+        "lag.fleet.enable",
+        &["remote_enabled"],
+        Kind::Bool,
+        "false",
+        "True takes the Redis of the host, port, database and password that follow, unless \
+         lag.fleet.redis.url names one, which needs nothing else.",
+    ),
+    theirs(
+        "lag.fleet.redis.host",
+        &["redis_host"],
+        Kind::Text,
+        "localhost",
+        "The Redis server's host.",
+    ),
+    theirs(
+        "lag.fleet.redis.port",
+        &["redis_port"],
+        Kind::Int(1, 65_535),
+        "6379",
+        "The Redis server's port.",
+    ),
+    theirs(
+        "lag.fleet.redis.database",
+        &["redis_db"],
+        Kind::Int(0, 65_535),
+        "0",
+        "The number of the database in it.",
+    ),
+    theirs(
+        "lag.fleet.redis.password",
+        &["redis_password"],
+        Kind::Secret,
+        "",
+        "The password for it.",
+    ),
+    ours(
+        "lag.fleet.redis.ca.location",
+        &[],
+        Kind::Text,
+        "",
+        "A file with the authority (PEM) to trust in place of the system's; with it TLS is spoken.",
+    ),
 ];
 
 const fn ours(
@@ -152,6 +204,7 @@ pub(crate) struct Options {
     is_sticky: bool,
     entries: Option<usize>,
     slots: Option<usize>,
+    fleet: FleetOptions,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -174,7 +227,11 @@ impl Options {
             return Err(Error::new(ErrorKind::Config, what));
         };
         self.read(row, value.trim()).ok_or_else(|| {
-            let what = format!("{} must be {}, not {value}", row.name, wanted(row.kind));
+            let shown = match row.kind {
+                Kind::Secret => "(hidden)",
+                _ => value,
+            };
+            let what = format!("{} must be {}, not {shown}", row.name, wanted(row.kind));
             Error::new(ErrorKind::Config, what)
         })
     }
@@ -203,9 +260,14 @@ impl Options {
             "key_stickiness" => self.is_sticky = value.parse().ok()?,
             "lag.key.entries" => self.entries = Some(count()?),
             "lag.key.slots" => self.slots = Some(count()?),
-            _ => return None,
+            name => self.fleet.read(name, value)?,
         }
         Some(())
+    }
+
+    /// The store that a fleet shares, as far as it was asked for.
+    pub(crate) fn fleet(&self) -> &FleetOptions {
+        &self.fleet
     }
 
     pub(crate) fn refresh(&self) -> Option<Duration> {

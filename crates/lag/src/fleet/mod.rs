@@ -25,6 +25,7 @@
 //! END       = an offset, ? or ?CODE
 //! ```
 
+mod options;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(test)]
@@ -32,6 +33,7 @@ mod tests;
 mod value;
 
 use crate::source::{Asked, Found, LagSource, Origin, Pace, Standing, Trouble};
+pub(crate) use options::FleetOptions;
 use ottla_proto::Result;
 use ottla_wire::BoxFuture;
 #[cfg(feature = "redis")]
@@ -59,6 +61,13 @@ const VALUE_REFRESHES: u32 = 10;
 /// What a store needs to know of one question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key(pub(crate) String);
+
+impl Key {
+    /// What its lease, its token and its value are named by: `ottla:lag:1:{CLUSTER/GROUP}:HASH`.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
 
 /// What a store says of one question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +121,26 @@ pub trait Store: Send + 'static {
         owner: &'a str,
         lives: Duration,
     ) -> BoxFuture<'a, Result<(), Trouble>>;
+}
+
+impl Store for Box<dyn Store> {
+    fn claim<'a>(
+        &'a mut self,
+        keys: &'a [Key],
+        owner: &'a str,
+        lease: Duration,
+    ) -> BoxFuture<'a, Result<Vec<Claim>, Trouble>> {
+        (**self).claim(keys, owner, lease)
+    }
+
+    fn publish<'a>(
+        &'a mut self,
+        publications: &'a [Publication],
+        owner: &'a str,
+        lives: Duration,
+    ) -> BoxFuture<'a, Result<(), Trouble>> {
+        (**self).publish(publications, owner, lives)
+    }
 }
 
 /// Makes `local` the collector of a fleet, or spares it the asking, by a lease in `store`. `cluster`
