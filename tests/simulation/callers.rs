@@ -34,7 +34,7 @@ pub(crate) fn value(number: u32, bytes_max: usize) -> Vec<u8> {
 }
 
 /// A record's key, for those that have one.
-fn key(number: u32) -> Option<Vec<u8>> {
+pub(crate) fn key(number: u32) -> Option<Vec<u8>> {
     mix(number)
         .is_multiple_of(3)
         .then(|| format!("key-{}", mix(number) % 17).into_bytes())
@@ -200,7 +200,7 @@ fn too_large(taken: &crate::book::Taken) -> bool {
 
 impl World {
     /// Brings about the faults whose turn has come.
-    async fn weather(&self) {
+    pub(crate) async fn weather(&self) {
         let begun = self.book.lock().unwrap().begin();
         let due = |at: usize| {
             self.plan

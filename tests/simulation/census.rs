@@ -18,7 +18,7 @@ pub(crate) struct Census {
 }
 
 /// Every outcome that must have occurred once all seeds have run.
-const OUTCOMES: [&str; 16] = [
+const OUTCOMES: [&str; 21] = [
     "acknowledged",
     "retried and acknowledged",
     "restamped",
@@ -35,6 +35,11 @@ const OUTCOMES: [&str; 16] = [
     "closed early",
     "abandoned",
     "at least once",
+    "transaction committed",
+    "transaction aborted",
+    "transaction broken",
+    "commit in doubt",
+    "fenced",
 ];
 
 impl Census {
@@ -50,6 +55,12 @@ impl Census {
         }
         census.settings(&world.plan);
         census.outcomes(world);
+        for round in world.rounds.lock().unwrap().iter() {
+            census.count(round.what());
+            if round.fenced {
+                census.count("fenced");
+            }
+        }
         census
     }
 

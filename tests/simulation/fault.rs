@@ -1,6 +1,7 @@
 //! What can go wrong, and how it is brought about.
 
 use crate::plan::Promise;
+use crate::transactions;
 use crate::world::World;
 use ottla_broker::{ApiKey, Cluster, Code, Fault, FaultRule};
 use std::io;
@@ -69,6 +70,56 @@ pub(crate) const IDENTITY: [Code; 8] = [
     Code::UNKNOWN_SERVER_ERROR,
 ];
 
+/// What a coordinator is asked in a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Step {
+    AddPartitions,
+    AddOffsets,
+    CommitOffsets,
+    End,
+}
+
+impl Step {
+    const ALL: [Self; 4] = [
+        Self::AddPartitions,
+        Self::AddOffsets,
+        Self::CommitOffsets,
+        Self::End,
+    ];
+
+    fn api(self) -> ApiKey {
+        match self {
+            Self::AddPartitions => ApiKey::AddPartitionsToTxn,
+            Self::AddOffsets => ApiKey::AddOffsetsToTxn,
+            Self::CommitOffsets => ApiKey::TxnOffsetCommit,
+            Self::End => ApiKey::EndTxn,
+        }
+    }
+}
+
+/// What becomes of what a coordinator is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Trouble {
+    /// The connection ends before it is done.
+    NotDone,
+    /// It is done, the answer lost with the connection.
+    AnswerLost,
+    /// It is refused with a code that is worth another attempt.
+    Refused(Code),
+}
+
+impl Trouble {
+    /// Every trouble.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::NotDone,
+        Self::AnswerLost,
+        Self::Refused(Code::NOT_COORDINATOR),
+        Self::Refused(Code::COORDINATOR_NOT_AVAILABLE),
+        Self::Refused(Code::COORDINATOR_LOAD_IN_PROGRESS),
+        Self::Refused(Code::CONCURRENT_TRANSACTIONS),
+    ];
+}
+
 /// One kind of fault. The comments say what a broker, a network or an operator did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -116,6 +167,12 @@ pub(crate) enum Kind {
     PartitionsAdded,
     /// The topic is deleted and made anew: its records are gone by design.
     TopicRemade,
+    /// Another node coordinates the transactional id, or the group.
+    CoordinatorMoves,
+    /// The cluster changes the protocol of transactions.
+    ProtocolChanges,
+    /// Something befalls what a coordinator is asked in a transaction.
+    Coordinator(Step, Trouble),
 }
 
 impl Kind {
@@ -139,13 +196,22 @@ impl Kind {
             Self::IdentityLost,
             Self::PartitionsAdded,
             Self::TopicRemade,
+            Self::CoordinatorMoves,
+            Self::ProtocolChanges,
         ];
+        all.extend(Self::of_coordinators());
         all.extend(RETRIABLE.map(Self::Refused));
         all.extend(AFTER_APPEND.map(Self::AfterAppend));
         all.extend(FINAL.map(Self::Final));
         all.extend(SEQUENCE.map(Self::Sequence));
         all.extend(IDENTITY.map(Self::Identity));
         all
+    }
+
+    /// What can befall a coordinator's requests. No group is refused for a transaction's sake.
+    pub(crate) fn of_coordinators() -> Vec<Self> {
+        let befalls = |step| Trouble::ALL.map(|trouble| Self::Coordinator(step, trouble));
+        Step::ALL.into_iter().flat_map(befalls).collect()
     }
 
     /// Its name in the census.
@@ -156,6 +222,7 @@ impl Kind {
             Self::Final(code) => format!("refused for good with {code}"),
             Self::Sequence(code) => format!("sequence refused with {code}"),
             Self::Identity(code) => format!("no producer id: {code}"),
+            Self::Coordinator(step, trouble) => format!("{step:?}: {trouble:?}"),
             kind => format!("{kind:?}"),
         }
     }
@@ -166,7 +233,15 @@ impl Kind {
     pub(crate) fn fits(self, promise: Promise) -> bool {
         let late = matches!(self, Self::NodeFreezes | Self::FollowersFreeze);
         let after = matches!(self, Self::AfterAppend(_) | Self::Truncated);
+        let of_transactions = matches!(
+            self,
+            Self::CoordinatorMoves | Self::ProtocolChanges | Self::Coordinator(..)
+        );
+        if of_transactions && promise != Promise::Transactions {
+            return false;
+        }
         match promise {
+            Promise::Transactions => !matches!(self, Self::Sequence(_) | Self::TopicRemade),
             Promise::ExactlyOnce => !matches!(self, Self::Sequence(_)),
             Promise::AtLeastOnce => !late && !matches!(self, Self::Sequence(_)),
             Promise::LeaderOnly | Promise::Nothing => {
@@ -275,6 +350,14 @@ impl World {
             Kind::MetadataLost => on(ApiKey::Metadata).times(times).apply_then_lose_answer(),
             Kind::Identity(code) => on(ApiKey::InitProducerId).times(times).error(code),
             Kind::IdentityLost => on(ApiKey::InitProducerId).apply_then_lose_answer(),
+            Kind::Coordinator(step, trouble) => {
+                let rule = on(step.api()).times(times);
+                match trouble {
+                    Trouble::NotDone => rule.disconnect_before_apply(),
+                    Trouble::AnswerLost => rule.apply_then_lose_answer(),
+                    Trouble::Refused(code) => rule.error(code),
+                }
+            }
             _ => return None,
         })
     }
@@ -338,6 +421,17 @@ impl World {
                 cluster.add_partitions(topic, count).is_ok()
             }
             Kind::TopicRemade => self.remake(wait),
+            Kind::CoordinatorMoves => {
+                let key = match dice.bool() {
+                    true => transactions::ID,
+                    false => transactions::GROUP,
+                };
+                cluster.move_coordinator(key, node).is_ok()
+            }
+            Kind::ProtocolChanges => {
+                cluster.set_transaction_version(dice.i16(1..3));
+                true
+            }
             _ => false,
         }
     }

@@ -14,6 +14,7 @@ mod check;
 mod fault;
 mod plan;
 mod trace;
+mod transactions;
 mod world;
 
 use census::Census;

@@ -17,6 +17,8 @@ pub(crate) enum Promise {
     LeaderOnly,
     /// acks=0: nothing.
     Nothing,
+    /// What is committed is there once and whole, and nothing else is seen.
+    Transactions,
 }
 
 /// How a run ends.
@@ -78,6 +80,9 @@ fn millis(dice: &mut fastrand::Rng, choices: &[u64]) -> Duration {
     Duration::from_millis(one_of(dice, choices))
 }
 
+/// One seed in so many is of a transactional producer.
+const ONE_IN_TRANSACTIONS: u64 = 5;
+
 const PROMISES: [Promise; 10] = [
     Promise::ExactlyOnce,
     Promise::ExactlyOnce,
@@ -107,14 +112,18 @@ impl Plan {
     pub(crate) fn of(seed: u64) -> Self {
         let mut dice = fastrand::Rng::with_seed(seed);
         let dice = &mut dice;
-        let promise = one_of(dice, &PROMISES);
+        let promise = promise(dice, seed);
         // A request that a broker finds after the client gave it up leaves the order to sequences.
-        let sequences = matches!(promise, Promise::ExactlyOnce);
+        let sequences = matches!(promise, Promise::ExactlyOnce | Promise::Transactions);
         let small = dice.u8(0..5) == 0;
         let end = match dice.u8(0..20) {
             0 => End::CloseEarly,
             1 => End::Abandon,
             _ => End::Calm,
+        };
+        let end = match promise {
+            Promise::Transactions => End::Calm,
+            _ => end,
         };
         // Those that end early leave a third of them out, or more.
         let records = match end {
@@ -185,8 +194,16 @@ impl Plan {
     pub(crate) fn idempotent(&self) -> bool {
         matches!(
             self.promise,
-            Promise::ExactlyOnce | Promise::ExactlyOnceUndoubted
+            Promise::ExactlyOnce | Promise::ExactlyOnceUndoubted | Promise::Transactions
         )
+    }
+}
+
+fn promise(dice: &mut fastrand::Rng, seed: u64) -> Promise {
+    let drawn = one_of(dice, &PROMISES);
+    match seed % ONE_IN_TRANSACTIONS {
+        0 => Promise::Transactions,
+        _ => drawn,
     }
 }
 
@@ -195,7 +212,10 @@ fn faults(dice: &mut fastrand::Rng, promise: Promise, end: End, records: u32) ->
     let count = dice.usize(4..17);
     let mut faults = Vec::with_capacity(count);
     while faults.len() < count {
-        let kind = kind(dice);
+        let kind = match promise {
+            Promise::Transactions if dice.bool() => kind_of_transactions(dice),
+            _ => kind(dice),
+        };
         if kind.fits(promise) {
             // Producer ids are asked for at the beginning.
             let at = match kind {
@@ -236,5 +256,13 @@ fn kind(dice: &mut fastrand::Rng) -> Kind {
         37 => Kind::Identity(one_of(dice, &fault::IDENTITY)),
         38 => one_of(dice, &[Kind::IdentityLost, Kind::TopicRemade]),
         _ => Kind::PartitionsAdded,
+    }
+}
+
+fn kind_of_transactions(dice: &mut fastrand::Rng) -> Kind {
+    match dice.u8(0..8) {
+        0 | 1 => Kind::CoordinatorMoves,
+        2 => Kind::ProtocolChanges,
+        _ => one_of(dice, &Kind::of_coordinators()),
     }
 }

@@ -5,8 +5,9 @@ use crate::callers;
 use crate::census::Census;
 use crate::check;
 use crate::fault::{Gate, Kind, Ordered};
-use crate::plan::{End, Plan};
+use crate::plan::{End, Plan, Promise};
 use crate::trace::Trace;
+use crate::transactions::{self, Round};
 use ottla::{BoxFuture, BoxStream, Dial, Partitioner, Producer};
 use ottla_broker::{Cluster, FirstSequence, StoredRecord};
 use ottla_partitioner::Sticky;
@@ -22,7 +23,7 @@ const FOR_EVER: Duration = Duration::from_secs(3_600);
 
 /// A batch that expired in flight keeps its memory until its request is answered or given up, and so
 /// do those behind it on its connection.
-const AFTERMATH: Duration = Duration::from_secs(300);
+pub(crate) const AFTERMATH: Duration = Duration::from_secs(300);
 
 /// Records of one topic: by partition, oldest first.
 pub(crate) type Logs = Vec<Vec<StoredRecord>>;
@@ -37,6 +38,8 @@ pub(crate) struct World {
     pub(crate) ordered: Mutex<Vec<Ordered>>,
     /// What the topic held each time before it was deleted.
     pub(crate) old_logs: Mutex<Vec<Logs>>,
+    /// The transactions so far.
+    pub(crate) rounds: Mutex<Vec<Round>>,
     repairs: Mutex<JoinSet<()>>,
     pub(crate) deliveries: Mutex<JoinSet<()>>,
 }
@@ -120,6 +123,7 @@ impl World {
             book: Mutex::default(),
             ordered: Mutex::default(),
             old_logs: Mutex::default(),
+            rounds: Mutex::default(),
             repairs: Mutex::default(),
             deliveries: Mutex::default(),
             plan,
@@ -127,6 +131,13 @@ impl World {
     }
 
     async fn producer(&self) -> Producer {
+        let (cluster, config) = self.connect().await;
+        let sticky: Arc<dyn Partitioner> = Arc::new(Sticky::default());
+        Producer::new(cluster, config, sticky).unwrap()
+    }
+
+    /// Connections to the cluster, and what a producer on them is set to.
+    pub(crate) async fn connect(&self) -> (ottla_wire::Cluster, Config) {
         let plan = &self.plan;
         let settings = ottla_wire::Settings {
             bootstrap: self
@@ -162,8 +173,7 @@ impl World {
             clock: Clock::Runtime { start: 0 },
             ..Config::default()
         };
-        let sticky: Arc<dyn Partitioner> = Arc::new(Sticky::default());
-        Producer::new(cluster, config, sticky).unwrap()
+        (cluster, config)
     }
 
     /// Everything, from the first record to the reckoning.
@@ -175,6 +185,9 @@ impl World {
             .on(produce)
             .always()
             .delay(self.plan.distance);
+        if self.plan.promise == Promise::Transactions {
+            return transactions::live(self).await;
+        }
         let producer = self.producer().await;
         // Several who wait for the topic would be woken in a random order, and the seed not replay.
         producer
@@ -229,7 +242,7 @@ impl World {
     }
 
     /// Ends every fault.
-    async fn calm(&self) {
+    pub(crate) async fn calm(&self) {
         self.trace.note(format_args!("calm"));
         self.cluster.faults().clear();
         self.gate.open();

@@ -317,6 +317,8 @@ impl Transactions {
         if blocked || self.unanswered.is_some() {
             return None;
         }
+        // Also when there is nothing to ask any more: a time that has passed would stay due for ever.
+        self.blocked_until = None;
         let request = match self.state {
             State::AwaitingIdentity => Request::Identify {
                 current: self.identity,
@@ -328,7 +330,6 @@ impl Transactions {
             },
             State::Ready | State::Broken(_) | State::Dead(_) => return None,
         };
-        self.blocked_until = None;
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.unanswered = Some((ticket, request.clone()));

@@ -89,3 +89,16 @@ fn callers_that_keep_leaving_cannot_pile_up_offsets() {
     }
     assert_eq!(add().unwrap_err().kind(), &ErrorKind::State);
 }
+
+#[test]
+fn a_wait_that_a_broken_transaction_leaves_behind_is_due_once() {
+    let mut bench = Bench::open(LEVEL_TWO);
+    let group = GroupMetadata::outside("billing");
+    bench.core.commit_offsets(group, offsets(&[0])).unwrap();
+    bench.lose();
+    let expired = Error::new(ErrorKind::Timeout, "a record expired");
+    bench.core.fail(expired);
+    // Nothing is asked until the caller aborts, and until then nothing wakes the driver.
+    assert_eq!(bench.request(), None);
+    assert_eq!(bench.core.poll_timeout(), None);
+}
