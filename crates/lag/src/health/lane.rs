@@ -14,6 +14,9 @@ const GAP_GAIN: f64 = 0.3;
 /// How fast the age of lag is learnt, a commit.
 const AGE_GAIN: f64 = 0.3;
 
+/// How many standard deviations of a random count are taken for chance.
+const CHANCE_DEVIATIONS: f64 = 2.0;
+
 /// How a missed commit is forgotten, a commit: a memory of about 23.
 const MISS_MEMORY: f64 = 0.97;
 
@@ -232,8 +235,14 @@ impl Lane {
         self.rate = Some(match self.rate {
             None => believed,
             Some(rate) if !idle => rate + gain * (believed - rate),
-            Some(rate) if lowest > rate => rate + 0.5 * gain * (lowest - rate),
-            Some(rate) => rate,
+            // What it was sent, it read. Only more than chance sends says that it reads faster: a
+            // partition with a higher rate is sent more, reads that, and would be taken for faster
+            // still, commit after commit, until its consumer is full.
+            Some(rate) => {
+                let chance = CHANCE_DEVIATIONS * records.sqrt();
+                let surely = (records - chance) / (seconds + explained.delta_backlog);
+                rate + 0.5 * gain * (surely - rate).max(0.0)
+            }
         });
     }
 
@@ -370,6 +379,31 @@ mod tests {
         lane.observe(4.0, 204, 0.0, false, NOTHING, Some(100.0));
         lane.observe(5.0, 206, 0.0, false, NOTHING, Some(100.0));
         assert!(lane.rate.unwrap() > 90.0, "{:?}", lane.rate);
+    }
+
+    /// A group that keeps up, whose records are shared out by the rates: what a partition is sent by
+    /// chance must not be taken for what its consumer can do.
+    #[test]
+    fn chance_does_not_make_an_idle_consumer_fast() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        let mut lane = Lane {
+            rate: Some(80.0),
+            ..Lane::default()
+        };
+        let mut committed = 0;
+        lane.observe(0.0, 0, 0.0, false, NOTHING, Some(80.0));
+        for commit in 1..=1_000 {
+            // A count with a mean of 2,400 and the spread of a Poisson process.
+            let spread: f64 = (0..12).map(|_| rng.f64()).sum::<f64>() - 6.0;
+            committed += (2_400.0 + spread * 2_400f64.sqrt()) as i64;
+            let now = f64::from(commit) * 30.0;
+            lane.observe(now, committed, 0.0, false, NOTHING, Some(80.0));
+        }
+        let rate = lane.rate.unwrap();
+        assert!(rate < 82.0, "{rate}");
+        // More than chance is more.
+        lane.observe(30_030.0, committed + 3_600, 0.0, false, NOTHING, Some(80.0));
+        assert!(lane.rate.unwrap() > rate + 5.0, "{lane:?}");
     }
 
     #[test]
