@@ -1,10 +1,11 @@
-//! What beginning and ending a run costs: `cargo bench -p ottla-benches --bench choice`.
+//! What beginning and ending a run costs, and placing a key: `cargo bench -p ottla-benches --bench
+//! choice`.
 //!
 //! Time is invented and goes on as fast as the loop does, so that no clock is measured.
 
 use ottla_partitioner::{
-    Drain, DrainPartition, LagAware, NoQueues, Partitioner, PlanPublisher, Sticky, TopicPlan,
-    TopicView, plan_channel,
+    Committed, Drain, DrainPartition, KeyOffsets, KeyPolicy, LagAware, NoQueues, Partitioner,
+    PlanPublisher, Sticky, TopicPlan, TopicView, plan_channel,
 };
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -36,6 +37,13 @@ fn plan(partitions: usize) -> TopicPlan {
         Duration::from_secs(1),
         &drain,
     )
+    .with_key_offsets(vec![
+        KeyOffsets {
+            committed: Committed::At(0),
+            end: Some(0),
+        };
+        partitions
+    ])
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -91,7 +99,45 @@ fn steered(partitions: usize) -> (PlanPublisher, LagAware) {
     (publisher, LagAware::new(reader))
 }
 
+/// The median time of placing one key, in nanoseconds.
+fn keyed(partitioner: &dyn Partitioner, partitions: usize) -> f64 {
+    let available: Vec<i32> = (0..partitions as i32).collect();
+    let view = TopicView {
+        topic: "orders",
+        partition_count: partitions as i32,
+        available: &available,
+        queued: &NoQueues,
+        batch_bytes: 1_000_000,
+        stripe: 0,
+    };
+    let keys: Vec<String> = (0..RUNS).map(|key| format!("key-{key:08}")).collect();
+    let mut times: Vec<f64> = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        let begin = Instant::now();
+        for key in &keys {
+            black_box(partitioner.keyed(&view, black_box(key.as_bytes())));
+        }
+        times.push(begin.elapsed().as_nanos() as f64 / f64::from(RUNS));
+    }
+    times.sort_by(f64::total_cmp);
+    times.get(ROUNDS / 2).copied().unwrap_or(f64::NAN)
+}
+
 fn main() {
+    for partitions in [12, 1_000] {
+        let of = |policy| {
+            let (_publisher, steered) = steered(partitions);
+            keyed(&steered.keys(policy), partitions)
+        };
+        println!(
+            "{partitions:>5} partitions, a key of 12 bytes: by hash alone {:6.1} ns; keep {:6.1} ns, \
+             sticky {:6.1} ns, migrate {:6.1} ns",
+            keyed(&Sticky::default(), partitions),
+            of(KeyPolicy::Keep),
+            of(KeyPolicy::STICKY),
+            of(KeyPolicy::MIGRATE),
+        );
+    }
     for partitions in [12, 1_000] {
         for threads in [1, 2] {
             let (_publisher, steered) = steered(partitions);

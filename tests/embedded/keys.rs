@@ -208,3 +208,26 @@ async fn properties_choose_the_policy_the_scorer_and_further_groups() {
     assert!(client.lag("billing").set("lag.key.policy", "any").is_err());
     producer.close().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_migrating_policy_refuses_a_producer_that_may_reorder() {
+    let (_cluster, client) = two_partitions().await;
+    let lag = client
+        .lag("billing")
+        .topics(["orders"])
+        .start()
+        .await
+        .unwrap();
+    let build = |policy| {
+        let steer = LagAware::new(lag.plan()).keys(policy);
+        client
+            .producer()
+            .idempotence(false)
+            .partitioner(steer)
+            .build()
+    };
+    let error = build(KeyPolicy::MIGRATE).unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("enable.idempotence"), "{error}");
+    assert!(build(KeyPolicy::STICKY).is_ok());
+}

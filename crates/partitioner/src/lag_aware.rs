@@ -332,6 +332,10 @@ impl Partitioner for LagAware {
         }
     }
 
+    fn needs_idempotence(&self) -> bool {
+        matches!(self.keys, KeyPolicy::Migrate { .. })
+    }
+
     fn begin_run(
         &self,
         view: &TopicView<'_>,

@@ -95,6 +95,13 @@ pub trait Partitioner: fmt::Debug + Send + Sync + 'static {
     /// keyed record waits rather than changes its place.
     fn keyed(&self, view: &TopicView<'_>, key: &[u8]) -> KeyChoice;
 
+    /// Whether its choices rest on the records of a partition being written in the order in which
+    /// they were given to it, and on the offsets that are acknowledged: a producer without
+    /// idempotence is then refused.
+    fn needs_idempotence(&self) -> bool {
+        false
+    }
+
     /// Begins a run for keyless records. `random` is fresh random bits. `previous` is the partition
     /// of the run that just ended on the same stripe.
     fn begin_run(

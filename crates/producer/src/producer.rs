@@ -377,6 +377,7 @@ impl Producer {
         opening: Option<Opening>,
     ) -> Result<Self> {
         config.check()?;
+        tracked::check(&*partitioner, &config)?;
         // A batch is never larger than the largest one.
         config.batch_bytes = config.batch_bytes.min(config.batch_bytes_max);
         let runtime = tokio::runtime::Handle::try_current().map_err(|error| {

@@ -1,10 +1,11 @@
 //! Keyed records whose partitioner waits to hear what became of them.
 
 use super::{Refusal, Shared};
+use crate::config::Config;
 use crate::delivery::{Delivery, RecordMetadata};
 use crate::pool::Reservation;
 use crate::table::Topic;
-use ottla_partitioner::{KeyTicket, Written};
+use ottla_partitioner::{KeyTicket, Partitioner, Written};
 use ottla_proto::{Error, ErrorKind, Record, Result, WriteOutcome};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,16 @@ use tokio::time::{Instant, sleep_until};
 /// How long to wait before a partitioner is asked again about a key that it could not place: what it
 /// waits for is a look at the group, and those are at least this far apart.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Refuses a partitioner whose promise the producer would break.
+pub(super) fn check(partitioner: &dyn Partitioner, config: &Config) -> Result<()> {
+    if partitioner.needs_idempotence() && !config.idempotence {
+        let what = "lag.key.policy=migrate needs enable.idempotence=true: without it a record could \
+                    be written after a later one of its key";
+        return Err(Error::new(ErrorKind::Config, what));
+    }
+    Ok(())
+}
 
 impl Shared {
     #[cold]
