@@ -24,6 +24,13 @@ pub const SETTINGS: &[Setting] = &[
         "How often committed offsets and log ends are looked at, each time up to a quarter sooner or \
          later. Keep it at a third of the group's commit interval or below, or far above it.",
     ),
+    theirs(
+        "refresh_interval",
+        &[],
+        Kind::Float(0.05, 3_600.0),
+        "1",
+        "As lag.refresh.interval.ms, which wins, but in seconds. Theirs is 5; ours is the study's.",
+    ),
     ours(
         "lag.groups",
         &[],
@@ -195,6 +202,7 @@ const fn row(
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
     refresh: Option<Duration>,
+    refresh_seconds: Option<Duration>,
     groups: Vec<Arc<str>>,
     scorer: Option<Scorer>,
     threshold: Option<f64>,
@@ -241,6 +249,12 @@ impl Options {
         let count = || usize::try_from(number(row, value)?).ok();
         match row.name {
             "lag.refresh.interval.ms" => self.refresh = Some(millis()?),
+            "refresh_interval" => {
+                let seconds: f64 = value.parse().ok()?;
+                let least = REFRESH_MIN.as_secs_f64();
+                let seconds = Some(seconds).filter(|s| (least..=3_600.0).contains(s))?;
+                self.refresh_seconds = Duration::try_from_secs_f64(seconds).ok();
+            }
             "lag.groups" => {
                 let names = value
                     .split(',')
@@ -271,7 +285,7 @@ impl Options {
     }
 
     pub(crate) fn refresh(&self) -> Option<Duration> {
-        self.refresh
+        self.refresh.or(self.refresh_seconds)
     }
 
     pub(crate) fn groups(&self) -> &[Arc<str>] {
@@ -415,6 +429,8 @@ mod tests {
             ("lag.refresh.interval.ms", "-1"),
             ("lag.refresh.interval.ms", "1s"),
             ("lag.refresh.interval.ms", "99999999999999999999"),
+            ("refresh_interval", "0.01"),
+            ("refresh_interval", "NaN"),
             ("lag.scorer", "random"),
             ("lag.health.threshold", "1.5"),
             ("lag.health.threshold", "NaN"),
@@ -437,6 +453,13 @@ mod tests {
             max_lag_for_health: 2_000,
         };
         assert_eq!(shown(of(&pairs).scorer()), format!("{asked:?}"));
+        let refresh = of(&[("refresh_interval", "2.5")]).refresh();
+        assert_eq!(refresh, Some(Duration::from_millis(2_500)));
+        let both = [
+            ("lag.refresh.interval.ms", "250"),
+            ("refresh_interval", "5"),
+        ];
+        assert_eq!(of(&both).refresh(), Some(Duration::from_millis(250)));
         let keys = of(&[("key_stickiness", "true"), ("local_max_size", "50")]).keys();
         assert_eq!(keys, KeyPolicy::Sticky { entries: 50 });
     }
