@@ -117,11 +117,11 @@ thread_local! {
 /// Compresses a batch as the configuration says.
 pub(crate) fn compress(shared: &Shared, account: &Arc<Account>, records: &mut SealedRecords) {
     let config = &shared.config;
-    let wrap = |bytes| account.adopt(bytes);
+    let keep = |packed: &[u8]| account.adopt([packed]);
     let codec = config.compression;
     let level = config.compression_levels.of(codec);
     let done =
-        COMPRESSOR.with_borrow_mut(|compressor| records.compress(compressor, codec, level, wrap));
+        COMPRESSOR.with_borrow_mut(|compressor| records.compress(compressor, codec, level, keep));
     if let Err(error) = done {
         // Each batch says for itself how it is compressed, so this one goes as it is.
         tracing::warn!(%error, "a batch is sent uncompressed");

@@ -131,11 +131,10 @@ impl Shared {
         if bytes + HEADER_BYTES > limit {
             return Err(Refusal::Final(self.too_large(record, bytes)));
         }
-        self.table
-            .with(record.topic, |topic| {
-                self.append_to(topic, record, bytes, reservation)
-            })
-            .unwrap_or(Err(Refusal::Topic))
+        self.table.with(record.topic, |topic| match topic {
+            Some(topic) => self.append_to(topic, record, bytes, reservation),
+            None => Err(Refusal::Topic),
+        })
     }
 
     #[inline]
@@ -444,13 +443,19 @@ impl Producer {
     ///
     /// Cancel safety: a dropped future leaves nothing behind.
     #[inline]
-    pub async fn enqueue(&self, record: Record<'_>) -> Result<Delivery> {
-        if self.intercepts() {
-            return self.enqueue_intercepted(record).await;
-        }
-        match self.append(&record, None) {
-            Ok(delivery) => Ok(delivery),
-            Err(refusal) => self.enqueue_slowly(&record, refusal).await,
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn would move each record once more, into its state"
+    )]
+    pub fn enqueue(&self, record: Record<'_>) -> impl Future<Output = Result<Delivery>> + Send {
+        async move {
+            if self.intercepts() {
+                return self.enqueue_intercepted(record).await;
+            }
+            match self.append(&record, None) {
+                Ok(delivery) => Ok(delivery),
+                Err(refusal) => self.enqueue_slowly(&record, refusal).await,
+            }
         }
     }
 

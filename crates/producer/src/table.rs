@@ -153,20 +153,22 @@ impl Directory {
         self.stamp.store(stamp, Ordering::Release);
     }
 
-    /// Works with a topic, if it is known.
+    /// Works with a topic, `None` if it is not known.
     #[inline]
-    pub(crate) fn with<R>(&self, name: &str, work: impl FnOnce(&Arc<Topic>) -> R) -> Option<R> {
+    pub(crate) fn with<R>(&self, name: &str, work: impl FnOnce(Option<&Arc<Topic>>) -> R) -> R {
         let stamp = self.stamp.load(Ordering::Acquire);
         // Taken out and not borrowed: the work calls the user's partitioner, which may produce too.
         let found = FOUND.try_with(Cell::take).ok().flatten();
         let found = match found {
-            Some(found) if found.stamp == stamp && *found.topic.name == *name => found,
-            found => self.find(name, stamp, found)?,
+            Some(found) if found.stamp == stamp && *found.topic.name == *name => Some(found),
+            found => self.find(name, stamp, found),
         };
-        let result = work(&found.topic);
-        // Without effect while the thread ends.
-        let _ = FOUND.try_with(|cell| cell.set(Some(found)));
-        Some(result)
+        let result = work(found.as_ref().map(|found| &found.topic));
+        if found.is_some() {
+            // Without effect while the thread ends.
+            let _ = FOUND.try_with(|cell| cell.set(found));
+        }
+        result
     }
 
     #[inline(never)]
@@ -200,7 +202,7 @@ mod tests {
     }
 
     fn look(directory: &Directory, name: &str) -> Option<u32> {
-        directory.with(name, |topic| topic.batch_bytes)
+        directory.with(name, |topic| topic.map(|topic| topic.batch_bytes))
     }
 
     #[test]
@@ -233,8 +235,11 @@ mod tests {
         directory.insert(&topic("outer", 1));
         directory.insert(&topic("inner", 2));
         let both = directory.with("outer", |outer| {
-            (look(&directory, "inner"), outer.batch_bytes)
+            (
+                look(&directory, "inner"),
+                outer.map(|outer| outer.batch_bytes),
+            )
         });
-        assert_eq!(both, Some((Some(2), 1)));
+        assert_eq!(both, (Some(2), Some(1)));
     }
 }

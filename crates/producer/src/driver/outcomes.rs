@@ -231,7 +231,7 @@ impl Driver {
         let account = place.slot.account();
         let halves = halves.map(|(mut first, mut second)| {
             for half in [&mut first, &mut second] {
-                half.adopt(|bytes| account.adopt(bytes));
+                half.adopt(|pieces| account.adopt(pieces.iter().map(AsRef::as_ref)));
                 compress(&self.shared, &account, half);
             }
             (first, second)

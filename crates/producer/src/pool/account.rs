@@ -4,6 +4,7 @@ use super::line::Reservation;
 use super::{CHUNK_BYTES_MAX, Pool, chunk_bytes, large_chunk_bytes};
 use bytes::Bytes;
 use ottla_proto::BrokerId;
+use ottla_proto::batch::Segments;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -151,12 +152,28 @@ impl Account {
         })
     }
 
-    /// Shares bytes that were made outside the pool (a compressed section). They count against the
-    /// limit, and may exceed it for a moment: what they replace is freed right after.
-    pub(crate) fn adopt(self: &Arc<Self>, bytes: Vec<u8>) -> Bytes {
-        self.pool.used.fetch_add(bytes.capacity(), Ordering::AcqRel);
-        self.used.fetch_add(bytes.capacity(), Ordering::AcqRel);
-        self.lend(bytes)
+    /// Copies bytes that were made outside the pool (a compressed section) into chunks of it: those
+    /// are at hand, where fresh memory would have to be asked for. They count against the limit, and
+    /// may exceed it for a moment: what they replace is freed right after.
+    pub(crate) fn adopt<'b>(
+        self: &Arc<Self>,
+        pieces: impl IntoIterator<Item = &'b [u8]>,
+    ) -> Segments {
+        let mut segments = Segments::default();
+        for mut rest in pieces {
+            while !rest.is_empty() {
+                let size = large_chunk_bytes(rest.len()).unwrap_or_else(|| chunk_bytes(rest.len()));
+                let (now, later) = rest.split_at(rest.len().min(size));
+                let mut chunk = self.pool.chunk(size);
+                self.pool.used.fetch_add(chunk.capacity(), Ordering::AcqRel);
+                self.used.fetch_add(chunk.capacity(), Ordering::AcqRel);
+                chunk.clear();
+                chunk.extend_from_slice(now);
+                segments.push(self.lend(chunk));
+                rest = later;
+            }
+        }
+        segments
     }
 
     pub(super) fn release(&self, bytes: usize) {

@@ -109,7 +109,8 @@ impl Compressor {
         Self::default()
     }
 
-    /// Compresses the pieces of `input`, which together are a records section.
+    /// Compresses the pieces of `input`, which together are a records section. The result lies in
+    /// the working memory, until the next call.
     ///
     /// `level` is of the codec's own scale, clamped to it: gzip 1 to 9, zstd up to 22 (0 is its
     /// default, negative ones are faster); the others have none. `None` is the codec's default,
@@ -122,10 +123,15 @@ impl Compressor {
         codec: Compression,
         level: Option<i32>,
         input: &[&[u8]],
-    ) -> Result<Vec<u8>> {
+    ) -> Result<&[u8]> {
         self.out.clear();
         match codec {
-            Compression::None => return Ok(input.concat()),
+            Compression::None => {
+                input
+                    .iter()
+                    .for_each(|piece| self.out.extend_from_slice(piece));
+                Ok(())
+            }
             Compression::Gzip => self.gzip.deflate(level, input, &mut self.out),
             Compression::Snappy => {
                 let whole = join(&mut self.joined, input);
@@ -142,9 +148,7 @@ impl Compressor {
             }
         }
         .map_err(|what| Error::new(ErrorKind::State, format!("{codec} cannot compress: {what}")))?;
-        // A copy of the exact size: what is returned waits in the producer's buffer for its
-        // acknowledgement, and the working memory, sized for the worst case, must not.
-        Ok(self.out.clone())
+        Ok(&self.out)
     }
 }
 
@@ -210,7 +214,8 @@ impl fmt::Debug for Decompressor {
 /// # Errors
 /// As [`Compressor::compress`].
 pub fn compress(codec: Compression, level: Option<i32>, input: &[&[u8]]) -> Result<Vec<u8>> {
-    Compressor::new().compress(codec, level, input)
+    let mut compressor = Compressor::new();
+    compressor.compress(codec, level, input).map(<[u8]>::to_vec)
 }
 
 /// [`Decompressor::decompress`] without working memory to keep.

@@ -1,18 +1,17 @@
 //! Cutting a batch in two, because a broker found it too large.
 
 use super::header::corrupt;
-use super::{BatchRef, BatchWriter, HEADER_BYTES, RecordRef, Records, SealedRecords};
+use super::{BatchRef, BatchWriter, HEADER_BYTES, RecordRef, Records, SealedRecords, Segments};
 use crate::error::Result;
 use crate::record::{Header, Record};
 use bytes::Bytes;
 use std::borrow::Cow;
 
 impl SealedRecords {
-    /// Wraps the pieces of a section that was made outside the pool, so that they are counted.
-    pub fn adopt(&mut self, mut wrap: impl FnMut(Vec<u8>) -> Bytes) {
-        for segment in self.segments_mut().iter_mut() {
-            *segment = wrap(segment.to_vec());
-        }
+    /// Replaces the pieces of a section that was made outside the pool, so that they are counted.
+    pub fn adopt(&mut self, keep: impl FnOnce(&[Bytes]) -> Segments) {
+        let kept = keep(self.segments());
+        *self.segments_mut() = kept;
     }
 
     /// The whole batch in one piece, without a stamp.
@@ -91,6 +90,7 @@ fn copy(half: &mut BatchWriter, record: &RecordRef<'_>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::kept;
     use super::super::{Compression, Compressor};
     use super::*;
 
@@ -133,7 +133,7 @@ mod tests {
         let before = read(&whole);
         for codec in [Compression::None, Compression::Zstd] {
             whole
-                .compress(&mut Compressor::new(), codec, None, Bytes::from)
+                .compress(&mut Compressor::new(), codec, None, kept)
                 .unwrap();
             let (first, second) = whole.halves().unwrap();
             assert_eq!((first.count(), second.count()), (3, 4));

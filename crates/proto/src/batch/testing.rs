@@ -2,7 +2,8 @@
 //! gaps, of control records, with fields that lie.
 
 use super::header::{BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES};
-use super::{Compression, compress, varint};
+use super::{Compression, Segments, compress, varint};
+use bytes::Bytes;
 
 /// The batch "123" that a real broker of version 0.11 wrote.
 pub(super) const GOLDEN: &[u8; 71] = b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x3b\
@@ -98,4 +99,9 @@ pub(super) fn batch(
     header.attributes |= codec.bits();
     let plain = section(records);
     batch_of_section(header, &compress(codec, None, &[&plain]).unwrap())
+}
+
+/// A compressed section outside any pool.
+pub(super) fn kept(packed: &[u8]) -> Segments {
+    Segments::One(Bytes::copy_from_slice(packed))
 }

@@ -1,7 +1,7 @@
 //! The layers together: what Java wrote is read, what is written is read back, and an encoder and
 //! decoder by another hand agree.
 
-use super::testing::{GOLDEN, OwnedHeader, OwnedRecord, batch_of_section, section};
+use super::testing::{GOLDEN, OwnedHeader, OwnedRecord, batch_of_section, kept, section};
 use super::*;
 use crate::record::{Header, Record};
 use bytes::Bytes;
@@ -175,7 +175,7 @@ fn written(records: &[OwnedRecord], codec: Compression, chunk_bytes: usize) -> V
     }
     let mut sealed = writer.seal(Bytes::from);
     sealed
-        .compress(&mut Compressor::new(), codec, None, Bytes::from)
+        .compress(&mut Compressor::new(), codec, None, kept)
         .unwrap();
     let mut bytes = sealed.header(None).to_vec();
     sealed
@@ -334,7 +334,7 @@ fn a_batch_without_a_running_checksum_is_the_same_batch() {
     for codec in [Compression::None, Compression::Lz4] {
         let packed = |mut records: SealedRecords| {
             records
-                .compress(&mut Compressor::new(), codec, None, Bytes::from)
+                .compress(&mut Compressor::new(), codec, None, kept)
                 .unwrap();
             records.header(None)
         };

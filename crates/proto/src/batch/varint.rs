@@ -60,6 +60,63 @@ pub fn write_i64(buffer: &mut [u8], mut at: usize, value: i64) -> usize {
     }
 }
 
+/// A few varints in one register: written to memory one by one they could not be read again as one
+/// piece at once.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Packed {
+    bits: u128,
+    len: usize,
+}
+
+impl Packed {
+    pub(super) const MAX_BYTES: usize = 16;
+
+    /// Adds a varint; `None` when it takes more than four bytes or there is no room for it.
+    #[inline]
+    pub(super) fn with(self, value: i64) -> Option<Self> {
+        let raw = zigzag_i64(value);
+        if raw < 0x80 {
+            return self.then(raw, 1);
+        }
+        if raw >= 1 << 28 {
+            return None;
+        }
+        let groups =
+            raw & 0x7f | (raw & 0x3f80) << 1 | (raw & 0x1f_c000) << 2 | (raw & 0xfe0_0000) << 3;
+        let len = 2 + usize::from(raw >= 1 << 14) + usize::from(raw >= 1 << 21);
+        // Every byte but the last says that another follows.
+        let more = 0x8080_8080 & ((1 << (8 * (len - 1))) - 1);
+        self.then(groups | more, len)
+    }
+
+    /// Adds what another one holds.
+    #[inline]
+    pub(super) fn with_all(self, other: Self) -> Option<Self> {
+        let len = self.len + other.len;
+        if len > Self::MAX_BYTES || self.len == Self::MAX_BYTES {
+            return None;
+        }
+        let bits = self.bits | other.bits << (8 * self.len);
+        Some(Self { bits, len })
+    }
+
+    #[inline]
+    fn then(self, bits: u64, len: usize) -> Option<Self> {
+        let bits = u128::from(bits);
+        self.with_all(Self { bits, len })
+    }
+
+    pub(super) fn len(self) -> usize {
+        self.len
+    }
+
+    /// The bytes, of which the first [`len`](Self::len) count.
+    #[inline]
+    pub(super) fn bytes(self) -> [u8; Self::MAX_BYTES] {
+        self.bits.to_le_bytes()
+    }
+}
+
 /// How many bytes `value` takes.
 #[inline]
 pub const fn size_i32(value: i32) -> usize {
@@ -155,6 +212,25 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_register_holds_the_same_bytes_or_says_no(
+            values in prop::collection::vec((any::<i64>(), 30u32..64), 0..8)
+        ) {
+            let values = values.into_iter().map(|(value, shift)| value >> shift);
+            let mut wanted = Vec::new();
+            let mut packed = Some(Packed::default());
+            for value in values {
+                wanted.extend(bytes_of(value));
+                let fits = bytes_of(value).len() <= 4 && wanted.len() <= Packed::MAX_BYTES;
+                let before = packed;
+                packed = packed.and_then(|packed| packed.with(value));
+                prop_assert_eq!(packed.is_some(), before.is_some() && fits);
+                if let Some(packed) = packed {
+                    prop_assert_eq!(&packed.bytes()[..packed.len()], &*wanted);
+                }
+            }
+        }
+
         #[test]
         fn what_is_written_is_read_back(value: i64, shift in 0u32..64, tail: Vec<u8>) {
             let value = value >> shift;

@@ -108,6 +108,23 @@ impl BatchWriter {
             self.base_timestamp
         };
         let delta = timestamp.wrapping_sub(base);
+        if record.key.is_none()
+            && record.headers.is_empty()
+            && let Some(value) = record.value
+            && let Some(total) = self.put_plain(value, delta)
+        {
+            self.note(total, timestamp);
+            return Ok(self.count - 1);
+        }
+        self.append_any(record, timestamp, delta)
+    }
+
+    fn append_any(
+        &mut self,
+        record: &Record<'_>,
+        timestamp: i64,
+        delta: i64,
+    ) -> Result<u32, NeedsRoom> {
         let key_len = record.key.map_or(0, <[u8]>::len);
         let value_len = record.value.map_or(0, <[u8]>::len);
         let headers_len = if record.headers.is_empty() {
@@ -128,7 +145,42 @@ impl BatchWriter {
         if total > self.spare_bytes {
             return Err(NeedsRoom(total - self.spare_bytes));
         }
+        self.put_any(record, delta, body);
+        self.note(total, timestamp);
+        Ok(self.count - 1)
+    }
 
+    /// Writes a record without key and headers, if the open chunk has room for all of it, and says
+    /// how long it is: most records are such, and take less than half the time so.
+    #[inline]
+    fn put_plain(&mut self, value: &[u8], delta: i64) -> Option<usize> {
+        let inner = varint::Packed::default()
+            .with(0)? // attributes: unused
+            .with(delta)?
+            .with(i64::from(self.count))?
+            .with(-1)?
+            .with(i64::from(wire_count(value.len())))?;
+        let body = inner.len() + value.len() + 1;
+        let prefix = varint::Packed::default()
+            .with(i64::from(wire_count(body)))?
+            .with_all(inner)?;
+        let room = self.open.capacity() - self.open.len();
+        if room <= varint::Packed::MAX_BYTES + value.len() {
+            return None;
+        }
+        let end = self.open.len() + prefix.len();
+        self.open.extend_from_slice(&prefix.bytes());
+        self.open.truncate(end);
+        self.open.extend_from_slice(value);
+        self.open.push(0); // no headers
+        Some(prefix.len() + value.len() + 1)
+    }
+
+    /// Writes a record that is known to fit.
+    fn put_any(&mut self, record: &Record<'_>, delta: i64, body: usize) {
+        let key_len = record.key.map_or(0, <[u8]>::len);
+        let offset_delta = self.count.cast_signed();
+        let value_len = record.value.map_or(0, <[u8]>::len);
         let mut prefix = [0u8; PREFIX_BYTES];
         let mut at = varint::write_i32(&mut prefix, 0, wire_count(body));
         at += 1; // attributes: unused, zero
@@ -150,7 +202,11 @@ impl BatchWriter {
         } else {
             self.put_headers(&record.headers);
         }
+    }
 
+    /// Counts a record that was written.
+    #[inline]
+    fn note(&mut self, total: usize, timestamp: i64) {
         self.spare_bytes -= total;
         self.bytes += total;
         if self.open.len() >= self.summed + CHECKSUM_STEP_BYTES {
@@ -163,7 +219,6 @@ impl BatchWriter {
             self.max_timestamp = timestamp;
         }
         self.count += 1;
-        Ok(self.count - 1)
     }
 
     #[cold]
@@ -332,8 +387,8 @@ impl SealedRecords {
     }
 
     /// Compresses the section. A section that would not shrink stays as it is, which Kafka allows:
-    /// each batch says for itself how it is compressed. `wrap` turns the result into shared bytes;
-    /// `compressor` keeps its working memory from batch to batch.
+    /// each batch says for itself how it is compressed. `keep` copies the result into shared
+    /// bytes; `compressor` keeps its working memory from batch to batch.
     ///
     /// # Errors
     /// When the codec fails; the batch is lost to the caller only in its compressed form.
@@ -342,20 +397,25 @@ impl SealedRecords {
         compressor: &mut Compressor,
         codec: Compression,
         level: Option<i32>,
-        wrap: impl FnOnce(Vec<u8>) -> Bytes,
+        keep: impl FnOnce(&[u8]) -> Segments,
     ) -> Result<()> {
         if codec == Compression::None || self.compression != Compression::None {
             return Ok(());
         }
-        let pieces: Vec<&[u8]> = self.segments.iter().map(AsRef::as_ref).collect();
-        let packed = compressor.compress(codec, level, &pieces)?;
+        let packed = match &*self.segments {
+            [whole] => compressor.compress(codec, level, &[whole])?,
+            pieces => {
+                let pieces: Vec<&[u8]> = pieces.iter().map(AsRef::as_ref).collect();
+                compressor.compress(codec, level, &pieces)?
+            }
+        };
         if packed.len() >= self.bytes {
             self.crc = Some(self.section_crc());
         } else {
-            self.crc = Some(crc32c::crc32c(&packed));
+            self.crc = Some(crc32c::crc32c(packed));
             self.bytes = packed.len();
             self.compression = codec;
-            self.segments = Segments::One(wrap(packed));
+            self.segments = keep(packed);
         }
         Ok(())
     }
