@@ -1,8 +1,10 @@
 //! What becomes of records that fail for good, beyond their dead letters.
 
 use ottla::{DeadLetters, NewTopic, Record, WriteOutcome};
-use ottla_broker::Cluster;
+use ottla_broker::{ApiKey, Cluster, Code};
 use ottla_tests::client;
+use std::time::Duration;
+use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
 async fn a_record_that_the_broker_finds_wrong_goes_to_the_dead_letters_alone() {
@@ -54,4 +56,64 @@ async fn a_record_that_the_broker_finds_wrong_goes_to_the_dead_letters_alone() {
     assert_eq!(values("compact").len(), 47);
     assert_eq!(values("compact.dlq"), [0, 17, 18]);
     assert_eq!(producer.metrics().buffer_used_bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_failed_for_good_is_sent_in_more_rounds_before_it_is_a_dead_letter() {
+    const REST: Duration = Duration::from_secs(30);
+    let builder = Cluster::builder().nodes(3).replication(3).in_memory();
+    let builder = builder.topic("orders", 1).topic("orders.dlq", 1);
+    let cluster = builder.start().await.unwrap();
+    let client = client(&cluster).connect().await.unwrap();
+    let policy = DeadLetters::new().resend(2, REST);
+    let producer = client.producer().dead_letters(policy).build().unwrap();
+    producer.prepare("orders").await.unwrap();
+    let refuse = |times| {
+        let produce = cluster.faults().on(ApiKey::Produce).times(times);
+        produce.error(Code::TOPIC_AUTHORIZATION_FAILED)
+    };
+    // Mended in time: the permission came.
+    let refused = refuse(2);
+    let begun = Instant::now();
+    let sent = producer.send(Record::to("orders").value("late")).await;
+    assert_eq!((sent.unwrap().offset, refused.fired()), (Some(0), 2));
+    assert!(begun.elapsed() >= 2 * REST);
+    // Not mended: a dead letter after the last round.
+    let refused = refuse(3);
+    let begun = Instant::now();
+    let error = producer
+        .send(Record::to("orders").value("never"))
+        .await
+        .unwrap_err();
+    assert!(begun.elapsed() >= 2 * REST && begun.elapsed() < 3 * REST);
+    assert_eq!(
+        (error.write_outcome(), refused.fired()),
+        (Some(WriteOutcome::NotWritten), 3)
+    );
+    let letter = cluster.log("orders.dlq", 0).remove(0);
+    assert_eq!(letter.value.as_deref(), Some(&b"never"[..]));
+    let attempts = ("__dlq.errors.attempts".to_owned(), Some(b"3".to_vec()));
+    assert!(letter.headers.contains(&attempts), "{letter:?}");
+    // What may be written is never sent again.
+    let lost = cluster.faults().on(ApiKey::Produce);
+    let _ = lost.append_then_error(Code::UNKNOWN_SERVER_ERROR);
+    let begun = Instant::now();
+    producer
+        .send(Record::to("orders").value("unknown"))
+        .await
+        .unwrap_err();
+    assert!(begun.elapsed() < REST);
+    // Who closes does not wait.
+    let refused = refuse(2);
+    let record = Record::to("orders").value("at the end");
+    let delivery = producer.enqueue(record).await.unwrap();
+    tokio::time::sleep(REST / 2).await;
+    let begun = Instant::now();
+    producer.close().await.unwrap();
+    assert!(begun.elapsed() < REST / 4);
+    assert_eq!(
+        (delivery.outcome().unwrap().is_err(), refused.fired()),
+        (true, 2)
+    );
+    assert_eq!(cluster.log("orders.dlq", 0).len(), 3);
 }

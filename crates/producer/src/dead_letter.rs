@@ -6,8 +6,9 @@ mod json;
 
 pub(crate) use burial::{Burial, Ending, Graveyard, bury, bury_one};
 
-use ottla_proto::{Error, ErrorKind, Record, Result, WriteOutcome};
+use ottla_proto::{Code, Error, ErrorKind, Record, Result, WriteOutcome};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 /// Stands for the topic's name in a template.
 const PLACEHOLDER: &str = "{topic}";
@@ -43,7 +44,8 @@ impl DeadLetterFormat {
 }
 
 /// What becomes of records that failed for good, after every retry that `retries` and
-/// `delivery.timeout.ms` allow: each is written to a topic named after its own, with the key, the
+/// `delivery.timeout.ms` allow, and after more rounds of them if [`resend`](DeadLetters::resend) asks
+/// for some: each is written to a topic named after its own, with the key, the
 /// value, the headers and the time it had, to the partition of the same number modulo the dead letter
 /// topic's count. Its [`Delivery`](crate::Delivery) fails all the same, once the dead letter is written, and the
 /// error says where it lies.
@@ -64,6 +66,9 @@ pub struct DeadLetters {
     template: String,
     format: DeadLetterFormat,
     only_unwritten: bool,
+    /// More rounds of attempts before the dead letter, and the wait before each.
+    rounds: u32,
+    rest: Duration,
 }
 
 impl Default for DeadLetters {
@@ -79,6 +84,8 @@ impl DeadLetters {
             template: format!("{PLACEHOLDER}.dlq"),
             format: DeadLetterFormat::default(),
             only_unwritten: false,
+            rounds: 0,
+            rest: Duration::ZERO,
         }
     }
 
@@ -99,6 +106,27 @@ impl DeadLetters {
     pub fn only_unwritten(mut self) -> Self {
         self.only_unwritten = true;
         self
+    }
+
+    /// Begins anew so many times before a record is a dead letter: after a rest its batch is sent
+    /// again, with all of `retries` and `delivery.timeout.ms`. None unless set.
+    ///
+    /// Only what is proven unwritten is sent again, so that nothing is written twice, and only what
+    /// another attempt can mend: not a record that is too large or that the broker finds wrong. It
+    /// comes behind what was written meanwhile. Until then it holds its part of `buffer.memory`, and
+    /// a flush waits for it; a producer that closes sends it once more, without the rest.
+    pub fn resend(mut self, rounds: u32, rest: Duration) -> Self {
+        self.rounds = rounds;
+        self.rest = rest;
+        self
+    }
+
+    /// The rest before the next round, if a record that failed so after `rounds` of them is to have
+    /// one.
+    pub(crate) fn rests(&self, topic: &str, error: &Error, rounds: u32) -> Option<Duration> {
+        let unwritten = error.write_outcome() == Some(WriteOutcome::NotWritten);
+        let again = unwritten && can_mend(error) && !self.is_of(topic);
+        (again && rounds < self.rounds).then_some(self.rest)
     }
 
     /// The dead letter topic of a topic.
@@ -135,6 +163,23 @@ impl DeadLetters {
     pub(crate) fn takes(&self, topic: &str, error: &Error) -> bool {
         let unwritten = error.write_outcome() == Some(WriteOutcome::NotWritten);
         !self.is_of(topic) && (unwritten || !self.only_unwritten)
+    }
+}
+
+/// Whether another attempt may go better: the record is not what is wrong.
+fn can_mend(error: &Error) -> bool {
+    match (error.kind(), error.code()) {
+        (ErrorKind::RecordTooLarge | ErrorKind::Closed, _) => false,
+        (_, Some(code)) => !matches!(
+            code,
+            Code::MESSAGE_TOO_LARGE
+                | Code::RECORD_LIST_TOO_LARGE
+                | Code::INVALID_RECORD
+                | Code::INVALID_TIMESTAMP
+                | Code::UNSUPPORTED_FOR_MESSAGE_FORMAT
+                | Code::UNSUPPORTED_COMPRESSION_TYPE
+        ),
+        (_, None) => true,
     }
 }
 

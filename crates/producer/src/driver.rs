@@ -1,6 +1,8 @@
 //! The task behind a producer: carries out what the core asks for.
 
+mod identity;
 mod outcomes;
+mod resend;
 mod send;
 mod topics;
 mod transactions;
@@ -14,8 +16,9 @@ use crate::slot::{Slot, later};
 use crate::transaction::Opening;
 use ottla_proto::batch::Compression;
 use ottla_proto::producer::{Batch, Config as Core, Lane, PartitionIndex, Sender};
-use ottla_proto::{BrokerId, Error, ErrorKind, Result, WriteOutcome};
-use ottla_wire::{Connection, api};
+use ottla_proto::{BrokerId, Error, ErrorKind, WriteOutcome};
+use ottla_wire::Connection;
+use resend::Resting;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -92,6 +95,7 @@ pub(crate) struct Driver {
     desk: Option<Desk>,
     tasks: JoinSet<()>,
     dead_letters: Option<Arc<DeadLetters>>,
+    resting: Resting,
     compressing: Arc<Queue>,
     views: watch::Receiver<u64>,
     view_generation: u64,
@@ -102,6 +106,10 @@ pub(crate) struct Driver {
 #[derive(Debug)]
 pub(crate) struct Token {
     serial: u64,
+    partition: PartitionIndex,
+    /// Rounds of attempts that were in vain, and the attempts in them.
+    rounds: u32,
+    attempts: u32,
     completion: Arc<crate::delivery::Completion>,
     /// Its first record's place among those of the completion.
     first: u32,
@@ -145,6 +153,7 @@ impl Driver {
             desk,
             tasks: JoinSet::new(),
             dead_letters: config.hooks.dead_letters.clone().map(Arc::new),
+            resting: Resting::default(),
             compressing: Arc::default(),
             views,
             view_generation: 0,
@@ -198,6 +207,7 @@ impl Driver {
         self.follow_view(now);
         self.seal_expired(now);
         self.forget_idle(now);
+        self.resend_rested(now);
         if self.core.poll_timeout().is_some_and(|at| at <= now) {
             self.core.handle_timeout(now);
         }
@@ -234,10 +244,19 @@ impl Driver {
         let desk = self.desk.as_ref().and_then(Desk::poll_timeout);
         let expiry = self.overdue.first().map(|(at, _)| *at);
         let sweep = (!self.topics.is_empty()).then_some(self.next_sweep);
-        [self.core.poll_timeout(), linger, expiry, tick, desk, sweep]
-            .into_iter()
-            .flatten()
-            .min()
+        let rested = self.resting.next();
+        [
+            self.core.poll_timeout(),
+            linger,
+            expiry,
+            tick,
+            desk,
+            sweep,
+            rested,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn handle(&mut self, now: Instant, message: Message) {
@@ -425,6 +444,9 @@ impl Driver {
         self.shared.counters.sealed(count, records.raw_size_bytes());
         let token = Token {
             serial,
+            partition,
+            rounds: 0,
+            attempts: 0,
             completion,
             first: 0,
             count,
@@ -477,49 +499,6 @@ impl Driver {
         }
     }
 
-    fn identify(&mut self) {
-        let wait = self.identity_wait();
-        let shared = Arc::clone(&self.shared);
-        self.tasks.spawn(async move {
-            tokio::time::sleep(wait).await;
-            let identity = init_producer_id(&shared).await;
-            shared.shop.inbox.push(Message::Identified(identity));
-        });
-    }
-
-    fn identified(&mut self, now: Instant, identity: Result<ottla_proto::producer::Identity>) {
-        match identity {
-            Ok(identity) => {
-                self.identity_failures = 0;
-                self.core.set_identity(now, identity);
-            }
-            Err(error) if error.is_retriable() => {
-                // Batches wait for it within their delivery timeout.
-                tracing::info!(%error, "no producer id yet");
-                self.identity_failures += 1;
-                self.identify();
-            }
-            Err(error) => {
-                self.identity_failures = 0;
-                tracing::warn!(%error, "no producer id");
-                self.core.refuse_identity(&error);
-            }
-        }
-    }
-
-    /// A jittered exponential wait after failures; none before the first attempt.
-    fn identity_wait(&self) -> Duration {
-        let Some(doublings) = self.identity_failures.checked_sub(1) else {
-            return Duration::ZERO;
-        };
-        let settings = self.shared.cluster.settings();
-        let wait = settings
-            .retry_backoff
-            .saturating_mul(1 << doublings.min(16));
-        let percent = 80 + u32::try_from(self.shared.random() % 41).unwrap_or(20);
-        wait.min(settings.retry_backoff_max) * percent / 100
-    }
-
     fn end_flushes(&mut self) {
         let oldest = self
             .unsettled
@@ -552,6 +531,7 @@ impl Drop for Driver {
                 parcel.completion.complete(Err(closed()));
             }
         }
+        self.end_resting();
         self.core.fail_all();
         while let Some(event) = self.core.poll_event() {
             self.tell(event);
@@ -571,14 +551,4 @@ fn closed() -> Error {
         "the producer was closed before the record was sent",
     )
     .with_outcome(WriteOutcome::NotWritten)
-}
-
-async fn init_producer_id(shared: &Shared) -> Result<ottla_proto::producer::Identity> {
-    let connection = shared
-        .cluster
-        .any_connection(ottla_wire::Class::Control)
-        .await?;
-    let request = api::init_producer_id::Request::default();
-    let response = api::init_producer_id::call(&connection, &request).await?;
-    Ok(response.identity)
 }

@@ -54,12 +54,16 @@ impl Driver {
                 attempts,
                 records,
             } => {
+                let Some((token, records)) = self.rest(token, &error, attempts, records) else {
+                    return; // it is sent again after a while
+                };
                 self.report_failure(&token, &error);
                 let error = match record_errors.as_slice() {
                     // Cut out, it has the broker's words for itself.
                     [alone] if token.count == 1 => of_record(&error, alone),
                     _ => error,
                 };
+                let attempts = token.attempts.saturating_add(attempts);
                 match self.burial(&token, &error, attempts, records) {
                     // Those who wait hear of it when the dead letters are written.
                     Some((policy, burial)) => {
@@ -244,6 +248,9 @@ impl Driver {
                 }
                 let behind = Token {
                     serial: token.serial,
+                    partition,
+                    rounds: token.rounds,
+                    attempts: token.attempts,
                     completion: Arc::clone(&token.completion),
                     first: token.first + first.count(),
                     count: second.count(),

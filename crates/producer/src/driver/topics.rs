@@ -211,7 +211,8 @@ impl Driver {
     }
 
     fn forget(&mut self, name: &Arc<str>) {
-        let idle = |slot: &Arc<Slot>| self.core.is_idle(slot.index());
+        let idle =
+            |slot: &Arc<Slot>| self.core.is_idle(slot.index()) && !self.resting.has(slot.index());
         let Some(known) = self.topics.get(name).filter(|k| k.slots.iter().all(idle)) else {
             return;
         };

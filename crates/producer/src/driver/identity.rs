@@ -1,0 +1,62 @@
+//! The producer id of a producer without transactions.
+
+use super::Driver;
+use crate::inbox::Message;
+use crate::producer::Shared;
+use ottla_proto::Result;
+use ottla_proto::producer::Identity;
+use ottla_wire::{Class, api};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+impl Driver {
+    pub(super) fn identify(&mut self) {
+        let wait = self.identity_wait();
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            tokio::time::sleep(wait).await;
+            let identity = init_producer_id(&shared).await;
+            shared.shop.inbox.push(Message::Identified(identity));
+        });
+    }
+
+    pub(super) fn identified(&mut self, now: Instant, identity: Result<Identity>) {
+        match identity {
+            Ok(identity) => {
+                self.identity_failures = 0;
+                self.core.set_identity(now, identity);
+            }
+            Err(error) if error.is_retriable() => {
+                // Batches wait for it within their delivery timeout.
+                tracing::info!(%error, "no producer id yet");
+                self.identity_failures += 1;
+                self.identify();
+            }
+            Err(error) => {
+                self.identity_failures = 0;
+                tracing::warn!(%error, "no producer id");
+                self.core.refuse_identity(&error);
+            }
+        }
+    }
+
+    /// A jittered exponential wait after failures; none before the first attempt.
+    fn identity_wait(&self) -> Duration {
+        let Some(doublings) = self.identity_failures.checked_sub(1) else {
+            return Duration::ZERO;
+        };
+        let settings = self.shared.cluster.settings();
+        let wait = settings
+            .retry_backoff
+            .saturating_mul(1 << doublings.min(16));
+        let percent = 80 + u32::try_from(self.shared.random() % 41).unwrap_or(20);
+        wait.min(settings.retry_backoff_max) * percent / 100
+    }
+}
+
+async fn init_producer_id(shared: &Shared) -> Result<Identity> {
+    let connection = shared.cluster.any_connection(Class::Control).await?;
+    let request = api::init_producer_id::Request::default();
+    let response = api::init_producer_id::call(&connection, &request).await?;
+    Ok(response.identity)
+}
