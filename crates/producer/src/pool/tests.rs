@@ -338,6 +338,20 @@ fn larger_chunks_of_open_batches_take_a_quarter_of_the_memory_at_most() {
 }
 
 #[test]
+fn what_a_codec_made_is_counted_by_its_chunks_until_it_is_dropped() {
+    let (pool, [account]) = pool(256);
+    let made: Vec<u8> = (0..700_000).map(|at| at as u8).collect();
+    let kept = account.adopt([&made[..300_000], &made[300_000..]]);
+    assert_eq!(kept.concat(), made);
+    assert!(kept.len() <= 8, "{} chunks", kept.len());
+    let wasted = pool.used() - made.len();
+    assert!(wasted <= 2 * CHUNK, "{wasted} bytes wasted");
+    assert_eq!(account.used(), pool.used());
+    drop(kept);
+    assert_eq!((account.used(), pool.used()), (0, 0));
+}
+
+#[test]
 fn a_leader_refuses_from_the_first_ready_batch_until_it_takes_one() {
     let (_pool, [account]) = pool(1);
     let now = Instant::now();

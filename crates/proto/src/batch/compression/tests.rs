@@ -75,7 +75,7 @@ fn every_codec_gives_back_what_it_took_in_pieces_of_any_size() {
                 let pieces: Vec<_> = input.chunks(piece).collect();
                 for codec in Compression::ALL {
                     let packed = compressor.compress(codec, None, &pieces).unwrap();
-                    let back = decompressor.decompress(codec, &packed, len).unwrap();
+                    let back = decompressor.decompress(codec, packed, len).unwrap();
                     assert!(back == input, "{codec}, {len} bytes by {piece}");
                 }
             }
@@ -100,7 +100,7 @@ fn levels_are_clamped_and_kept_apart() {
     for codec in [Compression::Gzip, Compression::Zstd] {
         let mut size = |level| {
             let packed = compressor.compress(codec, level, &[&input]).unwrap();
-            assert!(decompress(codec, &packed, CAP).unwrap() == input);
+            assert!(decompress(codec, packed, CAP).unwrap() == input);
             packed.len()
         };
         let (fast, default, best) = (size(Some(1)), size(None), size(Some(9)));
