@@ -49,16 +49,17 @@ impl Request {
 pub(crate) struct Answer {
     pub(crate) status: &'static str,
     pub(crate) content_type: &'static str,
-    pub(crate) body: Arc<str>,
+    /// Shared, because a page of many groups is large.
+    pub(crate) body: Arc<String>,
 }
 
 impl Answer {
     /// A line of text.
-    pub(crate) fn text(status: &'static str, body: impl Into<Arc<str>>) -> Self {
+    pub(crate) fn text(status: &'static str, body: impl Into<String>) -> Self {
         Self {
             status,
             content_type: "text/plain; charset=utf-8",
-            body: body.into(),
+            body: Arc::new(body.into()),
         }
     }
 }

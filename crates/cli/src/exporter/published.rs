@@ -58,7 +58,7 @@ impl Own {
 pub(super) struct Published {
     sight: Option<Arc<Sight>>,
     own: Own,
-    texts: [OnceLock<Arc<str>>; 2],
+    texts: [OnceLock<Arc<String>>; 2],
 }
 
 impl Published {
@@ -71,7 +71,7 @@ impl Published {
     }
 
     /// The page of metrics.
-    pub(super) fn text(&self, format: Format) -> Arc<str> {
+    pub(super) fn text(&self, format: Format) -> Arc<String> {
         let now = Instant::now();
         let told = |sight: &&Arc<Sight>| {
             now.saturating_duration_since(sight.began) <= self.own.fresh().max(TOLD_MAX)
@@ -84,9 +84,9 @@ impl Published {
         };
         if self.own.trouble(now).is_some() {
             // While no look succeeds the text that was written goes on to age.
-            return page::write(sight, &self.own, now, format).into();
+            return Arc::new(page::write(sight, &self.own, now, format));
         }
-        let write = || page::write(sight, &self.own, now, format).into();
+        let write = || Arc::new(page::write(sight, &self.own, now, format));
         Arc::clone(slot.get_or_init(write))
     }
 
