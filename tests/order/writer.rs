@@ -124,8 +124,10 @@ impl Writer {
         let key = format!("key-{}", entry.key);
         let (partition, mut ticket) = match self.steer.keyed(&view, key.as_bytes()) {
             KeyChoice::Partition(partition) => (partition, None),
-            KeyChoice::Tracked(ticket) => (ticket.partition(), Some(ticket)),
-            KeyChoice::Later => return Taken::Unplaced,
+            KeyChoice::Tracked => match self.steer.track(&view, key.as_bytes()) {
+                Some(ticket) => (ticket.partition(), Some(ticket)),
+                None => return Taken::Unplaced,
+            },
             KeyChoice::Run => {
                 let run = self.steer.begin_run(&view, at, rng.u64(..), None);
                 self.steer.end_run(&view, run, 1);

@@ -3,7 +3,7 @@
 use crate::drain::{Age, Lanes, Seen, When};
 use crate::explain::{Counters, Fallback};
 use crate::hashes::{fnv1a, java_partition, murmur2};
-use crate::keys::{KeyPolicy, Moving, Placed};
+use crate::keys::{KeyPolicy, KeyTicket, Moving};
 use crate::plan::{Choice, PlanReader, TopicPlan};
 use crate::sticky::{Sticky, below};
 use crate::{KeyChoice, Partitioner, Run, TopicView};
@@ -218,7 +218,7 @@ impl LagAware {
         let entries = match self.keys {
             KeyPolicy::Blind if is_on => return KeyChoice::Run,
             KeyPolicy::Keep | KeyPolicy::Blind => return by_hash(),
-            KeyPolicy::Migrate { slots } => return self.migrated(view, key, slots, is_on),
+            KeyPolicy::Migrate { .. } => return self.migrated(view, key),
             KeyPolicy::Sticky { entries } => entries,
         };
         let plan = self.plan.load();
@@ -233,35 +233,41 @@ impl LagAware {
         KeyChoice::Partition(away.place(hash, home, is_good, choose))
     }
 
-    fn migrated(&self, view: &TopicView<'_>, key: &[u8], slots: usize, is_on: bool) -> KeyChoice {
+    /// Whether a key goes by the slots; by its hash where nothing is known that could move it.
+    fn migrated(&self, view: &TopicView<'_>, key: &[u8]) -> KeyChoice {
         let plan = self.plan.load();
         let Some(plan) = plan.as_deref() else {
             // Where the key's records lie that were written before the start, nobody has said yet.
-            return KeyChoice::Later;
+            return KeyChoice::Tracked;
         };
-        let keys = plan.topic(view.topic).map(|topic| (topic, topic.keys()));
-        let Some((topic, keys)) = keys else {
+        let Some(topic) = plan.topic(view.topic) else {
             return self.sticky.keyed(view, key);
         };
+        let known = topic.keys().partition_count();
+        let is_unheard = known == 0 && !topic.outlook().is_denied;
+        match usize::try_from(view.partition_count) == Ok(known) || is_unheard {
+            true => KeyChoice::Tracked,
+            // It grows, and its keys hash to other partitions; or nobody may see it, and so none was
+            // moved.
+            false => self.sticky.keyed(view, key),
+        }
+    }
+
+    fn tracked(&self, view: &TopicView<'_>, key: &[u8], slots: usize) -> Option<Box<KeyTicket>> {
+        let is_on = self.steering.load(Ordering::Relaxed) == Steering::On as u8;
+        let plan = self.plan.load();
+        let topic = plan.as_deref()?.topic(view.topic)?;
+        let keys = topic.keys();
+        if usize::try_from(view.partition_count) != Ok(keys.partition_count()) {
+            return None;
+        }
         let moving = if is_on {
             Moving::Allowed
         } else {
             Moving::Stopped
         };
-        if usize::try_from(view.partition_count) != Ok(keys.partition_count()) {
-            return match keys.partition_count() {
-                // It was not heard of yet.
-                0 if !topic.outlook().is_denied => KeyChoice::Later,
-                // It grows, and its keys hash to other partitions; or nobody may see it, and so
-                // none was moved.
-                _ => self.sticky.keyed(view, key),
-            };
-        }
         let slots = keys.slots(slots);
-        match slots.place(view, topic.outlook(), keys.fence(), key, moving) {
-            Placed::To(ticket) => KeyChoice::Tracked(ticket),
-            Placed::Later => KeyChoice::Later,
-        }
+        slots.place(view, topic.outlook(), keys.fence(), key, moving)
     }
 
     fn run(&self, view: &TopicView<'_>, partition: i32, records: u32) -> Run {
@@ -329,6 +335,13 @@ impl Partitioner for LagAware {
         match self.keys {
             KeyPolicy::Keep => self.sticky.keyed(view, key),
             _ => self.moved(view, key),
+        }
+    }
+
+    fn track(&self, view: &TopicView<'_>, key: &[u8]) -> Option<Box<KeyTicket>> {
+        match self.keys {
+            KeyPolicy::Migrate { slots } => self.tracked(view, key, slots),
+            _ => None,
         }
     }
 

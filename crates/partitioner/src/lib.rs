@@ -77,16 +77,14 @@ impl Run {
 }
 
 /// What to do with a keyed record.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyChoice {
     /// To this partition.
     Partition(i32),
     /// As if it had no key: with the current run.
     Run,
-    /// To the ticket's partition, and the ticket wants to hear what becomes of the record.
-    Tracked(Box<KeyTicket>),
-    /// Nowhere yet: ask again in a moment.
-    Later,
+    /// Where [`Partitioner::track`] says: the partitioner wants to hear what becomes of the record.
+    Tracked,
 }
 
 /// Chooses partitions. Called concurrently from every thread that produces; must not block.
@@ -94,6 +92,13 @@ pub trait Partitioner: fmt::Debug + Send + Sync + 'static {
     /// Where a record with this key goes. It may choose a partition that has no leader now: a
     /// keyed record waits rather than changes its place.
     fn keyed(&self, view: &TopicView<'_>, key: &[u8]) -> KeyChoice;
+
+    /// Places a record for whose key [`keyed`](Self::keyed) says [`KeyChoice::Tracked`]: to the
+    /// ticket's partition. `None` is nowhere yet: ask again in a moment, from the beginning.
+    fn track(&self, view: &TopicView<'_>, key: &[u8]) -> Option<Box<KeyTicket>> {
+        let _ = (view, key);
+        None
+    }
 
     /// Whether its choices rest on the records of a partition being written in the order in which
     /// they were given to it, and on the offsets that are acknowledged: a producer without

@@ -13,7 +13,7 @@ use crate::pool::{Account, Pool, Reservation};
 use crate::slot::{Notice, Refused, Shop};
 use crate::table::{Directory, Topic};
 use crate::transaction::Opening;
-use ottla_partitioner::{KeyChoice, KeyTicket, Partitioner, TopicView};
+use ottla_partitioner::{KeyChoice, Partitioner, TopicView};
 use ottla_proto::batch::{BatchWriter, Compression, HEADER_BYTES};
 use ottla_proto::{Error, ErrorKind, Record, Result, TopicPartition, WriteOutcome};
 use ottla_wire::Cluster;
@@ -74,16 +74,14 @@ impl Wanted {
 }
 
 /// Where a record goes.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 enum Choice {
     /// Its partition is given, by name or by its key.
     Fixed(i32),
     /// Any would do.
     Run(i32),
-    /// Its partition is given, and the partitioner wants to hear what becomes of it.
-    Tracked(Box<KeyTicket>),
-    /// That cannot be said yet.
-    Later,
+    /// The partitioner says it by a ticket, and wants to hear what becomes of the record.
+    Tracked,
 }
 
 /// A record that may go anywhere is offered to so many partitions more before it waits.
@@ -154,8 +152,7 @@ impl Shared {
                 .or_else(|refused| {
                     self.append_elsewhere(topic, partition, refused, record, reservation)
                 }),
-            Choice::Tracked(ticket) => self.append_tracked(topic, ticket, record, reservation),
-            Choice::Later => Err(Refusal::Unplaced),
+            Choice::Tracked => self.append_tracked(topic, record, reservation),
         }
     }
 
@@ -254,8 +251,7 @@ impl Shared {
             match self.partitioner.keyed(&view, key) {
                 KeyChoice::Partition(partition) => return Choice::Fixed(partition),
                 KeyChoice::Run => {}
-                KeyChoice::Tracked(ticket) => return Choice::Tracked(ticket),
-                KeyChoice::Later => return Choice::Later,
+                KeyChoice::Tracked => return Choice::Tracked,
             }
         }
         let random = || self.random();

@@ -379,8 +379,8 @@ fn keyed(steer: &ottla_partitioner::LagAware, key: &str) -> Option<i32> {
         stripe: 0,
     };
     match steer.keyed(&view, key.as_bytes()) {
-        KeyChoice::Tracked(ticket) => Some(ticket.partition()),
+        KeyChoice::Tracked => Some(steer.track(&view, key.as_bytes())?.partition()),
         KeyChoice::Partition(partition) => Some(partition),
-        KeyChoice::Run | KeyChoice::Later => None,
+        KeyChoice::Run => None,
     }
 }

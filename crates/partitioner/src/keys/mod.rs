@@ -8,7 +8,7 @@ pub(crate) use away::Away;
 pub use outlook::{Committed, KeyOffsets};
 pub(crate) use outlook::{Fence, Outlook};
 pub use slots::{KeyTicket, Written};
-pub(crate) use slots::{Moving, Placed, Slots};
+pub(crate) use slots::{Moving, Slots};
 
 use std::fmt;
 use std::str::FromStr;

@@ -60,14 +60,6 @@ impl fmt::Debug for Slots {
     }
 }
 
-/// Where a key goes.
-#[derive(Debug)]
-pub(crate) enum Placed {
-    To(Box<KeyTicket>),
-    /// It cannot be said yet.
-    Later,
-}
-
 /// Whether keys may change their place now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moving {
@@ -106,15 +98,6 @@ impl fmt::Debug for KeyTicket {
             .finish_non_exhaustive()
     }
 }
-
-impl PartialEq for KeyTicket {
-    fn eq(&self, other: &Self) -> bool {
-        let this = (Arc::as_ptr(&self.slots), self.slot, self.serial);
-        this == (Arc::as_ptr(&other.slots), other.slot, other.serial)
-    }
-}
-
-impl Eq for KeyTicket {}
 
 impl KeyTicket {
     /// The partition that the record goes to.
@@ -185,7 +168,7 @@ impl Slots {
         (slot, place(home), place((home + distance) % count))
     }
 
-    /// Places a record of this key and counts it as on its way.
+    /// Places a record of this key and counts it as on its way; `None` when that cannot be said yet.
     pub(crate) fn place(
         self: &Arc<Self>,
         view: &TopicView<'_>,
@@ -193,16 +176,11 @@ impl Slots {
         fence: &Fence,
         key: &[u8],
         moving: Moving,
-    ) -> Placed {
+    ) -> Option<Box<KeyTicket>> {
         let (at, home, alternative) = self.find(key);
-        let Some(slot) = self.slots.get(at) else {
-            return Placed::Later;
-        };
-        let mut slot = slot.lock();
+        let mut slot = self.slots.get(at)?.lock();
         if slot.place == UNPLACED {
-            let Some(first) = first_place(home, alternative, outlook, fence) else {
-                return Placed::Later;
-            };
+            let first = first_place(home, alternative, outlook, fence)?;
             slot.enter(first, fence.end(first));
             self.away
                 .fetch_add(usize::from(first != home), Ordering::Relaxed);
@@ -219,7 +197,7 @@ impl Slots {
         }
         slot.in_flight += 1;
         slot.serial += 1;
-        Placed::To(Box::new(KeyTicket {
+        Some(Box::new(KeyTicket {
             slots: Arc::clone(self),
             slot: at,
             serial: slot.serial,

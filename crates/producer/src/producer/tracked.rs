@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::delivery::{Delivery, RecordMetadata};
 use crate::pool::Reservation;
 use crate::table::Topic;
-use ottla_partitioner::{KeyTicket, Partitioner, Written};
+use ottla_partitioner::{Partitioner, Written};
 use ottla_proto::{Error, ErrorKind, Record, Result, WriteOutcome};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,10 +30,12 @@ impl Shared {
     pub(super) fn append_tracked(
         &self,
         topic: &Arc<Topic>,
-        mut ticket: Box<KeyTicket>,
         record: &Record<'_>,
         reservation: Option<&mut Reservation>,
     ) -> Result<Delivery, Refusal> {
+        let key = record.key.unwrap_or_default();
+        let ticket = self.partitioner.track(&topic.view(), key);
+        let mut ticket = ticket.ok_or(Refusal::Unplaced)?;
         let partition = ticket.partition();
         match self.append_at(topic, partition, record, reservation) {
             Ok(delivery) => {
