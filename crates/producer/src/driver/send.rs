@@ -116,6 +116,7 @@ impl Driver {
 
     fn by_topic(&self, batches: Vec<TransmitBatch>) -> Vec<TopicBatches> {
         let mut topics: Vec<TopicBatches> = Vec::new();
+        let most = batches.len();
         for batch in batches {
             let Some(place) = self.places.get(batch.partition.0 as usize) else {
                 continue;
@@ -132,11 +133,17 @@ impl Driver {
                 .find(|t| t.topic == *topic && t.topic_id == topic_id)
             {
                 Some(found) => found.partitions.push(entry),
-                None => topics.push(TopicBatches {
-                    topic: Arc::clone(topic),
-                    topic_id,
-                    partitions: vec![entry],
-                }),
+                None => {
+                    // Most requests are for one topic.
+                    let room = if topics.is_empty() { most } else { 1 };
+                    let mut partitions = Vec::with_capacity(room);
+                    partitions.push(entry);
+                    topics.push(TopicBatches {
+                        topic: Arc::clone(topic),
+                        topic_id,
+                        partitions,
+                    });
+                }
             }
         }
         topics

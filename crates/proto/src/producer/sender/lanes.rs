@@ -98,6 +98,9 @@ impl Broker {
     }
 }
 
+/// A request's list of batches grows beyond these.
+const USUAL_BATCHES: usize = 16;
+
 impl<T> Sender<T> {
     /// The next request to be sent, if any.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
@@ -123,7 +126,8 @@ impl<T> Sender<T> {
     /// Fills one request from the lane's list: one batch a partition, until it is large enough.
     fn fill(&mut self, now: Instant, broker: BrokerId, lane: Lane) -> Option<Transmit> {
         let request = RequestId(self.next_request);
-        let mut batches: Vec<TransmitBatch> = Vec::new();
+        let ready = self.brokers.get(&broker)?.lane(lane).ready.len();
+        let mut batches: Vec<TransmitBatch> = Vec::with_capacity(ready.min(USUAL_BATCHES));
         let mut bytes = 0usize;
         let most_apart = self.brokers.get(&broker)?.apart_max.max(1);
         while let Some(&index) = self.brokers.get(&broker)?.lane(lane).ready.front() {
