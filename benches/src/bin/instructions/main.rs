@@ -1,0 +1,130 @@
+//! How many instructions steering costs a producer: `cargo run --release -p ottla-benches --bin
+//! instructions`. Wants valgrind, which counts them.
+//!
+//! The same records go through a producer of a process of its own, once by the sticky partitioner and
+//! once by the lag-aware one with a plan that is renewed every second of load. The load is a thousand
+//! records a second to each of 12 partitions; what starting and ending a process takes is subtracted
+//! by counting a short run too. Ends with 1 when steering costs more than 2 %.
+
+use ottla::{Client, LagAware, Record, Result};
+use ottla_broker::Cluster;
+use ottla_partitioner::{Drain, DrainPartition, PlanPublisher, TopicPlan, plan_channel};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+const TOPIC: &str = "orders";
+const PARTITIONS: usize = 12;
+/// What each partition's consumer reads, in records a second.
+const RATE: f64 = 1_000.0;
+/// Between two looks at the lag.
+const REFRESH: Duration = Duration::from_secs(1);
+const SHORT: usize = 60_000;
+const LONG: usize = 360_000;
+const RECORD_BYTES: usize = 100;
+/// What steering may cost, as a ratio.
+const MOST: f64 = 1.02;
+
+fn plan() -> TopicPlan {
+    let drain = Drain {
+        partitions: (0..PARTITIONS)
+            .map(|at| DrainPartition {
+                rate: RATE,
+                backlog: (at % 7) as f64 * 10.0,
+                share: 1.0 / PARTITIONS as f64,
+            })
+            .collect(),
+        arrival_rate: RATE * PARTITIONS as f64,
+        own_rate: RATE * PARTITIONS as f64,
+    };
+    TopicPlan::drain(TOPIC.into(), Instant::now(), REFRESH, &drain)
+}
+
+/// Sends the records; what the counted process does.
+async fn send(bootstrap: &str, steered: bool, records: usize) -> Result<()> {
+    let client = Client::builder(bootstrap).connect().await?;
+    let builder = client.producer().linger(Duration::from_secs(1));
+    let (mut publisher, reader) = plan_channel();
+    publisher.publish(vec![plan()]);
+    let builder = match steered {
+        true => builder.partitioner(LagAware::new(reader)),
+        false => builder,
+    };
+    let producer = builder.build()?;
+    let value = ottla_benches::payload(RECORD_BYTES);
+    for at in 0..records {
+        renew(&mut publisher, at);
+        drop(producer.enqueue(Record::to(TOPIC).value(&value)).await?);
+    }
+    producer.close().await
+}
+
+/// A new plan for every second of load, in both cases.
+fn renew(publisher: &mut PlanPublisher, at: usize) {
+    if at.is_multiple_of(RATE as usize * PARTITIONS) {
+        publisher.publish(vec![plan()]);
+    }
+}
+
+/// Counts the instructions of a process that sends so many records.
+fn count(bootstrap: &str, way: &str, records: usize) -> Result<f64, String> {
+    let this = std::env::current_exe().map_err(|error| error.to_string())?;
+    let out = Command::new("valgrind")
+        .args(["--tool=cachegrind", "--cache-sim=no"])
+        .arg("--cachegrind-out-file=/dev/null")
+        .arg(this)
+        .args([way, bootstrap, &records.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .map_err(|error| format!("valgrind: {error}"))?;
+    let said = String::from_utf8_lossy(&out.stderr);
+    let line = said
+        .lines()
+        .find(|line| line.contains(" I ") && line.contains("refs:"));
+    let digits = line.and_then(|line| line.rsplit(' ').next());
+    let count = digits.and_then(|digits| digits.replace(',', "").parse().ok());
+    count.filter(|_| out.status.success()).ok_or(said.into())
+}
+
+async fn compare() -> Result<f64, String> {
+    let cluster = Cluster::builder().topic(TOPIC, PARTITIONS as i32);
+    let cluster = cluster.start().await.map_err(|error| error.to_string())?;
+    let mut costs = Vec::new();
+    for way in ["sticky", "lag-aware"] {
+        let mut counts = Vec::new();
+        for records in [SHORT, LONG] {
+            let bootstrap = cluster.bootstrap();
+            let counting = tokio::task::spawn_blocking(move || count(&bootstrap, way, records));
+            counts.push(counting.await.map_err(|error| error.to_string())??);
+        }
+        let cost = (counts[1] - counts[0]) / (LONG - SHORT) as f64;
+        println!("{way:10} {cost:8.1} instructions a record");
+        costs.push(cost);
+    }
+    Ok(costs[1] / costs[0])
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [way, bootstrap, records] = words.as_slice() {
+        let records = records.parse().unwrap_or(0);
+        return match send(bootstrap, way == "lag-aware", records).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    match compare().await {
+        Ok(ratio) => {
+            println!("steering costs {:+.2} %", (ratio - 1.0) * 100.0);
+            ExitCode::from(u8::from(ratio > MOST))
+        }
+        Err(fault) => {
+            eprintln!("{fault}");
+            ExitCode::from(2)
+        }
+    }
+}
