@@ -1,7 +1,7 @@
 //! A cluster in memory for this crate's tests: it answers at once, or never, or with an error.
 
 use crate::brokers::Brokers;
-use ottla_proto::cluster::{Partition, Topic};
+use ottla_proto::cluster::{Broker, Partition, Topic};
 use ottla_proto::{BrokerId, ClusterView, Code, Error, ErrorKind, Result, TopicId};
 use ottla_wire::api::list_groups;
 use ottla_wire::api::list_offsets::{self, Isolation, Timestamp};
@@ -36,6 +36,8 @@ pub(crate) struct State {
     pub(crate) end_codes: BTreeMap<(String, i32), VecDeque<Code>>,
     /// Brokers that never answer.
     pub(crate) hung: BTreeSet<BrokerId>,
+    /// Brokers that never answer what groups committed.
+    pub(crate) hung_commits: BTreeSet<BrokerId>,
     /// How long brokers take for an answer.
     pub(crate) takes: Duration,
     /// Brokers that cannot be reached.
@@ -113,6 +115,15 @@ impl Fake {
         let made = Topic::new(Arc::clone(&name), id, false, partitions.collect());
         state.view.topics.insert(name, Arc::new(made));
         state.view.generation = 4;
+        for id in [0, 1, 2, 9].map(BrokerId) {
+            let broker = Broker {
+                id,
+                host: "localhost".into(),
+                port: 9092,
+                rack: None,
+            };
+            state.view.brokers.insert(id, broker);
+        }
         state.coordinators.insert("billing".into(), BrokerId(1));
         for number in 0..partition_count {
             let key = ("billing".to_owned(), topic.to_owned(), number);
@@ -134,11 +145,14 @@ impl Fake {
     }
 
     async fn reach(&self, broker: BrokerId, what: String) -> Result<()> {
+        let is_commits = what.starts_with("commits");
         let (hangs, takes, down) = {
             let mut state = self.0.lock();
             state.calls.push(what);
             let down = state.down.contains(&broker);
-            (state.hung.contains(&broker), state.takes, down)
+            let hangs =
+                state.hung.contains(&broker) || is_commits && state.hung_commits.contains(&broker);
+            (hangs, state.takes, down)
         };
         if !takes.is_zero() {
             sleep(takes).await;

@@ -1,7 +1,7 @@
 //! What groups committed, from their coordinators.
 
 use super::verdict::{GroupVerdict, of_group};
-use super::{ASKED_AT_ONCE_MAX, ATTEMPTS, RETRY_AFTER, Resting, patience_min};
+use super::{ASKED_AT_ONCE_MAX, ATTEMPTS, RETRY_AFTER, Resting, Role, patience_min};
 use crate::brokers::Brokers;
 use crate::snapshot::Committed;
 use crate::source::{Asked, Pace, Standing};
@@ -190,9 +190,9 @@ pub(super) async fn commits<B: Brokers>(
         let found_by = Instant::now() + patience_min(pace);
         let homes = coordinators(brokers, view, &waiting, found_by, &mut known).await;
         // Pushed one by one: a closure that returns a future would lose the lifetimes' generality.
-        let mut calls = Vec::new();
+        let (now, mut calls) = (Instant::now(), Vec::new());
         for (broker, groups) in homes {
-            if resting.rests(broker) {
+            if resting.rests(Role::Coordinator, broker) {
                 // It may have another one by now.
                 for asked in groups {
                     brokers.forget_coordinator(&asked.group, broker);
@@ -200,7 +200,7 @@ pub(super) async fn commits<B: Brokers>(
                 }
                 continue;
             }
-            let patience = resting.patience(broker, pace);
+            let patience = resting.patience(Role::Coordinator, broker, pace, now);
             calls.push(ask_coordinator(
                 brokers, view, question, broker, groups, patience,
             ));
@@ -212,8 +212,10 @@ pub(super) async fn commits<B: Brokers>(
         waiting.clear();
         for (broker, groups, answer) in answers {
             match &answer {
-                Some((_, took)) => resting.answered(broker, *took),
-                None => resting.failed(broker, Instant::now()),
+                Some((_, took)) => resting.answered(Role::Coordinator, broker, *took),
+                None => {
+                    resting.failed(Role::Coordinator, broker, Instant::now(), pace.refresh);
+                }
             }
             let mut answered = answer.map_or_else(Vec::new, |(response, _)| response.groups);
             for asked in groups {

@@ -1,7 +1,7 @@
 //! Where logs end and begin, from their leaders.
 
 use super::verdict::{EndVerdict, of_end};
-use super::{ASKED_AT_ONCE_MAX, ATTEMPTS, RETRY_AFTER, Resting};
+use super::{ASKED_AT_ONCE_MAX, ATTEMPTS, RETRY_AFTER, Resting, Role};
 use crate::brokers::Brokers;
 use crate::snapshot::End;
 use crate::source::{Asked, Pace};
@@ -68,14 +68,14 @@ pub(crate) async fn ends<B: Brokers>(
     });
     let mut ends: Ends = unknown.collect();
     let mut waiting = by_leader(view, &mut ends);
-    waiting.retain(|leader, _| !resting.rests(*leader));
+    waiting.retain(|leader, _| !resting.rests(Role::Leader, *leader));
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
             sleep_until(pace.deadline.min(Instant::now() + RETRY_AFTER)).await;
         }
-        let mut calls = Vec::new();
+        let (now, mut calls) = (Instant::now(), Vec::new());
         for (leader, partitions) in waiting {
-            let patience = resting.patience(leader, pace);
+            let patience = resting.patience(Role::Leader, leader, pace, now);
             calls.push(ask_leader(brokers, leader, partitions, patience));
         }
         let answers: Vec<_> = stream::iter(calls)
@@ -87,10 +87,10 @@ pub(crate) async fn ends<B: Brokers>(
             let Some((answer, took)) = answer else {
                 // Its partitions may have a new leader by now.
                 brokers.mark_stale(view.generation);
-                resting.failed(leader, Instant::now());
+                resting.failed(Role::Leader, leader, Instant::now(), pace.refresh);
                 continue;
             };
-            resting.answered(leader, took);
+            resting.answered(Role::Leader, leader, took);
             if take_ends(&mut ends, &answer) {
                 brokers.mark_stale(view.generation);
             }

@@ -23,7 +23,7 @@ pub(crate) use kinds::is_share;
 use ottla_proto::{BrokerId, ClusterView, Result};
 use ottla_wire::BoxFuture;
 use ottla_wire::api::list_offsets;
-use resting::PATIENCE_MAX;
+use resting::{PATIENCE_MAX, Role};
 pub(crate) use resting::{Resting, patience_min};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub(crate) struct Collected<B> {
     brokers: Arc<B>,
     resting: Resting,
     /// Of brokers that rest, and how long each took.
-    probes: JoinSet<(BrokerId, Option<Duration>)>,
+    probes: JoinSet<(Role, BrokerId, Option<Duration>)>,
     kinds: Kinds,
 }
 
@@ -133,7 +133,10 @@ impl<B: Brokers> Collected<B> {
             }
             found(&view, asked, &commits, &ends, pace)
         });
-        found.collect()
+        let found = found.collect();
+        // One whose connection broke has a new one when the next round begins.
+        self.probe(pace);
+        found
     }
 
     /// Hears what the probes of resting brokers brought, and begins new ones. Rounds do not wait for
@@ -142,19 +145,27 @@ impl<B: Brokers> Collected<B> {
         let now = Instant::now();
         while let Some(probed) = self.probes.try_join_next() {
             match probed {
-                Ok((broker, Some(took))) => self.resting.answered(broker, took),
-                Ok((broker, None)) => self.resting.probe_failed(broker, now, pace.refresh),
+                Ok((role, broker, _)) if !self.resting.knows(role, broker) => {}
+                Ok((role, broker, Some(took))) => self.resting.probe_answered(role, broker, took),
+                Ok((role, broker, None)) => self.resting.failed(role, broker, now, pace.refresh),
                 // Only at the end of the runtime.
                 Err(_) => {}
             }
         }
-        for broker in self.resting.begin_probes(now) {
+        let view = self.brokers.view();
+        self.resting
+            .keep(|broker| view.brokers.contains_key(&broker));
+        for (role, broker) in self.resting.begin_probes(now) {
             let brokers = Arc::clone(&self.brokers);
             self.probes.spawn(async move {
                 // About nothing: the cheapest question that every broker answers.
                 let question = brokers.list_offsets(broker, list_offsets::Request::default());
                 let answer = timeout(PATIENCE_MAX, question).await;
-                (broker, matches!(answer, Ok(Ok(_))).then(|| now.elapsed()))
+                (
+                    role,
+                    broker,
+                    matches!(answer, Ok(Ok(_))).then(|| now.elapsed()),
+                )
             });
         }
     }

@@ -259,6 +259,52 @@ async fn a_broker_that_hangs_holds_up_one_round_and_rests_until_it_answers() {
     assert_eq!(found.topics[0].partitions, [KNOWN; 3], "a probe answered");
 }
 
+/// It hangs with commits and is well as a leader: other groups need what it leads.
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_hangs_is_asked_as_a_leader_all_the_same() {
+    let fake = Fake::with_topic("orders", 3);
+    fake.0
+        .lock()
+        .coordinators
+        .insert("audit".into(), BrokerId(2));
+    fake.0.lock().hung_commits.insert(BrokerId(1));
+    let mut asked = billing();
+    asked.push(Asked {
+        group: "audit".into(),
+        ..asked[0].clone()
+    });
+    let mut source = Collected::new(fake.clone());
+    let mut waited = 0;
+    for _ in 0..60 {
+        let began = Instant::now();
+        let found = round(&mut source, &asked).await;
+        waited += began.elapsed().as_secs();
+        assert_eq!(found[0].standing, Standing::Unknown(None));
+        assert_eq!(found[1].standing, Standing::Told);
+        for partition in &found[1].topics[0].partitions {
+            assert_eq!(partition.end, KNOWN.end);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(
+        waited < 15,
+        "it answers probes, and is asked less and less: {waited}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_broke_costs_one_round() {
+    let fake = Fake::with_topic("orders", 3);
+    let mut source = Collected::new(fake.clone());
+    fake.0.lock().down.insert(BrokerId(2));
+    let found = round(&mut source, &billing()).await.remove(0);
+    assert_eq!(found.topics[0].partitions[2].end, End::Unknown(None));
+    fake.0.lock().down.clear();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let found = round(&mut source, &billing()).await.remove(0);
+    assert_eq!(found.topics[0].partitions, [KNOWN; 3]);
+}
+
 /// A second is the least that a broker has. One that takes longer is found out by a probe, which
 /// waits longer, and its figures are had from then on.
 #[tokio::test(start_paused = true)]

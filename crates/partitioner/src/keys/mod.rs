@@ -62,7 +62,9 @@ pub enum KeyPolicy {
     ///
     /// After a start nothing is known of where earlier records lie. A record whose key may have some
     /// unread in both its places waits, within `max.block.ms`, until the group has committed what
-    /// was there at the first look.
+    /// was there at the first look. So does every keyed record while there are no lag figures at all,
+    /// and one whose two partitions end in a transaction's marker that the group, as some clients
+    /// do, never commits beyond: order comes before progress here.
     Migrate {
         /// How many slots a topic has, in some fifty bytes each; [`MIGRATE_SLOTS`]. At least one a
         /// partition.
