@@ -20,10 +20,13 @@ pub struct Batch<T> {
     pub count: u32,
     /// When the caller stops waiting (`delivery.timeout.ms` after the first record).
     pub deadline: Instant,
-    /// Its place in the partition's order; a batch that is cut shares its span out.
+    /// Its place in the partition's order, which is that of its first record: so the parts of a
+    /// batch have places of their own, however often it is cut.
     pub(super) ordinal: u128,
-    /// How many ordinals it stands for.
-    pub(super) span: u128,
+    /// Times that it was cut for the sake of wrong records.
+    pub(super) cuts: u32,
+    /// It waits to be cut for the sake of a wrong record.
+    pub(super) cut_out: bool,
     /// Its place among the stamped batches of its partition.
     pub(super) number: u64,
     pub(super) stamp: Option<Stamp>,
@@ -40,9 +43,12 @@ pub struct Batch<T> {
     pub(super) last_failure: Option<Failure>,
 }
 
-/// Ordinals a batch: it can be cut in two as often as this can be halved, which is more often than
-/// a batch has records.
-pub(super) const SPAN: u128 = 1 << 28;
+/// Ordinals a batch: one for each record that it could have.
+pub(super) const SPAN: u128 = 1 << u32::BITS;
+
+/// A batch is cut no more often than this for the sake of wrong records. Each cut copies what is left
+/// of the batch and costs a request, and a wrong record among well ones needs two.
+pub(super) const CUTS_MAX: u32 = 64;
 
 /// Why an attempt failed, for the error message.
 #[derive(Debug, Clone)]
@@ -61,7 +67,8 @@ impl<T> Batch<T> {
             count,
             deadline,
             ordinal: 0,
-            span: 0,
+            cuts: 0,
+            cut_out: false,
             number: 0,
             stamp: None,
             attempts: 0,
@@ -80,11 +87,16 @@ impl<T> Batch<T> {
         self.token = Some(token);
         self.count = records.count();
         self.records = Some(records);
-        self.span /= 2;
         let (token, records) = second;
         let mut rest = Self::new(token, records.count(), self.deadline, Some(records));
-        rest.ordinal = self.ordinal + self.span;
-        rest.span = self.span;
+        rest.ordinal = self.ordinal + u128::from(self.count);
+        rest.cuts = self.cuts;
+        if std::mem::take(&mut self.cut_out) {
+            rest.cuts += 1;
+            // Before the first wrong record all are well: a broker that finds one there after all
+            // could make us cut for each record.
+            self.cuts = CUTS_MAX;
+        }
         rest.number = self.number + 1;
         rest.stamp = self.stamp.map(|stamp| Stamp {
             base_sequence: stamp.base_sequence.advance(self.count),
@@ -94,6 +106,12 @@ impl<T> Batch<T> {
         rest.unknown = self.unknown;
         rest.last_failure.clone_from(&self.last_failure);
         rest
+    }
+
+    /// What the driver needs to cut it, if all of that is here; otherwise nothing is taken.
+    pub(super) fn take_whole(&mut self) -> Option<(T, SealedRecords)> {
+        let records = self.records.take_if(|_| self.token.is_some())?;
+        self.token.take().zip(Some(records))
     }
 
     /// Remembers what an attempt left behind.

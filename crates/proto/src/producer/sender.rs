@@ -149,7 +149,6 @@ impl<T> Sender<T> {
         let ordinal = self.next_ordinal;
         self.next_ordinal += SPAN;
         batch.ordinal = ordinal;
-        batch.span = SPAN;
         if let Some(partition) = self.at(index) {
             partition.queue.push_back(batch);
         }

@@ -1,5 +1,6 @@
 //! The core against a model of a partition's log that keeps Kafka's sequence rules.
 
+mod cuts;
 mod hard;
 mod lanes;
 mod limits;

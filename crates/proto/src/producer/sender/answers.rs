@@ -4,7 +4,7 @@ use super::Sender;
 use crate::code::Code;
 use crate::error::Error;
 use crate::producer::answer::{PartitionAnswer, ProduceAnswer};
-use crate::producer::batch::{Batch, Failure, Flight, Why};
+use crate::producer::batch::{Batch, CUTS_MAX, Failure, Flight, Why};
 use crate::producer::partition::Partition;
 use crate::producer::types::{Ack, Event, Lane, PartitionIndex, RequestId, Split, Unanswered};
 use crate::producer::verdict::{Attempt, Facts, Verdict, verdict};
@@ -12,8 +12,8 @@ use crate::topic::TopicId;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// With more wrong records than this the whole batch fails.
-const CUT_OUT_MAX: usize = 32;
+/// With more wrong records than this the whole batch fails: so many can be cut out from among others.
+const CUT_OUT_MAX: usize = CUTS_MAX as usize / 2;
 
 impl<T> Sender<T> {
     /// Takes in the answer to a request.
@@ -205,7 +205,7 @@ impl<T> Sender<T> {
         let wrong = answer.record_errors.iter().map(|record| record.index);
         let wrong: BTreeSet<u32> = wrong.filter(|&place| place < batch.count).collect();
         let all = usize::try_from(batch.count).unwrap_or(usize::MAX);
-        let few = wrong.len() < all && wrong.len() <= CUT_OUT_MAX;
+        let few = wrong.len() < all && wrong.len() <= CUT_OUT_MAX && batch.cuts < CUTS_MAX;
         let cut = self.config.cut_out_wrong && few && !batch.maybe_written;
         wrong.first().copied().filter(|_| cut)
     }
@@ -221,13 +221,11 @@ impl<T> Sender<T> {
     ) {
         let batch = &mut flight.batch;
         let expired = batch.deadline <= now;
-        let Some((token, records)) = (!expired)
-            .then(|| batch.token.take().zip(batch.records.take()))
-            .flatten()
-        else {
+        let Some((token, records)) = (!expired).then(|| batch.take_whole()).flatten() else {
             self.fail(index, flight.batch, Why::Expired);
             return;
         };
+        batch.cut_out = cut_at.is_some();
         let split = Split {
             partition: index,
             ordinal: batch.ordinal,

@@ -240,7 +240,7 @@ fn also_behind_another_one_in_doubt_a_proof_is_asked_for_again_only_after_a_whil
     assert_eq!(bench.acked, behind);
 }
 
-fn refuse(many: &mut super::hard::Many, sent: &Transmit, wrong: &[u32]) {
+pub(super) fn refuse(many: &mut super::hard::Many, sent: &Transmit, wrong: &[u32]) {
     let error = |&index: &u32| RecordError {
         index,
         message: None,
