@@ -38,6 +38,9 @@ pub(super) struct Partition<T> {
     pub(super) admission: Admission,
     /// In order; batches with a stamp come first.
     pub(super) queue: VecDeque<Batch<T>>,
+    /// A batch of the queue may have a later deadline than one behind it: it is sent once more after
+    /// it had failed.
+    deadlines_mixed: bool,
     /// Sent and unanswered, in the order of sending.
     pub(super) in_flight: VecDeque<Flight<T>>,
     pub(super) identity: Option<Identity>,
@@ -72,6 +75,7 @@ impl<T> Partition<T> {
             lane: Lane::Main,
             admission: Admission::None,
             queue: VecDeque::new(),
+            deadlines_mixed: false,
             in_flight: VecDeque::new(),
             identity: None,
             next_sequence: Sequence::default(),
@@ -190,7 +194,17 @@ impl<T> Partition<T> {
         let at = self
             .queue
             .partition_point(|other| other.ordinal < batch.ordinal);
+        let before = at.checked_sub(1).and_then(|at| self.queue.get(at));
+        let mixed = before.is_some_and(|before| before.deadline > batch.deadline)
+            || (self.queue.get(at)).is_some_and(|behind| behind.deadline < batch.deadline);
+        self.deadlines_mixed = mixed || (self.deadlines_mixed && !self.queue.is_empty());
         self.queue.insert(at, batch);
+    }
+
+    /// Takes out a queued batch whose time is over, wherever it stands.
+    pub(super) fn take_expired(&mut self, now: Instant) -> Option<Batch<T>> {
+        let at = self.queue.iter().position(|batch| batch.deadline <= now)?;
+        self.queue.remove(at)
     }
 
     /// Puts the second half of a batch behind its first. What was stamped behind it is one batch
@@ -286,7 +300,14 @@ impl<T> Partition<T> {
 
     /// When something must happen by itself: a batch expires, or a wait ends.
     pub(super) fn next_timer(&self) -> Option<Instant> {
-        let queued = self.queue.front().map(|batch| batch.deadline);
+        // Mostly the first is the earliest, and a long queue is not looked through at each change.
+        let looked_at = if self.deadlines_mixed {
+            self.queue.len()
+        } else {
+            1
+        };
+        let queued = self.queue.iter().take(looked_at);
+        let queued = queued.map(|batch| batch.deadline).min();
         let flying = self
             .in_flight
             .iter()

@@ -150,7 +150,7 @@ impl<T> Sender<T> {
         self.next_ordinal += SPAN;
         batch.ordinal = ordinal;
         if let Some(partition) = self.at(index) {
-            partition.queue.push_back(batch);
+            partition.put_back(batch);
         }
         self.list(now, index);
         self.retime(index);

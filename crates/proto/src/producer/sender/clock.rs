@@ -50,14 +50,7 @@ impl<T> Sender<T> {
 
     fn expire(&mut self, now: Instant, index: PartitionIndex) {
         let due = |batch: &Batch<T>| batch.deadline <= now;
-        while let Some(batch) = self.at(index).and_then(|partition| {
-            let first = partition.queue.front().is_some_and(due);
-            if first {
-                partition.queue.pop_front()
-            } else {
-                None
-            }
-        }) {
+        while let Some(batch) = self.at(index).and_then(|p| p.take_expired(now)) {
             self.fail(index, batch, Why::Expired);
         }
         let Some(partition) = self.partitions.get_mut(index.0 as usize) else {

@@ -286,3 +286,59 @@ fn what_an_answer_says_of_leader_and_time_is_passed_on() {
     };
     assert_eq!(told, Some(ack));
 }
+
+/// Pushes a batch that is given up after so many seconds, as one that is sent once more after it had
+/// failed is later than one that was begun before.
+fn push_until(many: &mut hard::Many, token: u32, seconds: u32) {
+    let deadline = many.now + seconds * SECOND;
+    let batch = Batch::new(token, 1, deadline, Some(hard::records(1)));
+    many.sender.push(many.now, PartitionIndex(0), batch);
+}
+
+fn failed(many: &mut hard::Many) -> Vec<u32> {
+    many.take_events();
+    let failed = |event: &Event<u32>| match event {
+        Event::Failed { token, .. } => Some(*token),
+        _ => None,
+    };
+    many.events.iter().filter_map(failed).collect()
+}
+
+#[test]
+fn a_batch_expires_in_its_time_behind_one_that_may_wait_longer() {
+    let mut many = many(1, config());
+    many.sender
+        .set_leader(many.now, PartitionIndex(0), None, Some(2), None);
+    for (token, seconds) in [(1, 120), (2, 50), (3, 90), (4, 20)] {
+        push_until(&mut many, token, seconds);
+    }
+    let begun = many.now;
+    for (seconds, expired) in [(20, &[4][..]), (50, &[4, 2]), (90, &[4, 2, 3])] {
+        let due = many.sender.poll_timeout().unwrap();
+        assert_eq!(due - begun, seconds * SECOND);
+        many.pass(due - many.now);
+        assert_eq!(failed(&mut many), expired);
+    }
+    many.sender
+        .set_leader(many.now, PartitionIndex(0), Some(LEADER), Some(3), None);
+    let sent = many.sent();
+    many.answer(&sent, Code::NONE);
+    assert_eq!(many.acked(), [1]);
+}
+
+#[test]
+fn a_batch_that_is_put_back_before_one_of_less_time_does_not_hide_its_deadline() {
+    let mut many = many(1, config());
+    push_until(&mut many, 1, 120);
+    let sent = many.sent();
+    push_until(&mut many, 2, 1);
+    many.answer(&sent, Code::NOT_ENOUGH_REPLICAS);
+    many.pass(SECOND / 2);
+    let due = many.sender.poll_timeout().unwrap();
+    assert_eq!(due - many.now, SECOND / 2);
+    many.pass(SECOND / 2);
+    assert_eq!(failed(&mut many), [2]);
+    let sent = many.sent();
+    many.answer(&sent, Code::NONE);
+    assert_eq!(many.acked(), [1]);
+}
