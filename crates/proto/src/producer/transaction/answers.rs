@@ -167,7 +167,10 @@ impl Transactions {
         let Request::AddPartitions { partitions, .. } = request else {
             return;
         };
-        self.judge_partitions(now, request, codes, partitions.len());
+        // Others may have come meanwhile.
+        let wanted = |name: &TopicPartition| self.contents.wanted.values().any(|w| w == name);
+        let is_left = partitions.iter().any(wanted);
+        self.judge_partitions(now, request, codes, is_left);
     }
 
     fn offsets_committed(
@@ -176,32 +179,32 @@ impl Transactions {
         request: &Request,
         codes: &[(TopicPartition, Code)],
     ) {
-        let Request::CommitOffsets { offsets, .. } = request else {
-            return;
-        };
         let done = |(partition, code): &(TopicPartition, Code)| {
             (*code == Code::NONE).then(|| partition.clone())
         };
+        let mut is_left = false;
         // An abort may have dropped them meanwhile.
         if let Some(first) = self.contents.offsets.front_mut() {
             for partition in codes.iter().filter_map(done) {
                 first.offsets.remove(&partition);
             }
-            if first.offsets.is_empty() {
+            is_left = !first.offsets.is_empty();
+            if !is_left {
                 self.contents.offsets.pop_front();
                 self.events.push_back(Event::Offsets(Ok(())));
             }
         }
-        self.judge_partitions(now, request, codes, offsets.len());
+        self.judge_partitions(now, request, codes, is_left);
     }
 
-    /// The worst of several partitions' codes decides.
+    /// The worst of several partitions' codes decides. What the answer passed over is left, and asked
+    /// for again after a while: how many codes came says nothing, one partition may be named twice.
     fn judge_partitions(
         &mut self,
         now: Instant,
         request: &Request,
         codes: &[(TopicPartition, Code)],
-        asked: usize,
+        is_left: bool,
     ) {
         let refused = codes.iter().filter(|(_, code)| *code != Code::NONE);
         let refusals = refused.map(|(partition, code)| Refusal {
@@ -211,7 +214,7 @@ impl Transactions {
         });
         match refusals.max_by_key(Refusal::verdict) {
             Some(worst) => self.act(now, request, &worst),
-            None if codes.len() < asked => self.later(now),
+            None if is_left => self.later(now),
             None => self.unblock(),
         }
     }

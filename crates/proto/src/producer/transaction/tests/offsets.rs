@@ -102,3 +102,27 @@ fn a_wait_that_a_broken_transaction_leaves_behind_is_due_once() {
     assert_eq!(bench.request(), None);
     assert_eq!(bench.core.poll_timeout(), None);
 }
+
+#[test]
+fn an_answer_that_names_one_partition_twice_has_passed_the_other_over() {
+    let twice = || codes(&[(0, Code::NONE), (0, Code::NONE)]);
+    let mut bench = Bench::open(LEVEL_ONE);
+    bench.want(0);
+    bench.want(1);
+    bench.answer(twice());
+    // Asked at once, a broker that keeps to it would be asked without an end.
+    assert!(bench.core.poll_timeout().is_some());
+    bench.answer(codes(&[(1, Code::NONE)]));
+    assert_eq!(bench.told(), "admitted 0; admitted 1");
+    assert_eq!(bench.core.poll_timeout(), None);
+
+    let mut bench = Bench::open(LEVEL_TWO);
+    let group = GroupMetadata::outside("billing");
+    let offsets = offsets(&[0, 1]);
+    bench.core.commit_offsets(group, offsets).unwrap();
+    bench.answer(twice());
+    assert!(bench.core.poll_timeout().is_some());
+    bench.answer(codes(&[(1, Code::NONE)]));
+    assert_eq!(bench.told(), "offsets");
+    assert_eq!(bench.core.poll_timeout(), None);
+}
