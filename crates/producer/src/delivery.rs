@@ -106,6 +106,25 @@ impl Completion {
         }
     }
 
+    /// As [`complete_part`](Self::complete_part), with outcomes of their own for some records, by
+    /// number. Those who wait are looked for and woken once, when all outcomes are there.
+    pub(crate) fn complete_part_but(
+        &self,
+        first: u32,
+        count: u32,
+        named: impl Iterator<Item = (u32, Result<Ack>)>,
+        outcome: Result<Ack>,
+    ) {
+        if self.outcome.get().is_none() {
+            let mut waiting = self.waiting.lock();
+            for (record, outcome) in named {
+                fill(&mut waiting.parts, record, record + 1, &outcome);
+            }
+            self.in_parts.store(true, Ordering::Release);
+        }
+        self.complete_part(first, count, outcome);
+    }
+
     fn complete_range(&self, first: u32, end: u32, outcome: &Result<Ack>) {
         let mut waiting = self.waiting.lock();
         let Waiting { waiters, parts } = &mut *waiting;
@@ -333,6 +352,35 @@ mod tests {
             .collect();
         let (named, others) = (ErrorKind::Corrupt, ErrorKind::State);
         assert_eq!(kinds, [others.clone(), named.clone(), others, named]);
+    }
+
+    #[test]
+    fn whoever_is_woken_finds_the_outcomes_of_the_whole_part() {
+        struct Look(Arc<Completion>, AtomicU32);
+        impl std::task::Wake for Look {
+            fn wake(self: Arc<Self>) {
+                let known = (0..6).filter(|&record| self.0.outcome(record).is_some());
+                let known = u32::try_from(known.count()).unwrap();
+                self.1.fetch_add(known, Ordering::Relaxed);
+            }
+        }
+        let (completion, mut deliveries) = batch(6);
+        let look = Arc::new(Look(Arc::clone(&completion), AtomicU32::new(0)));
+        let waker = Waker::from(Arc::clone(&look));
+        for delivery in &mut deliveries {
+            let polled = Pin::new(delivery).poll(&mut Context::from_waker(&waker));
+            assert!(polled.is_pending());
+        }
+        let failed = |words: &str| Err(Error::new(ErrorKind::Corrupt, words));
+        // Named twice, it keeps the first words.
+        let named = [(2, "a"), (4, "b"), (2, "c")].map(|(record, words)| (record, failed(words)));
+        completion.complete_part_but(1, 4, named.into_iter(), failed("others"));
+        assert_eq!(look.1.load(Ordering::Relaxed), 4 * 4, "each sees all four");
+        let words = |record| Some(completion.outcome(record)?.1.unwrap_err().to_string());
+        let words: Vec<_> = (0..6).map(words).collect();
+        let says = |record: usize, said| words[record].as_ref().is_some_and(|w| w.contains(said));
+        assert!(says(1, "others") && says(2, "a") && says(3, "others") && says(4, "b"));
+        assert_eq!((&words[0], &words[5]), (&None, &None));
     }
 
     #[test]

@@ -71,12 +71,8 @@ impl Driver {
                             .spawn(bury(Arc::clone(&self.shared), policy, burial));
                     }
                     None => {
-                        if !record_errors.is_empty() {
-                            tell_each(&token, &error, &record_errors);
-                        }
                         self.settled(token.serial);
-                        let completion = &token.completion;
-                        completion.complete_part(token.first, token.count, Err(error));
+                        tell_failed(&token, &error, &record_errors);
                     }
                 }
             }
@@ -274,12 +270,17 @@ impl Driver {
 
 /// The records that the broker found wrong hear what is wrong with them; the others fail because
 /// they were in the same batch (KIP-467).
-fn tell_each(token: &Token, error: &Error, wrong: &[RecordError]) {
-    for record in wrong.iter().filter(|record| record.index < token.count) {
-        let named = of_record(error, record);
+fn tell_failed(token: &Token, error: &Error, wrong: &[RecordError]) {
+    let (first, count) = (token.first, token.count);
+    let ours = wrong.iter().filter(|record| record.index < count);
+    let named = ours.map(|record| (first + record.index, Err(of_record(error, record))));
+    let others = Err(error.clone());
+    if wrong.is_empty() {
+        token.completion.complete_part(first, count, others);
+    } else {
         token
             .completion
-            .complete_part(token.first + record.index, 1, Err(named));
+            .complete_part_but(first, count, named, others);
     }
 }
 
