@@ -2,7 +2,7 @@
 
 use ottla_proto::fetch::{Isolation, OffsetReset};
 use ottla_proto::group::Assignor;
-use ottla_proto::setting::{Kind, Setting, Support};
+use ottla_proto::setting::{Kind, Setting};
 use ottla_proto::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,37 +76,6 @@ impl Default for Config {
 
 const INT_MAX: i64 = i32::MAX as i64;
 
-const fn row(
-    name: &'static str,
-    aliases: &'static [&'static str],
-    kind: Kind,
-    default: &'static str,
-    doc: &'static str,
-) -> Setting {
-    Setting {
-        name,
-        aliases,
-        kind,
-        default,
-        default_source: "Java client 4.x",
-        doc,
-        support: Support::Acted,
-    }
-}
-
-const fn ignored(name: &'static str, kind: Kind, default: &'static str) -> Setting {
-    Setting {
-        support: Support::Ignored,
-        ..row(
-            name,
-            &[],
-            kind,
-            default,
-            "Known from other clients; not acted on.",
-        )
-    }
-}
-
 const RESETS: &[&str] = &[
     "earliest",
     "latest",
@@ -120,21 +89,21 @@ const RESETS: &[&str] = &[
 
 /// The rows of this crate's properties.
 pub const SETTINGS: &[Setting] = &[
-    row(
+    Setting::java(
         "group.id",
         &[],
         Kind::Text,
         "",
         "The group to consume in and to commit for.",
     ),
-    row(
+    Setting::java(
         "group.instance.id",
         &[],
         Kind::Text,
         "",
         "The member's own lasting name: it may restart without a rebalance.",
     ),
-    row(
+    Setting::java(
         "group.protocol",
         &[],
         Kind::OneOf(&["classic"]),
@@ -143,7 +112,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     Setting {
         default_source: "ours: a rebalance stops nobody (KIP-429)",
-        ..row(
+        ..Setting::java(
             "partition.assignment.strategy",
             &[],
             Kind::List,
@@ -151,77 +120,77 @@ pub const SETTINGS: &[Setting] = &[
             "How partitions are shared out: cooperative-sticky, range, roundrobin; best first.",
         )
     },
-    row(
+    Setting::java(
         "session.timeout.ms",
         &[],
         Kind::Millis(1, INT_MAX),
         "45000",
         "Without a heartbeat for this long a member is counted out.",
     ),
-    row(
+    Setting::java(
         "heartbeat.interval.ms",
         &[],
         Kind::Millis(1, INT_MAX),
         "3000",
         "The pause between two heartbeats.",
     ),
-    row(
+    Setting::java(
         "max.poll.interval.ms",
         &[],
         Kind::Millis(1, INT_MAX),
         "300000",
         "A user who asks for no records for this long loses the partitions.",
     ),
-    row(
+    Setting::java(
         "enable.auto.commit",
         &[],
         Kind::Bool,
         "true",
         "Commit in the background what was handed out before the latest call.",
     ),
-    row(
+    Setting::java(
         "auto.commit.interval.ms",
         &[],
         Kind::Millis(1, INT_MAX),
         "5000",
         "The pause between two automatic commits.",
     ),
-    row(
+    Setting::java(
         "auto.offset.reset",
         &[],
         Kind::OneOf(RESETS),
         "latest",
         "Where to begin without a commit, or when the log does not have the offset.",
     ),
-    row(
+    Setting::java(
         "isolation.level",
         &[],
         Kind::OneOf(&["read_uncommitted", "read_committed"]),
         "read_uncommitted",
         "Whether records of open and aborted transactions are seen.",
     ),
-    row(
+    Setting::java(
         "fetch.min.bytes",
         &[],
         Kind::Bytes(0, INT_MAX),
         "1",
         "A broker answers once it has so much, or fetch.max.wait.ms has passed.",
     ),
-    row(
+    Setting::java(
         "fetch.max.wait.ms",
         &["fetch.wait.max.ms"],
         Kind::Millis(0, INT_MAX),
         "500",
         "How long a broker may wait for fetch.min.bytes.",
     ),
-    row(
+    Setting::java(
         "fetch.max.bytes",
         &[],
         Kind::Bytes(1, INT_MAX),
         "52428800",
         "The most that one answer shall hold; a single larger batch comes all the same.",
     ),
-    row(
+    Setting::java(
         "max.partition.fetch.bytes",
         &["fetch.message.max.bytes"],
         Kind::Bytes(1, INT_MAX),
@@ -230,7 +199,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     Setting {
         default_source: "librdkafka 2.x; Java has none",
-        ..row(
+        ..Setting::java(
             "queued.max.messages.kbytes",
             &[],
             Kind::Int(1, 2_097_151),
@@ -240,7 +209,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         default_source: "ours: bounds what a damaged or hostile batch can cost",
-        ..row(
+        ..Setting::java(
             "fetch.batch.inflated.max.bytes",
             &[],
             Kind::Bytes(1, INT_MAX),
@@ -248,28 +217,28 @@ pub const SETTINGS: &[Setting] = &[
             "The most that one compressed batch may inflate to.",
         )
     },
-    row(
+    Setting::java(
         "check.crcs",
         &[],
         Kind::Bool,
         "true",
         "Verify the checksum of every batch.",
     ),
-    row(
+    Setting::java(
         "client.rack",
         &[],
         Kind::Text,
         "",
         "This client's rack, told to the group's leader.",
     ),
-    ignored("max.poll.records", Kind::Int(1, INT_MAX), "500"),
-    ignored("group.remote.assignor", Kind::Text, ""),
-    ignored("exclude.internal.topics", Kind::Bool, "true"),
-    ignored("key.deserializer", Kind::Text, ""),
-    ignored("value.deserializer", Kind::Text, ""),
-    ignored("enable.auto.offset.store", Kind::Bool, "true"),
-    ignored("enable.partition.eof", Kind::Bool, "false"),
-    ignored("queued.min.messages", Kind::Int(1, 10_000_000), "100000"),
+    Setting::ignored("max.poll.records", Kind::Int(1, INT_MAX), "500"),
+    Setting::ignored("group.remote.assignor", Kind::Text, ""),
+    Setting::ignored("exclude.internal.topics", Kind::Bool, "true"),
+    Setting::ignored("key.deserializer", Kind::Text, ""),
+    Setting::ignored("value.deserializer", Kind::Text, ""),
+    Setting::ignored("enable.auto.offset.store", Kind::Bool, "true"),
+    Setting::ignored("enable.partition.eof", Kind::Bool, "false"),
+    Setting::ignored("queued.min.messages", Kind::Int(1, 10_000_000), "100000"),
 ];
 
 impl Config {
@@ -386,6 +355,7 @@ fn isolation(name: &str, value: &str) -> Result<Isolation> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ottla_proto::setting::Support;
 
     #[test]
     fn every_row_that_we_act_on_takes_its_own_default() {

@@ -3,7 +3,7 @@
 use crate::fleet::FleetOptions;
 use crate::health::{DrainScore, HealthScorer, Linear, Threshold};
 use ottla_partitioner::{KEYS_MAX, KeyPolicy};
-use ottla_proto::setting::{Kind, Setting, Support};
+use ottla_proto::setting::{Kind, Setting};
 use ottla_proto::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::time::Duration;
@@ -159,14 +159,7 @@ const fn ours(
     default: &'static str,
     doc: &'static str,
 ) -> Setting {
-    row(
-        name,
-        aliases,
-        kind,
-        default,
-        doc,
-        "ours: the study of steering",
-    )
+    Setting::java(name, aliases, kind, default, doc).sourced("ours: the study of steering")
 }
 
 const fn theirs(
@@ -176,26 +169,7 @@ const fn theirs(
     default: &'static str,
     doc: &'static str,
 ) -> Setting {
-    row(name, aliases, kind, default, doc, "kafka-smart-producer's")
-}
-
-const fn row(
-    name: &'static str,
-    aliases: &'static [&'static str],
-    kind: Kind,
-    default: &'static str,
-    doc: &'static str,
-    default_source: &'static str,
-) -> Setting {
-    Setting {
-        name,
-        aliases,
-        kind,
-        default,
-        default_source,
-        doc,
-        support: Support::Acted,
-    }
+    Setting::java(name, aliases, kind, default, doc).sourced("kafka-smart-producer's")
 }
 
 /// What the properties of this crate say, as far as they were set.

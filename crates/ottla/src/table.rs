@@ -1,6 +1,6 @@
 //! The one table of settings: every crate's rows together, and the facade's own.
 
-use ottla_proto::setting::{Kind, Setting, Support};
+use ottla_proto::setting::{Kind, Setting};
 use ottla_proto::{Error, ErrorKind, Result};
 
 /// The facade's own rows.
@@ -42,15 +42,8 @@ const fn placement(
     default: &'static str,
     doc: &'static str,
 ) -> Setting {
-    Setting {
-        name,
-        aliases,
-        kind,
-        default,
-        default_source: "Java client 4.x (KIP-480, KIP-794)",
-        doc,
-        support: Support::Acted,
-    }
+    let row = Setting::java(name, aliases, kind, default, doc);
+    row.sourced("Java client 4.x (KIP-480, KIP-794)")
 }
 
 /// Every setting, each crate's rows in turn.

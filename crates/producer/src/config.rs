@@ -5,7 +5,7 @@ use crate::hooks::Hooks;
 use crate::levels::{CompressionLevels, GZIP_LEVELS, LZ4_LEVELS, ZSTD_LEVELS};
 use crate::preset::Preset;
 use ottla_proto::batch::Compression;
-use ottla_proto::setting::{Kind, Setting, Support};
+use ottla_proto::setting::{Kind, Setting};
 use ottla_proto::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,64 +134,29 @@ impl Default for Config {
 
 const INT_MAX: i64 = i32::MAX as i64;
 
-const fn row(
-    name: &'static str,
-    aliases: &'static [&'static str],
-    kind: Kind,
-    default: &'static str,
-    doc: &'static str,
-) -> Setting {
-    let default_source = "Java client 4.x";
-    Setting {
-        name,
-        aliases,
-        kind,
-        default,
-        default_source,
-        doc,
-        support: Support::Acted,
-    }
-}
-
 const fn ours(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
-    Setting {
-        default_source: "ours",
-        ..row(name, &[], kind, default, doc)
-    }
-}
-
-const fn ignored(name: &'static str, kind: Kind, default: &'static str) -> Setting {
-    Setting {
-        support: Support::Ignored,
-        ..row(
-            name,
-            &[],
-            kind,
-            default,
-            "Known from other clients; not acted on.",
-        )
-    }
+    Setting::java(name, &[], kind, default, doc).sourced("ours")
 }
 
 const CODECS: &[&str] = &["none", "gzip", "snappy", "lz4", "zstd"];
 
 /// The rows of this crate's properties.
 pub const SETTINGS: &[Setting] = &[
-    row(
+    Setting::java(
         "acks",
         &["request.required.acks"],
         Kind::OneOf(&["all", "-1", "1", "0"]),
         "all",
         "How many copies a record needs before it counts as acknowledged.",
     ),
-    row(
+    Setting::java(
         "enable.idempotence",
         &[],
         Kind::Bool,
         "true",
         "Brokers drop repeated batches and keep their order.",
     ),
-    row(
+    Setting::java(
         "linger.ms",
         &["queue.buffering.max.ms"],
         Kind::Millis(0, INT_MAX),
@@ -200,7 +165,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     Setting {
         default_source: "ours: batches are lists of small chunks, a large limit costs nothing",
-        ..row(
+        ..Setting::java(
             "batch.size",
             &[],
             Kind::Bytes(0, INT_MAX),
@@ -208,77 +173,77 @@ pub const SETTINGS: &[Setting] = &[
             "A batch is sent when it holds so many bytes, before compression.",
         )
     },
-    row(
+    Setting::java(
         "max.request.size",
         &["message.max.bytes"],
         Kind::Bytes(1_024, INT_MAX),
         "1048576",
         "The largest batch, and so the largest record.",
     ),
-    row(
+    Setting::java(
         "buffer.memory",
         &[],
         Kind::Bytes(65_536, i64::MAX),
         "33554432",
         "Memory for records that are not acknowledged yet.",
     ),
-    row(
+    Setting::java(
         "max.block.ms",
         &[],
         Kind::Millis(0, i64::MAX),
         "60000",
         "How long a call may wait for metadata and for a place in the buffer.",
     ),
-    row(
+    Setting::java(
         "metadata.max.idle.ms",
         &[],
         Kind::Millis(5000, INT_MAX),
         "300000",
         "A topic that nothing was written to for so long is forgotten.",
     ),
-    row(
+    Setting::java(
         "delivery.timeout.ms",
         &["message.timeout.ms"],
         Kind::Millis(1, INT_MAX),
         "120000",
         "When a batch that was not acknowledged fails.",
     ),
-    row(
+    Setting::java(
         "retries",
         &["message.send.max.retries"],
         Kind::Int(0, INT_MAX),
         "2147483647",
         "Attempts after the first, within the delivery timeout.",
     ),
-    row(
+    Setting::java(
         "max.in.flight.requests.per.connection",
         &["max.in.flight"],
         Kind::Int(1, 1_000_000),
         "5",
         "Unanswered Produce requests a broker.",
     ),
-    row(
+    Setting::java(
         "compression.type",
         &["compression.codec"],
         Kind::OneOf(CODECS),
         "none",
         "How batches are compressed.",
     ),
-    row(
+    Setting::java(
         "compression.gzip.level",
         &[],
         Kind::Int(GZIP_LEVELS.0, GZIP_LEVELS.1),
         "-1",
         "How hard gzip tries; -1 is its own default, 6.",
     ),
-    row(
+    Setting::java(
         "compression.lz4.level",
         &[],
         Kind::Int(LZ4_LEVELS.0, LZ4_LEVELS.1),
         "9",
         "Taken for lz4, which is written in one way here: it changes nothing.",
     ),
-    row(
+    Setting::java(
         "compression.zstd.level",
         &[],
         Kind::Int(ZSTD_LEVELS.0, ZSTD_LEVELS.1),
@@ -287,7 +252,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     Setting {
         default_source: "librdkafka",
-        ..row(
+        ..Setting::java(
             "compression.level",
             &[],
             Kind::Int(ZSTD_LEVELS.0, ZSTD_LEVELS.1),
@@ -295,14 +260,14 @@ pub const SETTINGS: &[Setting] = &[
             "The level of the codec in use, where its own is not set.",
         )
     },
-    row(
+    Setting::java(
         "transactional.id",
         &[],
         Kind::Text,
         "",
         "The name under which transactions are written; an earlier producer of that name is fenced.",
     ),
-    row(
+    Setting::java(
         "transaction.timeout.ms",
         &[],
         Kind::Millis(1, INT_MAX),
@@ -327,21 +292,21 @@ pub const SETTINGS: &[Setting] = &[
         "kafka",
         "How a dead letter says what happened to it.",
     ),
-    ignored("transaction.two.phase.commit.enable", Kind::Bool, "false"),
-    ignored("key.serializer", Kind::Text, ""),
-    ignored("value.serializer", Kind::Text, ""),
-    ignored(
+    Setting::ignored("transaction.two.phase.commit.enable", Kind::Bool, "false"),
+    Setting::ignored("key.serializer", Kind::Text, ""),
+    Setting::ignored("value.serializer", Kind::Text, ""),
+    Setting::ignored(
         "queue.buffering.max.kbytes",
         Kind::Int(1, INT_MAX),
         "1048576",
     ),
-    ignored(
+    Setting::ignored(
         "queue.buffering.max.messages",
         Kind::Int(0, INT_MAX),
         "100000",
     ),
-    ignored("batch.num.messages", Kind::Int(1, INT_MAX), "10000"),
-    ignored(
+    Setting::ignored("batch.num.messages", Kind::Int(1, INT_MAX), "10000"),
+    Setting::ignored(
         "sticky.partitioning.linger.ms",
         Kind::Millis(0, INT_MAX),
         "10",

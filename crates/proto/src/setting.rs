@@ -51,3 +51,42 @@ pub struct Setting {
     /// Whether we act on it.
     pub support: Support,
 }
+
+impl Setting {
+    /// A row that we act on, with the Java client's default.
+    pub const fn java(
+        name: &'static str,
+        aliases: &'static [&'static str],
+        kind: Kind,
+        default: &'static str,
+        doc: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            aliases,
+            kind,
+            default,
+            default_source: "Java client 4.x",
+            doc,
+            support: Support::Acted,
+        }
+    }
+
+    /// A row of the Java client's that we know and do not act on.
+    pub const fn ignored(name: &'static str, kind: Kind, default: &'static str) -> Self {
+        let doc = "Known from other clients; not acted on.";
+        Self {
+            support: Support::Ignored,
+            ..Self::java(name, &[], kind, default, doc)
+        }
+    }
+
+    /// The same with a default from elsewhere.
+    #[must_use]
+    pub const fn sourced(self, default_source: &'static str) -> Self {
+        Self {
+            default_source,
+            ..self
+        }
+    }
+}

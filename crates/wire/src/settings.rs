@@ -1,6 +1,6 @@
 //! What a user may set about connections and metadata, and the table of the properties' names.
 
-use ottla_proto::setting::{Kind, Setting, Support};
+use ottla_proto::setting::{Kind, Setting};
 use ottla_proto::{Error, ErrorKind, Result};
 use std::time::Duration;
 
@@ -95,7 +95,6 @@ impl Default for Settings {
 
 const DAY_MS: i64 = 86_400_000;
 const INT_MAX: i64 = i32::MAX as i64;
-const JAVA: &str = "Java client 4.x";
 
 const fn acted(
     name: &'static str,
@@ -103,27 +102,7 @@ const fn acted(
     default: &'static str,
     doc: &'static str,
 ) -> Setting {
-    Setting {
-        name,
-        aliases: &[],
-        kind,
-        default,
-        default_source: JAVA,
-        doc,
-        support: Support::Acted,
-    }
-}
-
-const fn ignored(name: &'static str, kind: Kind, default: &'static str) -> Setting {
-    Setting {
-        name,
-        aliases: &[],
-        kind,
-        default,
-        default_source: JAVA,
-        doc: "Known from other clients; not acted on.",
-        support: Support::Ignored,
-    }
+    Setting::java(name, &[], kind, default, doc)
 }
 
 const fn aliased(aliases: &'static [&'static str], row: Setting) -> Setting {
@@ -131,10 +110,7 @@ const fn aliased(aliases: &'static [&'static str], row: Setting) -> Setting {
 }
 
 const fn sourced(default_source: &'static str, row: Setting) -> Setting {
-    Setting {
-        default_source,
-        ..row
-    }
+    row.sourced(default_source)
 }
 
 /// The rows of this crate's properties.
@@ -172,7 +148,7 @@ pub const SETTINGS: &[Setting] = &[
         "10000",
         "How long reaching one address and agreeing on versions may take.",
     ),
-    ignored(
+    Setting::ignored(
         "socket.connection.setup.timeout.max.ms",
         Kind::Millis(1, INT_MAX),
         "30000",
@@ -278,32 +254,32 @@ pub const SETTINGS: &[Setting] = &[
     ),
     aliased(
         &["sasl.mechanisms"],
-        ignored("sasl.mechanism", Kind::Text, ""),
+        Setting::ignored("sasl.mechanism", Kind::Text, ""),
     ),
-    ignored("sasl.jaas.config", Kind::Secret, ""),
-    ignored("sasl.username", Kind::Text, ""),
-    ignored("sasl.password", Kind::Secret, ""),
-    ignored("sasl.kerberos.service.name", Kind::Text, ""),
-    ignored("sasl.login.callback.handler.class", Kind::Text, ""),
-    ignored("sasl.client.callback.handler.class", Kind::Text, ""),
-    ignored("sasl.oauthbearer.token.endpoint.url", Kind::Text, ""),
+    Setting::ignored("sasl.jaas.config", Kind::Secret, ""),
+    Setting::ignored("sasl.username", Kind::Text, ""),
+    Setting::ignored("sasl.password", Kind::Secret, ""),
+    Setting::ignored("sasl.kerberos.service.name", Kind::Text, ""),
+    Setting::ignored("sasl.login.callback.handler.class", Kind::Text, ""),
+    Setting::ignored("sasl.client.callback.handler.class", Kind::Text, ""),
+    Setting::ignored("sasl.oauthbearer.token.endpoint.url", Kind::Text, ""),
     aliased(
         &["ssl.ca.location"],
-        ignored("ssl.truststore.location", Kind::Text, ""),
+        Setting::ignored("ssl.truststore.location", Kind::Text, ""),
     ),
-    ignored("ssl.truststore.password", Kind::Secret, ""),
-    ignored("ssl.truststore.type", Kind::Text, ""),
-    ignored("ssl.truststore.certificates", Kind::Text, ""),
-    ignored("ssl.keystore.location", Kind::Text, ""),
-    ignored("ssl.keystore.password", Kind::Secret, ""),
-    ignored("ssl.keystore.type", Kind::Text, ""),
-    ignored("ssl.keystore.key", Kind::Secret, ""),
-    ignored("ssl.keystore.certificate.chain", Kind::Text, ""),
-    ignored("ssl.key.password", Kind::Secret, ""),
-    ignored("ssl.endpoint.identification.algorithm", Kind::Text, "https"),
-    ignored("ssl.enabled.protocols", Kind::List, ""),
-    ignored("ssl.protocol", Kind::Text, ""),
-    ignored("ssl.cipher.suites", Kind::List, ""),
+    Setting::ignored("ssl.truststore.password", Kind::Secret, ""),
+    Setting::ignored("ssl.truststore.type", Kind::Text, ""),
+    Setting::ignored("ssl.truststore.certificates", Kind::Text, ""),
+    Setting::ignored("ssl.keystore.location", Kind::Text, ""),
+    Setting::ignored("ssl.keystore.password", Kind::Secret, ""),
+    Setting::ignored("ssl.keystore.type", Kind::Text, ""),
+    Setting::ignored("ssl.keystore.key", Kind::Secret, ""),
+    Setting::ignored("ssl.keystore.certificate.chain", Kind::Text, ""),
+    Setting::ignored("ssl.key.password", Kind::Secret, ""),
+    Setting::ignored("ssl.endpoint.identification.algorithm", Kind::Text, "https"),
+    Setting::ignored("ssl.enabled.protocols", Kind::List, ""),
+    Setting::ignored("ssl.protocol", Kind::Text, ""),
+    Setting::ignored("ssl.cipher.suites", Kind::List, ""),
 ];
 
 /// The row of a property, by its name or an alias.
@@ -472,6 +448,7 @@ fn one_of(row: &Setting, value: &str) -> Result<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ottla_proto::setting::Support;
 
     #[test]
     fn the_defaults_are_what_the_rows_say() {
