@@ -89,6 +89,13 @@ impl Builder {
         self
     }
 
+    /// Whether Metadata tells the ids of topics; on unless set. Off, they are unknown to clients, as
+    /// with brokers before 2.8.
+    pub fn topic_ids(mut self, on: bool) -> Self {
+        self.settings.topic_ids = on;
+        self
+    }
+
     /// What becomes of a producer's first batch when its sequence is not 0.
     pub fn first_sequence(mut self, rule: FirstSequence) -> Self {
         self.settings.first_sequence = rule;

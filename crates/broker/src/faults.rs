@@ -21,6 +21,8 @@ pub(crate) enum Action {
     LoseAnswer,
     /// It is done, and this code is answered.
     ApplyThenError(Code),
+    /// Nothing is done; the answer is `NOT_LEADER_OR_FOLLOWER` and names this leader and epoch.
+    NameLeader(i32, i32),
     /// Appended, lost to a new leader, and answered `NOT_LEADER_OR_FOLLOWER`.
     AppendThenTruncate,
     /// It is done, and the connection ends after so many bytes of the answer.
@@ -195,6 +197,12 @@ impl FaultRule {
     /// a leader appended a batch and lost its leadership before the followers had it.
     pub fn append_then_error(self, code: Code) -> Fault {
         self.order(Action::ApplyThenError(code))
+    }
+
+    /// Produce only: nothing is done, the answer is `NOT_LEADER_OR_FOLLOWER`, and beside it this
+    /// leader is named with this epoch (KIP-951), whatever the truth.
+    pub fn name_leader(self, node: i32, epoch: i32) -> Fault {
+        self.order(Action::NameLeader(node, epoch))
     }
 
     /// Produce only: the batch is appended, another replica takes over without it, and the answer

@@ -33,6 +33,9 @@ pub struct Partition {
     pub offline: Vec<BrokerId>,
     /// What the broker said of this partition, if not "fine".
     pub error: Option<Code>,
+    /// Leader and epoch are what an answer named beside an error (KIP-951), and metadata has not
+    /// shown them yet.
+    pub hinted: bool,
 }
 
 /// One topic as metadata shows it.

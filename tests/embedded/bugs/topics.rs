@@ -61,6 +61,75 @@ async fn bug_12_metadata_with_an_older_leader_epoch_is_followed_in_circles() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn bug_12_a_false_leader_named_with_a_high_epoch_stays_for_good() {
+    // A node that does not lead, and one that is not there.
+    for step in [1, 7] {
+        let cluster = orders(1).await;
+        let producer = connect(&cluster).await.build().unwrap();
+        let send = || producer.send(Record::to("orders").partition(0).value("v"));
+        send().await.unwrap();
+        let leader = cluster.leader("orders", 0).unwrap();
+        let wrong = if step == 1 { (leader + 1) % 3 } else { step };
+        let faults = cluster.faults();
+        let fault = faults.on(ApiKey::Produce).name_leader(wrong, i32::MAX);
+        let begun = Instant::now();
+        send().await.unwrap();
+        assert_eq!(fault.fired(), 1);
+        assert!(begun.elapsed() < 10 * SECOND, "{:?}", begun.elapsed());
+        // From then on hints are followed at once again.
+        cluster.freeze_metadata();
+        cluster.move_leader("orders", 0, (leader + 2) % 3).unwrap();
+        let before = cluster.requests(ApiKey::Produce);
+        let begun = Instant::now();
+        send().await.unwrap();
+        assert!(begun.elapsed() < SECOND / 10, "{:?}", begun.elapsed());
+        assert_eq!(cluster.requests(ApiKey::Produce) - before, 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bug_12_a_topic_made_anew_without_ids_is_without_a_leader_for_good() {
+    // So quickly that nobody saw it gone, and so slowly that it was believed to be gone.
+    for gone in [Duration::ZERO, 20 * SECOND] {
+        let builder = Cluster::builder().nodes(3).replication(3).topic_ids(false);
+        let builder = builder.topic("orders", 3).in_memory();
+        let cluster = builder.start().await.unwrap();
+        let producer = connect(&cluster).await.build().unwrap();
+        let values: Vec<[u8; 4]> = (0..36i32).map(i32::to_be_bytes).collect();
+        let record = |number: i32| {
+            let record = Record::to("orders").partition(number % 3);
+            record.value(&values[number as usize])
+        };
+        let leaders: Vec<i32> = (0..3)
+            .map(|number| cluster.leader("orders", number).unwrap())
+            .collect();
+        for number in 0..30 {
+            let partition = number % 3;
+            // Moved on, and away from where it will begin anew.
+            let to = (leaders[partition as usize] + 1 + number / 3 % 2) % 3;
+            let _ = cluster.move_leader("orders", partition, to);
+            producer.send(record(number)).await.unwrap();
+        }
+        cluster.delete_topic("orders").unwrap();
+        let waiting = producer.enqueue(record(30)).await.unwrap();
+        tokio::time::sleep(gone).await;
+        cluster.create_topic("orders", 3).unwrap();
+        assert_eq!(cluster.leader_epoch("orders", 0), Some(0));
+        let begun = Instant::now();
+        waiting.await.unwrap();
+        for number in 31..36 {
+            producer.send(record(number)).await.unwrap();
+        }
+        assert!(begun.elapsed() < 10 * SECOND, "{:?}", begun.elapsed());
+        for partition in 0..3 {
+            let log = numbers(&cluster, partition).into_iter();
+            let wanted = (30..36).filter(|number| number % 3 == partition as u32);
+            assert!(log.eq(wanted), "partition {partition}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn bug_13_a_partition_without_a_leader_is_frozen_for_good() {
     let builder = Cluster::builder()
         .nodes(3)

@@ -108,7 +108,8 @@ fn known_topic(ctx: &Context<'_>, topic: &Topic) -> MetadataResponseTopic {
     let partitions = topic.partitions();
     let partitions = partitions.iter().map(|p| partition(ctx, topic, p));
     let code = ctx.forced().unwrap_or(Code::NONE);
-    let id = if ctx.version >= 10 { topic.id } else { [0; 16] };
+    let told = ctx.version >= 10 && ctx.shared().settings.topic_ids;
+    let id = if told { topic.id } else { [0; 16] };
     MetadataResponseTopic::default()
         .with_error_code(code.0)
         .with_name(Some(TopicName(StrBytes::from_string(

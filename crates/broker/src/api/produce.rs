@@ -191,7 +191,14 @@ fn append_topic(ctx: &Context<'_>, data: TopicData, terms: Terms<'_>) -> TopicAn
             leader: None,
             wait: None,
         };
-        let forced = ctx.forced().filter(|_| ctx.fault_of(index).is_some());
+        let forced = match ctx.fault_of(index) {
+            Some(Action::Error(code)) => Some(code),
+            Some(Action::NameLeader(node, epoch)) => {
+                answer.leader = Some((node, epoch));
+                Some(Code::NOT_LEADER_OR_FOLLOWER)
+            }
+            _ => None,
+        };
         let done = match (&topic, forced) {
             (_, Some(code)) => Err((code, "a fault was ordered")),
             (Some(topic), None) => append(ctx, topic, &mut answer, records, terms),

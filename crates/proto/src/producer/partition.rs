@@ -30,8 +30,6 @@ pub(super) struct Partition<T> {
     pub(super) topic_id: Option<TopicId>,
     pub(super) leader: Option<BrokerId>,
     pub(super) leader_epoch: Option<i32>,
-    /// Views in a row that named an older epoch than ours.
-    pub(super) older_views: u32,
     /// Where it is sent.
     pub(super) lane: Lane,
     /// Whether it is part of the transaction, and whether that was asked for.
@@ -71,7 +69,6 @@ impl<T> Partition<T> {
             topic_id: None,
             leader: None,
             leader_epoch: None,
-            older_views: 0,
             lane: Lane::Main,
             admission: Admission::None,
             queue: VecDeque::new(),
@@ -226,7 +223,6 @@ impl<T> Partition<T> {
     pub(super) fn remade(&mut self) {
         self.proven = false;
         self.leader_epoch = None;
-        self.older_views = 0;
         if self.identity.is_some() {
             self.open_hole(0);
         }

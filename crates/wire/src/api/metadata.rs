@@ -150,5 +150,6 @@ fn translate_partition(partition: &MetadataResponsePartition) -> Partition {
         in_sync: brokers(&partition.isr_nodes),
         offline: brokers(&partition.offline_replicas),
         error: Code(partition.error_code).ok().err(),
+        hinted: false,
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Brokers learn of changes at different times, so an answer may be older than what we know: leader
 //! epochs and partition counts never go backwards within one topic id, and a topic is gone only when
-//! several answers in a row say so.
+//! several answers in a row say so. This is the one place that judges so: who reads the view believes
+//! it.
 
 use crate::api::metadata::{Response, TopicAnswer};
 use ottla_proto::cluster::{Broker, Partition, Topic};
@@ -13,21 +14,57 @@ use std::sync::Arc;
 
 /// So many answers in a row must say that a known topic is unknown before we believe it.
 const UNKNOWN_BELIEVED_AFTER: u32 = 3;
-/// So many answers in a row must show an older leader epoch before we believe it, for topics
-/// without an id: one made anew begins at epoch 0.
+/// So many answers in a row must show an older leader epoch of a partition before we believe it,
+/// where ours may be wrong: a topic without an id that was made anew begins at epoch 0, and a hint may
+/// have lied.
 const REWIND_BELIEVED_AFTER: u32 = 5;
 
 /// What answers said that we do not believe yet.
 #[derive(Debug, Default)]
 pub(super) struct Doubts {
     unknown: HashMap<Arc<str>, u32>,
-    rewinds: HashMap<Arc<str>, u32>,
+    rewinds: HashMap<TopicPartition, u32>,
 }
 
 impl Doubts {
     /// Whether something is in doubt, so that asking again soon makes sense.
     pub(super) fn any(&self) -> bool {
         !self.unknown.is_empty()
+    }
+
+    /// Whether to believe what an answer says of a partition.
+    fn believe(
+        &mut self,
+        topic: &Topic,
+        index: usize,
+        known: &Partition,
+        told: &Partition,
+    ) -> bool {
+        let place = || {
+            let number = i32::try_from(index).unwrap_or(i32::MAX);
+            TopicPartition::new(Arc::clone(&topic.name), number)
+        };
+        if !is_older(told, known) {
+            if !self.rewinds.is_empty() {
+                self.rewinds.remove(&place());
+            }
+            return true;
+        }
+        if topic.id.is_some() && !known.hinted {
+            return false;
+        }
+        let place = place();
+        let seen = self.rewinds.entry(place.clone()).or_default();
+        *seen += 1;
+        let believed = *seen >= REWIND_BELIEVED_AFTER;
+        if believed {
+            self.rewinds.remove(&place);
+        }
+        believed
+    }
+
+    fn forget_rewinds(&mut self, topic: &str) {
+        self.rewinds.retain(|place, _| *place.topic != *topic);
     }
 }
 
@@ -60,7 +97,7 @@ pub(super) fn merge(
     view.refused
         .extend(kept.map(|(name, code)| (Arc::clone(name), *code)));
     doubts.unknown.retain(|name, _| wanted(name));
-    doubts.rewinds.retain(|name, _| wanted(name));
+    doubts.rewinds.retain(|place, _| wanted(&place.topic));
     for topic in answer.topics.iter().filter(|topic| wanted(&topic.name)) {
         match topic.code {
             None => take(&mut view, topic, doubts),
@@ -104,12 +141,15 @@ fn take(view: &mut ClusterView, answer: &TopicAnswer, doubts: &mut Doubts) {
         .filter(|known| known.id == answer.id);
     let topic = match known {
         Some(known) => merge_topic(known, answer, doubts),
-        None => Topic::new(
-            Arc::clone(&answer.name),
-            answer.id,
-            answer.internal,
-            answer.partitions.clone(),
-        ),
+        None => {
+            doubts.forget_rewinds(&answer.name);
+            Topic::new(
+                Arc::clone(&answer.name),
+                answer.id,
+                answer.internal,
+                answer.partitions.clone(),
+            )
+        }
     };
     if view
         .topics
@@ -123,19 +163,6 @@ fn take(view: &mut ClusterView, answer: &TopicAnswer, doubts: &mut Doubts) {
 
 /// Merges two states of the same topic.
 fn merge_topic(known: &Topic, answer: &TopicAnswer, doubts: &mut Doubts) -> Topic {
-    let rewound = known
-        .partitions
-        .iter()
-        .zip(&answer.partitions)
-        .any(|(known, told)| is_older(told, known));
-    let believe_rewind = rewound && known.id.is_none() && {
-        let seen = doubts.rewinds.entry(Arc::clone(&known.name)).or_default();
-        *seen += 1;
-        *seen >= REWIND_BELIEVED_AFTER
-    };
-    if !rewound || believe_rewind {
-        doubts.rewinds.remove(&known.name);
-    }
     // Without ids a smaller count may be a topic made anew; with the same id it is old news.
     let count = match known.id {
         Some(_) => known.partitions.len().max(answer.partitions.len()),
@@ -144,12 +171,12 @@ fn merge_topic(known: &Topic, answer: &TopicAnswer, doubts: &mut Doubts) -> Topi
     let merged =
         (0..count).map(
             |index| match (known.partitions.get(index), answer.partitions.get(index)) {
-                (Some(known), Some(told)) if is_older(told, known) && !believe_rewind => {
-                    known.clone()
+                (Some(ours), Some(told)) if is_left_out(told) => ours.clone(),
+                (Some(ours), Some(told)) if !doubts.believe(known, index, ours, told) => {
+                    ours.clone()
                 }
-                (Some(known), Some(told)) if is_left_out(told) => known.clone(),
                 (_, Some(told)) => told.clone(),
-                (Some(known), None) => known.clone(),
+                (Some(ours), None) => ours.clone(),
                 (None, None) => Partition::default(),
             },
         );
@@ -185,7 +212,7 @@ fn refuse(view: &mut ClusterView, answer: &TopicAnswer, code: Code, doubts: &mut
         }
     }
     doubts.unknown.remove(&answer.name);
-    doubts.rewinds.remove(&answer.name);
+    doubts.forget_rewinds(&answer.name);
     view.topics.remove(&answer.name);
     view.refused.insert(Arc::clone(&answer.name), code);
 }
@@ -210,6 +237,7 @@ pub(super) fn apply_leader(
     partition.leader = Some(hint.leader);
     partition.leader_epoch = Some(hint.leader_epoch);
     partition.error = None;
+    partition.hinted = true;
     let topic = Topic::new(
         Arc::clone(&topic.name),
         topic.id,

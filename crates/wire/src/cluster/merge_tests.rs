@@ -211,6 +211,63 @@ fn a_leader_hint_counts_only_when_its_epoch_is_newer() {
     assert_eq!(leaders(&next), [(Some(9), Some(6))]);
 }
 
+/// A view after `hinted` was believed, and then these answers.
+fn hinted(id: Option<TopicId>, hinted: LeaderHint, answers: Vec<Response>) -> ClusterView {
+    let view = after([told(id, vec![led(1, 5), led(2, 5)])]);
+    let place = TopicPartition::new("orders", 0);
+    let view = apply_leader(&view, &place, hinted).unwrap();
+    let mut doubts = Doubts::default();
+    answers.into_iter().fold(view, |view, answer| {
+        merge(&view, &answer, |_| true, &mut doubts)
+    })
+}
+
+#[test]
+fn bug_12_a_hint_that_lied_of_a_high_epoch_is_given_up_when_metadata_insists() {
+    let lied = LeaderHint {
+        leader: BrokerId(9),
+        leader_epoch: i32::MAX,
+    };
+    let truth = || told(ID, vec![led(1, 5), led(2, 5)]);
+    let first = |answers| leaders(&hinted(ID, lied, answers))[0];
+    assert_eq!(first(vec![truth(); 4]), (Some(9), Some(i32::MAX)));
+    assert_eq!(first(vec![truth(); 5]), (Some(1), Some(5)));
+    // In a row, and each partition for itself.
+    let shown = told(ID, vec![led(9, i32::MAX), led(2, 5)]);
+    let mut answers = vec![truth(); 4];
+    answers.push(shown);
+    answers.extend(vec![truth(); 4]);
+    assert_eq!(first(answers), (Some(9), Some(i32::MAX)));
+    let mut view = hinted(ID, lied, vec![truth(); 3]);
+    let other = TopicPartition::new("orders", 1);
+    view = apply_leader(&view, &other, lied).unwrap();
+    let mut doubts = Doubts::default();
+    doubts.rewinds.insert(TopicPartition::new("orders", 0), 4);
+    view = merge(&view, &truth(), |_| true, &mut doubts);
+    let both = [(Some(1), Some(5)), (Some(9), Some(i32::MAX))];
+    assert_eq!(leaders(&view), both);
+}
+
+#[test]
+fn bug_12_a_hint_that_metadata_has_shown_is_not_taken_back() {
+    let hint = LeaderHint {
+        leader: BrokerId(9),
+        leader_epoch: 6,
+    };
+    let mut answers = vec![told(ID, vec![led(9, 6), led(2, 5)])];
+    answers.extend(vec![told(ID, vec![led(1, 5), led(2, 5)]); 20]);
+    let view = hinted(ID, hint, answers);
+    assert_eq!(leaders(&view)[0], (Some(9), Some(6)));
+}
+
+#[test]
+fn bug_13_old_news_give_a_partition_no_leader_back() {
+    let lost = told(ID, vec![led(-1, 5)]);
+    let view = after([lost, told(ID, vec![led(1, 4)])]);
+    assert_eq!(leaders(&view), [(None, Some(5))]);
+    assert!(view.topic("orders").unwrap().available.is_empty());
+}
+
 #[test]
 fn addresses_are_learnt_when_they_are_news() {
     let view = after([told(ID, vec![led(1, 5)])]);

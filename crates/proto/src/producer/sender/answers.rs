@@ -3,7 +3,7 @@
 use super::Sender;
 use crate::code::Code;
 use crate::error::Error;
-use crate::producer::answer::{PartitionAnswer, ProduceAnswer};
+use crate::producer::answer::{LeaderHint, PartitionAnswer, ProduceAnswer};
 use crate::producer::batch::{Batch, CUTS_MAX, Failure, Flight, Why};
 use crate::producer::partition::Partition;
 use crate::producer::types::{Ack, Event, Lane, PartitionIndex, RequestId, Split, Unanswered};
@@ -143,6 +143,10 @@ impl<T> Sender<T> {
             transactional: self.config.transactional,
         };
         flight.batch.last_failure = Some(Failure::Code(answer.code));
+        // Only a newer leader is news: an old hint would be followed in circles.
+        let hint = answer
+            .leader_hint
+            .filter(|hint| Some(hint.leader_epoch) > partition.leader_epoch);
         match verdict(answer.code, facts) {
             Verdict::Acknowledged => {
                 let ack = Ack {
@@ -153,14 +157,6 @@ impl<T> Sender<T> {
             }
             Verdict::Retry { attempt, refresh } => {
                 flight.batch.note(attempt);
-                // Only a newer leader is worth no wait: an old hint would be followed in circles.
-                let hinted = answer
-                    .leader_hint
-                    .is_some_and(|hint| Some(hint.leader_epoch) > partition.leader_epoch);
-                if let Some(hint) = answer.leader_hint {
-                    self.events
-                        .push_back(Event::Moved(partition.name.clone(), hint));
-                }
                 if refresh {
                     self.refresh = true;
                 }
@@ -168,7 +164,7 @@ impl<T> Sender<T> {
                 flight.batch.asked_again = facts.hole && refused;
                 // Behind another batch a refused sequence says nothing of the partition's health. A
                 // proof is asked for again only after a while.
-                let wait = (head_of_line || facts.hole) && !hinted;
+                let wait = (head_of_line || facts.hole) && hint.is_none();
                 self.retry(now, index, flight, wait);
             }
             Verdict::Restamp => {
@@ -187,16 +183,22 @@ impl<T> Sender<T> {
                 }
             }
         }
-        if let Some(hint) = answer.leader_hint {
-            let topic_id = self.topic_id(index);
-            self.set_leader(
-                now,
-                index,
-                Some(hint.leader),
-                Some(hint.leader_epoch),
-                topic_id,
-            );
+        if let Some(hint) = hint {
+            self.follow_hint(now, index, hint);
         }
+    }
+
+    /// Takes over a leader that is news, and has the cluster's view take it over too: later views
+    /// are believed, so they must know of it.
+    fn follow_hint(&mut self, now: Instant, index: PartitionIndex, hint: LeaderHint) {
+        let Some(partition) = self.at(index) else {
+            return;
+        };
+        let moved = Event::Moved(partition.name.clone(), hint);
+        let topic_id = partition.topic_id;
+        self.events.push_back(moved);
+        let epoch = Some(hint.leader_epoch);
+        self.set_leader(now, index, Some(hint.leader), epoch, topic_id);
     }
 
     /// The first record that the broker finds wrong, if a few are to be cut out and the others are

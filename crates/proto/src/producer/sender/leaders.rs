@@ -7,12 +7,9 @@ use crate::producer::types::{Event, Lane, PartitionIndex};
 use crate::topic::{BrokerId, TopicId};
 use std::time::Instant;
 
-/// A view may be older than what we know, but not for ever: after so many of them in a row that name
-/// an older epoch, it is ours that is wrong (a topic made anew without ids, a hint that lied).
-const OLDER_VIEWS_MAX: u32 = 3;
-
 impl<T> Sender<T> {
-    /// Says who leads a partition now, and which topic it is of.
+    /// Says who leads a partition now, and which topic it is of. It is believed, whatever its epoch:
+    /// old news must be kept back by whoever makes the views.
     pub fn set_leader(
         &mut self,
         now: Instant,
@@ -41,10 +38,6 @@ impl<T> Sender<T> {
         let Some(partition) = self.at(index) else {
             return;
         };
-        if is_older(partition, leader_epoch) {
-            self.list(now, index); // which asks for a newer view while there is no leader
-            return;
-        }
         partition.leader_epoch = leader_epoch.or(partition.leader_epoch);
         if partition.leader != leader {
             if leader.is_some() {
@@ -98,18 +91,4 @@ impl<T> Sender<T> {
 pub(super) fn made_anew<T>(partition: &Partition<T>) -> Error {
     let message = "the topic was deleted and made anew";
     Error::new(ErrorKind::UnknownTopicOrPartition, message).at_partition(partition.name.clone())
-}
-
-/// Whether this epoch is older than the one we know, and not yet often enough to be believed.
-fn is_older<T>(partition: &mut Partition<T>, leader_epoch: Option<i32>) -> bool {
-    if leader_epoch.is_none() || leader_epoch >= partition.leader_epoch {
-        partition.older_views = 0;
-        return false;
-    }
-    partition.older_views += 1;
-    if partition.older_views < OLDER_VIEWS_MAX {
-        return true;
-    }
-    partition.older_views = 0;
-    false
 }

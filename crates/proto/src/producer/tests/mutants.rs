@@ -77,21 +77,6 @@ fn a_request_that_never_left_is_no_attempt() {
 }
 
 #[test]
-fn bug_13_an_older_view_of_a_leaderless_partition_asks_for_a_newer_one() {
-    let mut bench = bench().proven();
-    bench.push();
-    let set = |bench: &mut Bench, leader, epoch| {
-        bench
-            .sender
-            .set_leader(bench.now, bench.partition, leader, Some(epoch), None);
-        std::iter::from_fn(|| bench.sender.poll_event()).any(|e| matches!(e, Event::Refresh))
-    };
-    assert!(set(&mut bench, None, 3));
-    assert!(set(&mut bench, Some(LEADER), 2));
-    assert!(bench.sent().is_none());
-}
-
-#[test]
 fn bug_7_a_topic_made_anew_between_transactions_breaks_the_next_one_at_once() {
     let mut many = transactional();
     let partition = PartitionIndex(0);
