@@ -1,7 +1,7 @@
 //! Those who send records: what each record holds, and how it is sent.
 
 use crate::book::Call;
-use crate::plan::End;
+use crate::plan::{End, Plan};
 use crate::world::World;
 use ottla::{ErrorKind, Producer, Record};
 use ottla_broker::StoredRecord;
@@ -33,18 +33,20 @@ pub(crate) fn value(number: u32, bytes_max: usize) -> Vec<u8> {
     value
 }
 
-/// A record's key, for those that have one.
-pub(crate) fn key(number: u32) -> Option<Vec<u8>> {
-    mix(number)
-        .is_multiple_of(3)
-        .then(|| format!("key-{}", mix(number) % 17).into_bytes())
+/// A record's key, for those that have one: one in three, or most where the others fail.
+pub(crate) fn key(number: u32, plan: &Plan) -> Option<Vec<u8>> {
+    let has_key = match plan.letters {
+        Some(letters) => !mix(number).is_multiple_of(letters.keyless_one_in),
+        None => mix(number).is_multiple_of(3),
+    };
+    has_key.then(|| format!("key-{}", mix(number) % 17).into_bytes())
 }
 
 /// The number of a stored record, if every byte of it is as it was sent.
-pub(crate) fn number_of(record: &StoredRecord, bytes_max: usize) -> Option<u32> {
+pub(crate) fn number_of(record: &StoredRecord, plan: &Plan) -> Option<u32> {
     let stored = record.value.as_deref()?;
     let number = u32::from_be_bytes(stored.get(..4)?.try_into().ok()?);
-    let whole = stored == value(number, bytes_max) && record.key == key(number);
+    let whole = stored == value(number, plan.value_bytes_max) && record.key == key(number, plan);
     whole.then_some(number)
 }
 
@@ -103,7 +105,7 @@ async fn flush(world: &World, producer: &Producer, caller: u32) -> Result<(), St
 /// Sends one record, in one of the ways that there are.
 async fn one(world: &Arc<World>, producer: &Producer, dice: &mut fastrand::Rng, number: u32) {
     let plan = &world.plan;
-    let (value, key) = (value(number, plan.value_bytes_max), key(number));
+    let (value, key) = (value(number, plan.value_bytes_max), key(number, plan));
     let mut record = Record::to(plan.topic).value(&value);
     match &key {
         Some(key) => record = record.key(key),
@@ -154,7 +156,7 @@ fn enter(world: &Arc<World>, number: u32, taken: Option<ottla::Result<ottla::Del
 pub(crate) async fn extra(world: &Arc<World>, producer: &Producer) {
     let number = PROBER * PER_CALLER + world.book.lock().unwrap().begin();
     let value = value(number, world.plan.value_bytes_max);
-    let key = key(number);
+    let key = key(number, &world.plan);
     let mut record = Record::to(world.plan.topic).value(&value);
     if let Some(key) = &key {
         record = record.key(key);
@@ -170,7 +172,7 @@ pub(crate) async fn probe(world: &Arc<World>, producer: &Producer) -> Result<(),
         let limit = tokio::time::Instant::now() + Duration::from_secs(60);
         loop {
             let number = PROBER * PER_CALLER + world.book.lock().unwrap().begin();
-            let (value, key) = (value(number, plan.value_bytes_max), key(number));
+            let (value, key) = (value(number, plan.value_bytes_max), key(number, plan));
             let mut record = Record::to(plan.topic).partition(partition).value(&value);
             if let Some(key) = &key {
                 record = record.key(key);

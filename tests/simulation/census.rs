@@ -2,6 +2,7 @@
 
 use crate::book::Call;
 use crate::fault::Kind;
+use crate::letters;
 use crate::plan::{End, Plan, Promise};
 use crate::world::World;
 use ottla::{Code, ErrorKind, WriteOutcome};
@@ -18,7 +19,7 @@ pub(crate) struct Census {
 }
 
 /// Every outcome that must have occurred once all seeds have run.
-const OUTCOMES: [&str; 21] = [
+const OUTCOMES: [&str; 24] = [
     "acknowledged",
     "retried and acknowledged",
     "restamped",
@@ -40,6 +41,9 @@ const OUTCOMES: [&str; 21] = [
     "transaction broken",
     "commit in doubt",
     "fenced",
+    "dead letter",
+    "wrong record cut out",
+    "sent once more",
 ];
 
 impl Census {
@@ -55,6 +59,9 @@ impl Census {
         }
         census.settings(&world.plan);
         census.outcomes(world);
+        for what in letters::outcomes(world) {
+            census.count(what);
+        }
         for round in world.rounds.lock().unwrap().iter() {
             census.count(round.what());
             if round.fenced {

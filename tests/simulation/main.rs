@@ -12,6 +12,7 @@ mod callers;
 mod census;
 mod check;
 mod fault;
+mod letters;
 mod plan;
 mod trace;
 mod transactions;

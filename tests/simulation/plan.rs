@@ -1,6 +1,7 @@
 //! What a seed decides before anything runs.
 
 use crate::fault::{self, Kind};
+use crate::letters::Letters;
 use ottla::{Acks, Code, Compression};
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ pub(crate) struct Plan {
     pub(crate) retries: u32,
     pub(crate) in_flight_max: usize,
     pub(crate) compression: Compression,
+    /// Its dead letters, if it writes any.
+    pub(crate) letters: Option<Letters>,
     /// In the order of the record before which each comes.
     pub(crate) faults: Vec<(u32, Kind)>,
 }
@@ -177,6 +180,7 @@ impl Plan {
             retries: one_of(dice, &[u32::MAX, u32::MAX, u32::MAX, 3]),
             in_flight_max: one_of(dice, &[5, 5, 5, 2, 1]),
             compression: one_of(dice, &CODECS),
+            letters: Letters::of(seed, promise, end),
             faults: faults(dice, promise, end, records),
         }
     }

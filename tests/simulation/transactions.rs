@@ -212,7 +212,7 @@ impl Writer<'_> {
     ) -> ottla::Result<Delivery> {
         let plan = &self.world.plan;
         let value = callers::value(number, plan.value_bytes_max);
-        let key = callers::key(number);
+        let key = callers::key(number, plan);
         let mut record = Record::to(plan.topic).value(&value);
         match &key {
             Some(key) => record = record.key(key),
@@ -314,7 +314,7 @@ fn check(world: &World) -> Result<(), String> {
         let mut last = None;
         for record in world.cluster.committed_log(topic, partition) {
             let place = (partition, record.offset);
-            let number = callers::number_of(&record, world.plan.value_bytes_max)
+            let number = callers::number_of(&record, &world.plan)
                 .ok_or_else(|| format!("{place:?}: a record with other bytes than were sent"))?;
             if last >= Some(number) {
                 return Err(format!("{place:?}: {number} comes after {last:?}"));

@@ -5,13 +5,14 @@ use crate::callers;
 use crate::census::Census;
 use crate::check;
 use crate::fault::{Gate, Kind, Ordered};
+use crate::letters::{self, Letters};
 use crate::plan::{End, Plan, Promise};
 use crate::trace::Trace;
 use crate::transactions::{self, Round};
 use ottla::{BoxFuture, BoxStream, Dial, Partitioner, Producer};
 use ottla_broker::{Cluster, FirstSequence, StoredRecord};
 use ottla_partitioner::Sticky;
-use ottla_producer::{Clock, CompressOn, Config};
+use ottla_producer::{Clock, CompressOn, Config, Hooks};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -101,7 +102,7 @@ impl World {
             true => "LogAppendTime",
             false => "CreateTime",
         };
-        let cluster = Cluster::builder()
+        let mut builder = Cluster::builder()
             .nodes(u16::try_from(plan.nodes).unwrap())
             .replication(3)
             .min_insync_replicas(plan.min_insync)
@@ -112,10 +113,13 @@ impl World {
             .start_millis(0)
             .topic(plan.topic, plan.partitions)
             .topic_setting("message.timestamp.type", times)
-            .topic_setting("max.message.bytes", plan.batch_bytes_stored_max.to_string())
-            .start()
-            .await
-            .unwrap();
+            .topic_setting("max.message.bytes", plan.batch_bytes_stored_max.to_string());
+        if plan.letters.is_some() {
+            builder = builder
+                .topic_setting("cleanup.policy", "compact")
+                .topic(letters::TOPIC, plan.partitions);
+        }
+        let cluster = builder.start().await.unwrap();
         Arc::new(Self {
             cluster,
             gate: Gate::default(),
@@ -171,6 +175,10 @@ impl World {
             compression: plan.compression,
             compress_on: CompressOn::Driver,
             clock: Clock::Runtime { start: 0 },
+            hooks: Hooks {
+                dead_letters: plan.letters.map(Letters::policy),
+                ..Hooks::default()
+            },
             ..Config::default()
         };
         (cluster, config)
@@ -190,10 +198,12 @@ impl World {
         }
         let producer = self.producer().await;
         // Several who wait for the topic would be woken in a random order, and the seed not replay.
-        producer
-            .prepare(self.plan.topic)
-            .await
-            .map_err(|error| format!("prepare: {error}"))?;
+        let topics = [self.plan.topic, letters::TOPIC];
+        let count = 1 + usize::from(self.plan.letters.is_some());
+        for topic in &topics[..count] {
+            let prepared = producer.prepare(topic).await;
+            prepared.map_err(|error| format!("prepare: {error}"))?;
+        }
         let mut callers = JoinSet::new();
         for caller in 0..self.plan.callers {
             callers.spawn(callers::call(Arc::clone(self), producer.clone(), caller));
@@ -220,7 +230,8 @@ impl World {
             }
         }
         self.keep_logs();
-        check::logs(self)
+        check::logs(self)?;
+        letters::check(self)
     }
 
     /// Sees to it that at least three faults have struck.
