@@ -259,3 +259,49 @@ async fn a_producer_id_that_is_not_there_yet_is_waited_for() {
         .await
         .unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_code_in_place_of_a_producer_id_is_waited_out_or_fails_the_record_as_the_table_says() {
+    #[rustfmt::skip]
+    let table = [
+        (Code::COORDINATOR_LOAD_IN_PROGRESS, true),
+        (Code::COORDINATOR_NOT_AVAILABLE, true),
+        (Code::NOT_COORDINATOR, true),
+        (Code::CONCURRENT_TRANSACTIONS, true),
+        (Code::REQUEST_TIMED_OUT, true),
+        (Code::NETWORK_EXCEPTION, true),
+        (Code::NOT_ENOUGH_REPLICAS, true),
+        (Code::THROTTLING_QUOTA_EXCEEDED, true),
+        (Code::CLUSTER_AUTHORIZATION_FAILED, false),
+        (Code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, false),
+        (Code::INVALID_PRODUCER_EPOCH, false),
+        (Code::PRODUCER_FENCED, false),
+        (Code::INVALID_PRODUCER_ID_MAPPING, false),
+        (Code::UNKNOWN_PRODUCER_ID, false),
+        (Code::INVALID_TXN_STATE, false),
+        (Code::INVALID_TRANSACTION_TIMEOUT, false),
+        (Code::INVALID_REQUEST, false),
+        (Code::UNSUPPORTED_VERSION, false),
+        (Code::UNKNOWN_SERVER_ERROR, false),
+        (Code(9_999), false),
+    ];
+    for (code, waited_out) in table {
+        let cluster = cluster().await;
+        let client = client(&cluster).connect().await.unwrap();
+        let producer = client.producer().build().unwrap();
+        let fault = cluster.faults().on(ApiKey::InitProducerId).error(code);
+        let send = || producer.send(Record::to("orders").partition(0).value("v"));
+        let first = send().await;
+        assert_eq!(first.is_ok(), waited_out, "{code}: {first:?}");
+        if let Err(error) = first {
+            let outcome = error.write_outcome();
+            assert_eq!(outcome, Some(WriteOutcome::NotWritten), "{code}");
+            assert!(error.to_string().contains(&code.to_string()), "{error}");
+        }
+        // Whatever it was, the next record asks again.
+        send().await.unwrap();
+        assert_eq!(fault.fired(), 1, "{code}");
+        let written = cluster.log("orders", 0).len();
+        assert_eq!(written, 1 + usize::from(waited_out), "{code}");
+    }
+}

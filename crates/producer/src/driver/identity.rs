@@ -3,8 +3,9 @@
 use super::Driver;
 use crate::inbox::Message;
 use crate::producer::Shared;
-use ottla_proto::Result;
 use ottla_proto::producer::Identity;
+use ottla_proto::producer::transaction::{Api, TransactionVerdict, transaction_verdict};
+use ottla_proto::{Error, Result};
 use ottla_wire::{Class, api};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ impl Driver {
                 self.identity_failures = 0;
                 self.core.set_identity(now, identity);
             }
-            Err(error) if error.is_retriable() => {
+            Err(error) if is_passing(&error) => {
                 // Batches wait for it within their delivery timeout.
                 tracing::info!(%error, "no producer id yet");
                 self.identity_failures += 1;
@@ -52,6 +53,16 @@ impl Driver {
         let percent = 80 + u32::try_from(self.shared.random() % 41).unwrap_or(20);
         wait.min(settings.retry_backoff_max) * percent / 100
     }
+}
+
+/// Whether to ask again. A broker's code means here what it means to a transactional id.
+fn is_passing(error: &Error) -> bool {
+    use TransactionVerdict::{FindCoordinator, Retry};
+    let Some(code) = error.code() else {
+        return error.is_retriable();
+    };
+    let verdict = transaction_verdict(Api::InitProducerId, code);
+    matches!(verdict, Retry | FindCoordinator)
 }
 
 async fn init_producer_id(shared: &Shared) -> Result<Identity> {
