@@ -1,13 +1,14 @@
 //! Bug classes 25, 26, 28, 29 and 30: back pressure, connections, and answers and requests that are
 //! not what they should be.
 
-use super::{connect, orders, settle, value};
-use ottla::{BoxFuture, BoxStream, Client, Dial, Producer, Record};
+use super::{connect, numbers, orders, settle, value};
+use ottla::{BoxFuture, BoxStream, Client, Dial, ErrorKind, Producer, Record};
 use ottla_broker::{ApiKey, Cluster};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -40,6 +41,82 @@ async fn bug_25_a_flush_and_callers_that_wait_for_memory_wait_for_each_other() {
     assert!(begun.elapsed() < 700 * SECOND, "{:?}", begun.elapsed());
     let written: usize = (0..3).map(|p| cluster.log("orders", p).len()).sum();
     assert_eq!((written, producer.metrics().buffer_used_bytes), (160, 0));
+}
+
+/// Produces from within its records' callbacks.
+struct Echo {
+    producer: Producer,
+    next: AtomicU32,
+    /// How often a callback found the buffer full.
+    refused: AtomicU32,
+    heard: mpsc::UnboundedSender<()>,
+}
+
+impl Echo {
+    const RECORDS: u32 = 300;
+
+    /// Sends the next record, if it is not the last; its callback sends two more.
+    fn produce(self: &Arc<Self>) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        if number >= Self::RECORDS {
+            return;
+        }
+        let value = value(number, 9_000);
+        let echo = Arc::clone(self);
+        let heard = move |outcome: ottla::Result<_>| {
+            outcome.unwrap();
+            echo.heard.send(()).unwrap();
+            echo.produce();
+            echo.produce();
+        };
+        match self
+            .producer
+            .try_enqueue(Record::to("orders").value(&value))
+        {
+            Ok(delivery) => delivery.on_delivery(heard),
+            Err((error, _)) => {
+                assert_eq!(error.kind(), &ErrorKind::BufferFull);
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                let producer = self.producer.clone();
+                tokio::spawn(async move {
+                    let record = Record::to("orders").value(&value);
+                    producer.enqueue_with(record, heard).await.unwrap();
+                });
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bug_25_a_callback_that_produces_into_a_full_buffer_waits_for_itself() {
+    let cluster = orders(3).await;
+    let builder = connect(&cluster).await.buffer_bytes(64 << 10);
+    let producer = builder.linger(30 * SECOND).build().unwrap();
+    producer.prepare("orders").await.unwrap();
+    let (heard, mut hears) = mpsc::unbounded_channel();
+    let echo = Arc::new(Echo {
+        producer: producer.clone(),
+        next: AtomicU32::new(0),
+        refused: AtomicU32::new(0),
+        heard,
+    });
+    let begun = Instant::now();
+    echo.produce();
+    for number in 1..=Echo::RECORDS {
+        let soon = tokio::time::timeout(600 * SECOND, hears.recv()).await;
+        assert!(soon.is_ok(), "nothing is heard after {number} records");
+        if number % 7 == 0 {
+            producer.flush().await.unwrap();
+        }
+    }
+    // The first few linger in turn; from then on the buffer is full, and nothing does.
+    assert!(begun.elapsed() < 120 * SECOND, "{:?}", begun.elapsed());
+    assert!(echo.refused.load(Ordering::Relaxed) > 0);
+    producer.flush().await.unwrap();
+    let mut written: Vec<u32> = (0..3).flat_map(|p| numbers(&cluster, p)).collect();
+    written.sort_unstable();
+    assert!(written.into_iter().eq(0..Echo::RECORDS));
+    assert_eq!(producer.metrics().buffer_used_bytes, 0);
 }
 
 /// Counts the connections that are asked for.
