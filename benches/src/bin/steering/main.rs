@@ -13,9 +13,9 @@ use ottla_benches::steering::Scenario;
 use runs::{Extent, Results, Section};
 use std::process::ExitCode;
 
-/// The first seed of a report. Constants were tuned with the seeds from 1 on and from 7,001 on, tests use some below
-/// 1,000; these were used for nothing else.
-const FIRST_SEED: u64 = 8_001;
+/// The first seed of a report. Constants were tuned with the seeds from 1 on and from 7,001 to 8,999,
+/// tests use some below 1,000; these were used for nothing else.
+const FIRST_SEED: u64 = 9_001;
 
 const USAGE: &str =
     "steering [--quick | --full | --scenario NAME] [--seed FIRST] [--plot FILE.svg]";
