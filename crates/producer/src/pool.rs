@@ -149,7 +149,24 @@ impl Pool {
         if free.is_some() {
             self.free_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
-        free.unwrap_or_else(|| Vec::with_capacity(bytes))
+        free.unwrap_or_else(|| {
+            self.trim();
+            Vec::with_capacity(bytes)
+        })
+    }
+
+    /// Gives free chunks of other sizes back to the allocator, the largest first, as far as they and
+    /// what is used are more than the limit.
+    fn trim(&self) {
+        for free in self.free.iter().rev() {
+            while self.free_bytes.load(Ordering::Relaxed) > self.unused() {
+                let Some(chunk) = free.lock().pop() else {
+                    break;
+                };
+                let bytes = chunk.capacity();
+                self.free_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            }
+        }
     }
 
     fn give_back(&self, chunk: Vec<u8>) {

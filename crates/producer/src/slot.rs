@@ -223,8 +223,10 @@ impl Slot {
             match batch.writer.append(record, timestamp) {
                 Ok(index) => {
                     let completion = Arc::clone(&batch.completion);
+                    let bytes = batch.writer.size_bytes();
+                    self.open_bytes.store(bytes, Ordering::Relaxed);
                     // Another record of its size would begin a batch of its own.
-                    if batch.writer.size_bytes() + bound > limit {
+                    if bytes + bound > limit {
                         self.seal_locked(shop, &mut open);
                         notice(Notice::Filled);
                     }
@@ -261,10 +263,7 @@ impl Slot {
     ) -> bool {
         let account = self.account.load();
         let give = |chunk| writer.add_chunk(chunk);
-        let taken = account.take(bytes, expected, reservation, give);
-        self.open_bytes
-            .store(writer.capacity_bytes(), Ordering::Relaxed);
-        taken
+        account.take(bytes, expected, reservation, give)
     }
 
     #[cold]

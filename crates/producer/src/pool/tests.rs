@@ -376,3 +376,17 @@ fn a_pool_that_ends_keeps_no_free_chunks() {
     give_back(&account, chunks);
     assert!(pool.free.iter().all(|class| class.lock().is_empty()));
 }
+
+#[test]
+fn free_chunks_and_used_ones_are_never_more_than_the_limit() {
+    let (pool, [account]) = pool(4);
+    let holds = || pool.free_bytes.load(Ordering::Relaxed) + pool.used() <= pool.limit();
+    // At first as many as there is room for of one size, then of another.
+    for bytes in [CHUNK, CHUNK_BYTES_MIN, CHUNK] {
+        let chunks: Vec<_> = std::iter::from_fn(|| take(&account, bytes, None)).collect();
+        assert_eq!((pool.used(), holds()), (pool.limit(), true));
+        give_back(&account, chunks);
+        let free = pool.free_bytes.load(Ordering::Relaxed);
+        assert_eq!((pool.used(), free), (0, pool.limit()), "all are kept");
+    }
+}

@@ -100,8 +100,10 @@ fn what_waits_is_told_in_bytes() {
     let slot = slot(&shop);
     assert_eq!(slot.waiting_bytes(), 0);
     drop(append(&shop, &slot, 1_500).unwrap());
-    assert_eq!(slot.waiting_bytes(), 2_048, "the open batch, by its chunks");
+    let open = slot.waiting_bytes();
     let sealed = slot.seal(0).unwrap().records.size_bytes() as u64;
+    // The chunk that it is in may be much larger.
+    assert_eq!((open, slot.waiting_bytes()), (sealed, 0));
     slot.set_queued(3);
     assert_eq!(slot.waiting_bytes(), 3 * sealed);
 }
