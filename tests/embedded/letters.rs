@@ -1,5 +1,6 @@
 //! What becomes of records that fail for good, beyond their dead letters.
 
+use ottla::partitioner::Sticky;
 use ottla::{DeadLetters, NewTopic, Record, WriteOutcome};
 use ottla_broker::{ApiKey, Cluster, Code};
 use ottla_tests::client;
@@ -116,4 +117,66 @@ async fn a_record_that_failed_for_good_is_sent_in_more_rounds_before_it_is_a_dea
         (true, 2)
     );
     assert_eq!(cluster.log("orders.dlq", 0).len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_sent_again_tells_that_its_leader_takes_nothing() {
+    const REST: Duration = Duration::from_secs(30);
+    let cluster = Cluster::builder().nodes(3).in_memory();
+    let cluster = cluster.topic("orders", 3).start().await.unwrap();
+    let client = client(&cluster).connect().await.unwrap();
+    let policy = DeadLetters::new().resend(1, REST);
+    let builder = client.producer().dead_letters(policy);
+    let sticky = Sticky::default().availability_timeout(Duration::from_secs(2));
+    let producer = builder.partitioner(sticky).build().unwrap();
+    producer.prepare("orders").await.unwrap();
+    let refused = cluster.faults().on(ApiKey::Produce);
+    let refused = refused.error(Code::TOPIC_AUTHORIZATION_FAILED);
+    let record = Record::to("orders").partition(0).value("v");
+    let delivery = producer.enqueue(record).await.unwrap();
+    tokio::time::sleep(REST / 2).await;
+    assert_eq!((refused.fired(), delivery.outcome().is_none()), (1, true));
+    cluster.freeze_metadata();
+    let leader = cluster.leader("orders", 0).unwrap();
+    cluster.stop_node(leader).await.unwrap();
+    // The lost connection is found out by this one.
+    let record = Record::to("orders").partition(0).value("v");
+    drop(producer.enqueue(record).await.unwrap());
+    tokio::time::sleep(REST).await;
+    // Records without a key keep away from it.
+    let begun = Instant::now();
+    for _ in 0..40 {
+        producer
+            .send(Record::to("orders").value("v"))
+            .await
+            .unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn records_that_rest_when_the_producers_runtime_ends_are_counted_as_failed() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().unwrap();
+    let (producer, delivery) = runtime.block_on(async {
+        let cluster = Cluster::builder().nodes(1).in_memory();
+        let cluster = cluster.topic("orders", 1).start().await.unwrap();
+        let client = client(&cluster).connect().await.unwrap();
+        let policy = DeadLetters::new().resend(1, Duration::from_secs(30));
+        let producer = client.producer().dead_letters(policy).build().unwrap();
+        producer.prepare("orders").await.unwrap();
+        let refused = cluster.faults().on(ApiKey::Produce);
+        let _ = refused.error(Code::TOPIC_AUTHORIZATION_FAILED);
+        let record = Record::to("orders").value("v");
+        let delivery = producer.enqueue(record).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(producer.metrics().records_pending, 1);
+        (producer, delivery)
+    });
+    drop(runtime);
+    let error = delivery.outcome().unwrap().unwrap_err();
+    assert_eq!(error.write_outcome(), Some(WriteOutcome::NotWritten));
+    let metrics = producer.metrics();
+    let counts = (metrics.records_pending, metrics.records_not_written);
+    assert_eq!((counts, metrics.buffer_used_bytes), ((0, 1), 0));
 }

@@ -107,7 +107,7 @@ impl Driver {
             .complete_part(token.first, token.count, Ok(ack));
     }
 
-    fn report_failure(&self, token: &Token, error: &Error) {
+    pub(super) fn report_failure(&self, token: &Token, error: &Error) {
         tracing::debug!(records = token.count, %error, "a batch failed");
         let latency = self.report(token, Err(error));
         let hooks = &self.shared.config.hooks;

@@ -64,14 +64,17 @@ impl Driver {
             let deadline = later(now, self.shared.config.delivery_timeout);
             let batch = Batch::new(token, count, deadline, Some(records));
             self.core.push(now, partition, batch);
+            self.offered(now, partition);
         }
     }
 
     /// Nobody is left to send them.
     pub(super) fn end_resting(&mut self) {
         for (token, _) in std::mem::take(&mut self.resting.0).into_values() {
+            let error = closed();
+            self.report_failure(&token, &error);
             let completion = &token.completion;
-            completion.complete_part(token.first, token.count, Err(closed()));
+            completion.complete_part(token.first, token.count, Err(error));
         }
     }
 }
