@@ -134,3 +134,33 @@ async fn many_records_of_many_transactions_are_seen_once_each() {
         metrics_are_clean(&producer);
     }
 }
+
+/// Lives through many short-lived topics without keeping anything of them.
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_transactions_leave_alone_is_forgotten_and_comes_back_when_it_is_wanted() {
+    for level in LEVELS {
+        let cluster = cluster(level).await;
+        let client = client(&cluster).await;
+        let builder = client.transactional_producer("billing-1");
+        let builder = builder.property("metadata.max.idle.ms", "60000").unwrap();
+        let mut producer = builder.build().await.unwrap();
+        for value in ["a", "b", "c"] {
+            let tx = producer.begin().await.unwrap();
+            tx.send(record(0, value)).await.unwrap();
+            tx.commit().await.unwrap();
+            let begun = tokio::time::Instant::now();
+            while client.cluster().view().topic("out").is_some() {
+                let tx = producer.begin().await.unwrap();
+                let record = Record::to("in").partition(0).value(value);
+                tx.send(record).await.unwrap();
+                tx.commit().await.unwrap();
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                assert!(begun.elapsed() < Duration::from_secs(1_000), "it is kept");
+            }
+            assert!(begun.elapsed() >= Duration::from_secs(60));
+        }
+        assert_eq!(committed(&cluster).await, ["a", "b", "c"]);
+        metrics_are_clean(&producer);
+        producer.close().await.unwrap();
+    }
+}

@@ -16,7 +16,7 @@ use crate::slot::{Slot, later};
 use crate::transaction::Opening;
 use ottla_proto::batch::Compression;
 use ottla_proto::producer::{Batch, Config as Core, Lane, PartitionIndex, Sender};
-use ottla_proto::{BrokerId, Error, ErrorKind, WriteOutcome};
+use ottla_proto::{BrokerId, Error, ErrorKind, Result, WriteOutcome};
 use ottla_wire::Connection;
 use resend::Resting;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -83,7 +83,7 @@ pub(crate) struct Driver {
     /// Serials of batches that are open or unacknowledged, and in how many parts.
     unsettled: BTreeMap<u64, u32>,
     flushes: Vec<(u64, oneshot::Sender<()>)>,
-    closing: Option<oneshot::Sender<()>>,
+    closing: Option<oneshot::Sender<Result<()>>>,
     ending: bool,
     connections: BTreeMap<(BrokerId, Lane), Connection>,
     /// Partitions whose open batch has lingered, but whose window is full, by its deadline: nobody
@@ -232,9 +232,12 @@ impl Driver {
 
     /// Whether nothing is left to do for a producer that takes no more.
     fn is_done(&self, now: Instant) -> bool {
-        let desk = self.desk.as_ref();
-        let ended = self.unsettled.is_empty() && desk.is_none_or(Desk::has_ended);
-        ended || desk.is_some_and(|desk| desk.gives_up(now))
+        self.has_ended() || self.desk.as_ref().is_some_and(|desk| desk.gives_up(now))
+    }
+
+    /// Whether everything that was begun has come to its end.
+    fn has_ended(&self) -> bool {
+        self.unsettled.is_empty() && self.desk.as_ref().is_none_or(Desk::has_ended)
     }
 
     fn next_wake(&self, now: Instant) -> Option<Instant> {
@@ -515,6 +518,7 @@ impl Driver {
 impl Drop for Driver {
     /// However the task ends, also with its runtime: nobody is left waiting.
     fn drop(&mut self) {
+        let ended = self.has_ended();
         self.shared.closed.store(true, Ordering::Release);
         self.shared.shop.pool.close();
         // Nobody is left to carry them.
@@ -540,9 +544,18 @@ impl Drop for Driver {
         self.end_flushes();
         if let Some(told) = self.closing.take() {
             // A caller that has left does not mind.
-            let _ = told.send(());
+            let _ = told.send(if ended { Ok(()) } else { Err(gave_up()) });
         }
     }
+}
+
+/// What a close hears that did not wait for everything.
+fn gave_up() -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        "the producer ended before its records and its transaction did",
+    )
+    .with_outcome(WriteOutcome::Unknown)
 }
 
 fn closed() -> Error {

@@ -75,7 +75,7 @@ pub(crate) enum Message {
     /// Send everything now, and say when it has ended.
     Flush(oneshot::Sender<()>),
     /// The same, then stop.
-    Close(oneshot::Sender<()>),
+    Close(oneshot::Sender<Result<()>>),
     /// The last handle is gone.
     Abandoned,
     /// Something about transactions.

@@ -572,7 +572,8 @@ impl Producer {
     /// Flushes, then ends the producer and all its clones.
     ///
     /// # Errors
-    /// [`ErrorKind::Closed`] when a clone was closed before.
+    /// [`ErrorKind::Closed`] when a clone was closed before. [`ErrorKind::Timeout`] when its
+    /// runtime ended meanwhile, so that not everything was waited for.
     ///
     /// Cancel safety: the producer closes all the same.
     pub async fn close(self) -> Result<()> {
@@ -581,6 +582,6 @@ impl Producer {
         }
         let (tell, told) = oneshot::channel();
         self.shared.shop.inbox.push(Message::Close(tell));
-        told.await.map_err(|_| closed())
+        told.await.map_err(|_| closed())?
     }
 }

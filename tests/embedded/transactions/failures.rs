@@ -119,8 +119,12 @@ async fn an_abort_drops_what_is_not_sent_and_says_so_to_each_record() {
         let builder = client.transactional_producer("billing-1");
         let mut producer = builder.linger(60 * SECOND).build().await.unwrap();
         let tx = producer.begin().await.unwrap();
+        let asked = cluster.requests(ApiKey::InitProducerId);
         let delivery = tx.enqueue(record(0, "dropped")).await.unwrap();
         tx.abort().await.unwrap();
+        producer.settle().await.unwrap();
+        // Nothing is wrong with the epoch.
+        assert_eq!(cluster.requests(ApiKey::InitProducerId), asked);
         let error = delivery.await.unwrap_err();
         assert_eq!(error.write_outcome(), Some(WriteOutcome::NotWritten));
         assert!(cluster.log("out", 0).is_empty());
@@ -468,7 +472,9 @@ async fn in_the_older_protocol_a_close_waits_no_longer_than_it_says_for_what_may
     sleep(10 * SECOND).await;
     drop(tx);
     let begun = Instant::now();
-    producer.close().await.unwrap();
+    let error = producer.close().await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Timeout, "{error}");
+    assert_eq!(error.write_outcome(), Some(WriteOutcome::Unknown));
     assert!(begun.elapsed() < 61 * SECOND, "{:?}", begun.elapsed());
     let error = delivery.outcome().unwrap().unwrap_err();
     assert_eq!(error.write_outcome(), Some(WriteOutcome::Unknown));

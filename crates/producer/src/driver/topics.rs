@@ -213,9 +213,18 @@ impl Driver {
     fn forget(&mut self, name: &Arc<str>) {
         let idle =
             |slot: &Arc<Slot>| self.core.is_idle(slot.index()) && !self.resting.has(slot.index());
-        let Some(known) = self.topics.get(name).filter(|k| k.slots.iter().all(idle)) else {
+        let Some(known) = self.topics.get(name) else {
             return;
         };
+        if !known.slots.iter().all(idle) {
+            let needs = |slot: &Arc<Slot>| self.core.needs_epoch(slot.index());
+            if let Some(desk) = &mut self.desk
+                && known.slots.iter().any(needs)
+            {
+                desk.renew_epoch();
+            }
+            return;
+        }
         for slot in &known.slots {
             self.core.forget(slot.index());
         }

@@ -88,6 +88,10 @@ impl Desk {
         self.core.fail(error);
     }
 
+    pub(super) fn renew_epoch(&mut self) {
+        self.core.renew_epoch();
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let times = [self.core.poll_timeout(), self.give_up_at];
         times.into_iter().flatten().min()

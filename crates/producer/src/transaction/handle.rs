@@ -129,7 +129,8 @@ impl TransactionalProducer {
     /// Aborts a transaction that was dropped, then ends the producer. Takes at most `max.block.ms`.
     ///
     /// # Errors
-    /// [`ErrorKind::Closed`] when it was closed before.
+    /// [`ErrorKind::Closed`] when it was closed before. [`ErrorKind::Timeout`] when the transaction
+    /// had not ended in that time: its coordinator will abort it after its timeout.
     ///
     /// Cancel safety: the producer closes all the same.
     pub async fn close(self) -> Result<()> {

@@ -141,6 +141,16 @@ impl<T> Partition<T> {
         self.hole = Some(self.hole.map_or(ordinal, |first| first.min(ordinal)));
     }
 
+    /// Whether it has nothing unfinished, and is no part of a transaction.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.in_flight.is_empty() && self.admission == Admission::None
+    }
+
+    /// Whether no sequence of its epoch was ever given out.
+    pub(super) fn is_unused(&self) -> bool {
+        self.next_sequence == Sequence::default() && !self.proven && self.hole.is_none()
+    }
+
     /// Whether a batch sealed now would not wait behind another.
     pub(super) fn has_room(&self, idempotent: bool) -> bool {
         self.queue.is_empty()

@@ -77,23 +77,34 @@ impl<T> Sender<T> {
         index
     }
 
-    /// Whether the partition could be forgotten: it has nothing unfinished, and no transaction's
-    /// epoch, which goes on with its sequences.
+    /// Whether the partition could be forgotten: it has nothing unfinished, is no part of a
+    /// transaction, and does not [need an epoch](Self::needs_epoch) for that.
     pub fn is_idle(&self, index: PartitionIndex) -> bool {
-        let idle = |p: &Partition<T>| p.queue.is_empty() && p.in_flight.is_empty();
         let partition = self.partitions.get(index.0 as usize);
-        !self.config.transactional && partition.is_none_or(idle)
+        partition.is_none_or(Partition::is_idle) && !self.needs_epoch(index)
+    }
+
+    /// Whether a partition without anything unfinished must be kept for its sequences: those of a
+    /// transactional producer go on from transaction to transaction, until its epoch changes.
+    pub fn needs_epoch(&self, index: PartitionIndex) -> bool {
+        let partition = self.partitions.get(index.0 as usize);
+        let kept = |p: &Partition<T>| p.is_idle() && !p.is_unused();
+        self.config.transactional && partition.is_some_and(kept)
     }
 
     /// Forgets a partition that nothing is written to any more; its index may be given out again.
     /// Does nothing, and says so by `false`, while it has anything unfinished.
     pub fn forget(&mut self, index: PartitionIndex) -> bool {
         let idle = self.is_idle(index);
+        let transactional = self.config.transactional;
         let Some(partition) = self.at(index).filter(|_| idle) else {
             return false;
         };
         let leader = partition.leader;
-        if let Some(spent) = partition.identity.take() {
+        // In transactions it has used nothing of its epoch, which is everybody's.
+        if let Some(spent) = partition.identity.take()
+            && !transactional
+        {
             self.leave_behind(spent);
         }
         self.unlist(index, leader);

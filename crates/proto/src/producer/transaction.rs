@@ -224,6 +224,12 @@ impl Transactions {
         }
     }
 
+    /// Asks for another epoch once the transaction that is open, or the next one, has ended: its
+    /// sequences are to begin anew.
+    pub fn renew_epoch(&mut self) {
+        self.contents.spent = true;
+    }
+
     /// Ends the transaction. Before a commit every record must be acknowledged, before an abort
     /// nothing may be in flight. [`Event::Ended`], [`Event::Refused`] or [`Event::Dead`] follows.
     ///

@@ -316,13 +316,17 @@ impl<T> Sender<T> {
         let Some(partition) = self.at(index) else {
             return;
         };
-        if batch.stamp.is_some() {
+        let stamped = batch.stamp.is_some();
+        if stamped {
             // A failed stamped batch spends its range: with the same sequences, new records could
             // be taken for the old ones (KIP-360).
             partition.open_hole(batch.ordinal);
         }
         let error = batch.failure(&partition.name, why);
-        self.break_transaction(&error);
+        // An abort that drops what was never sent leaves nothing behind: the epoch is as good as ever.
+        if stamped || !matches!(why, Why::Aborted(_)) {
+            self.break_transaction(&error);
+        }
         if let Some(token) = batch.token.take() {
             let record_errors = match why {
                 Why::Answered(answer) => answer.record_errors.clone(),

@@ -100,7 +100,8 @@ impl<T> Sender<T> {
     /// then it cannot come after the abort, where the next transaction would take it along.
     pub fn fail_waiting(&mut self, error: &Error, fenced: bool) {
         for index in self.indices() {
-            let Some(partition) = self.at(index) else {
+            // It is asked again and again while an abort waits.
+            let Some(partition) = self.at(index).filter(|p| !p.queue.is_empty()) else {
                 continue;
             };
             // Also those behind a batch that stays.

@@ -105,3 +105,60 @@ fn bug_8_the_epoch_is_never_bumped_in_the_middle_of_a_transaction() {
     many.sender.admit(many.now, PartitionIndex(0));
     assert_eq!(stamp(&many.sent()), (1, 0));
 }
+
+fn rooms(many: &mut Many) -> usize {
+    many.take_events();
+    let room = |event: &&Event<u32>| matches!(event, Event::Room(_));
+    let count = many.events.iter().filter(room).count();
+    many.events.clear();
+    count
+}
+
+#[test]
+fn an_abort_of_what_was_never_sent_breaks_nothing_and_is_carried_out_once() {
+    let mut many = transactional();
+    let aborted = Error::new(ErrorKind::State, "the transaction was aborted");
+    many.push(0, 1, 1);
+    many.sender.fail_waiting(&aborted, false);
+    assert!(!many.sender.is_in_flight());
+    assert_eq!(broken(&mut many), 0);
+    assert_eq!(rooms(&mut many), 1);
+    // It is asked for at each turn while the abort waits.
+    many.sender.fail_waiting(&aborted, false);
+    assert_eq!(rooms(&mut many), 0);
+    // The sequences of what was sent are missing from its epoch.
+    many.sender.admit(many.now, PartitionIndex(0));
+    many.push(0, 2, 1);
+    let sent = many.sent();
+    many.answer(&sent, Code::NOT_ENOUGH_REPLICAS);
+    many.sender.fail_waiting(&aborted, false);
+    assert_eq!(broken(&mut many), 1);
+}
+
+#[test]
+fn a_partition_is_forgotten_once_its_sequences_end_with_their_epoch() {
+    let mut many = transactional();
+    let [used, other] = [PartitionIndex(0), PartitionIndex(1)];
+    many.sender.admit(many.now, used);
+    many.push(0, 1, 1);
+    let sent = many.sent();
+    assert!(!many.sender.is_idle(used), "in flight");
+    many.answer(&sent, Code::NONE);
+    assert!(!many.sender.is_idle(used) && !many.sender.needs_epoch(used));
+    many.sender.close_admissions();
+    // The next transaction may share the epoch, and its sequences go on.
+    assert!(!many.sender.forget(used) && many.sender.needs_epoch(used));
+    assert!(many.sender.is_idle(other), "it has used nothing");
+    let next = Identity {
+        producer_id: 9,
+        epoch: 1,
+    };
+    many.sender.begin_epoch(many.now, next);
+    assert!(!many.sender.needs_epoch(used) && many.sender.forget(used));
+    let again = many.sender.add_partition(TopicPartition::new("t", 0));
+    many.sender
+        .set_leader(many.now, again, Some(LEADER), Some(1), None);
+    many.sender.admit(many.now, again);
+    many.push(again.0, 2, 1);
+    assert_eq!(stamp(&many.sent()), (1, 0), "the epoch stays everybody's");
+}

@@ -126,3 +126,20 @@ fn an_answer_that_names_one_partition_twice_has_passed_the_other_over() {
     assert_eq!(bench.told(), "offsets");
     assert_eq!(bench.core.poll_timeout(), None);
 }
+
+#[test]
+fn another_epoch_that_is_asked_for_comes_with_the_end_of_the_next_transaction() {
+    let mut bench = Bench::open(LEVEL_ONE);
+    bench.want(0);
+    bench.answer(codes(&[(0, Code::NONE)]));
+    bench.core.end(Decision::Commit).unwrap();
+    bench.ended(Code::NONE, None);
+    bench.core.renew_epoch();
+    assert_eq!(bench.request(), None, "nothing is open");
+    bench.core.begin().unwrap();
+    bench.answer(LEVEL_ONE);
+    bench.core.end(Decision::Commit).unwrap();
+    assert_eq!(bench.answer(Answer::Identity(NEXT)), identify(FIRST));
+    let told = "admitted 0; ended Commit; begun; ended Commit; identified 7/1";
+    assert_eq!(bench.told(), told);
+}
