@@ -7,6 +7,7 @@ use crate::plan::{End, Plan, Promise};
 use crate::world::World;
 use ottla::{Code, ErrorKind, WriteOutcome};
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 /// How often each thing occurred.
 #[derive(Debug, Default)]
@@ -19,7 +20,7 @@ pub(crate) struct Census {
 }
 
 /// Every outcome that must have occurred once all seeds have run.
-const OUTCOMES: [&str; 24] = [
+const OUTCOMES: [&str; 25] = [
     "acknowledged",
     "retried and acknowledged",
     "restamped",
@@ -44,6 +45,7 @@ const OUTCOMES: [&str; 24] = [
     "dead letter",
     "wrong record cut out",
     "sent once more",
+    "large batches",
 ];
 
 impl Census {
@@ -56,6 +58,9 @@ impl Census {
         };
         for ordered in world.ordered.lock().unwrap().iter().filter(|o| o.struck()) {
             census.count(&ordered.kind.name());
+        }
+        if world.large.load(Ordering::Relaxed) {
+            census.count("large batches");
         }
         census.settings(&world.plan);
         census.outcomes(world);

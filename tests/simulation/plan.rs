@@ -86,6 +86,11 @@ fn millis(dice: &mut fastrand::Rng, choices: &[u64]) -> Duration {
 /// One seed in so many is of a transactional producer.
 const ONE_IN_TRANSACTIONS: u64 = 5;
 
+/// One seed in so many has large values in large batches: those that leave this remainder, of all
+/// promises.
+const ONE_IN_LARGE: u64 = 23;
+const LARGE: u64 = 3;
+
 const PROMISES: [Promise; 10] = [
     Promise::ExactlyOnce,
     Promise::ExactlyOnce,
@@ -113,6 +118,14 @@ const CODECS: [Compression; 8] = [
 impl Plan {
     /// The plan of that seed.
     pub(crate) fn of(seed: u64) -> Self {
+        let plan = Self::drawn(seed);
+        match seed % ONE_IN_LARGE {
+            LARGE => plan.large(),
+            _ => plan,
+        }
+    }
+
+    fn drawn(seed: u64) -> Self {
         let mut dice = fastrand::Rng::with_seed(seed);
         let dice = &mut dice;
         let promise = promise(dice, seed);
@@ -182,6 +195,20 @@ impl Plan {
             compression: one_of(dice, &CODECS),
             letters: Letters::of(seed, promise, end),
             faults: faults(dice, promise, end, records),
+        }
+    }
+
+    /// Values and batches so large that a batch has larger chunks than a small one ever gets.
+    fn large(self) -> Self {
+        Self {
+            value_bytes_max: 8_000,
+            pause_millis_max: 2,
+            linger: Duration::from_millis(20),
+            batch_bytes: 1_000_000,
+            batch_bytes_stored_max: 1_048_588,
+            buffer_bytes: 4 << 20,
+            flush_one_in: u32::MAX,
+            ..self
         }
     }
 

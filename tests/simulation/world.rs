@@ -14,6 +14,7 @@ use ottla_broker::{Cluster, FirstSequence, StoredRecord};
 use ottla_partitioner::Sticky;
 use ottla_producer::{Clock, CompressOn, Config, Hooks};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -25,6 +26,9 @@ const FOR_EVER: Duration = Duration::from_secs(3_600);
 /// A batch that expired in flight keeps its memory until its request is answered or given up, and so
 /// do those behind it on its connection.
 pub(crate) const AFTERMATH: Duration = Duration::from_secs(300);
+
+/// More than the pool's smaller chunks hold.
+const LARGE_BYTES: u64 = 40_000;
 
 /// Records of one topic: by partition, oldest first.
 pub(crate) type Logs = Vec<Vec<StoredRecord>>;
@@ -41,6 +45,9 @@ pub(crate) struct World {
     pub(crate) old_logs: Mutex<Vec<Logs>>,
     /// The transactions so far.
     pub(crate) rounds: Mutex<Vec<Round>>,
+    /// Most of the batches were larger than any of the pool's smaller chunks, so that those behind
+    /// the first ones began with a larger chunk.
+    pub(crate) large: AtomicBool,
     repairs: Mutex<JoinSet<()>>,
     pub(crate) deliveries: Mutex<JoinSet<()>>,
 }
@@ -128,6 +135,7 @@ impl World {
             ordered: Mutex::default(),
             old_logs: Mutex::default(),
             rounds: Mutex::default(),
+            large: AtomicBool::new(false),
             repairs: Mutex::default(),
             deliveries: Mutex::default(),
             plan,
@@ -222,7 +230,10 @@ impl World {
         }
         tokio::time::sleep(AFTERMATH).await;
         if let Some(producer) = producer {
-            check::metrics(self, &producer.metrics())?;
+            let metrics = producer.metrics();
+            let large = metrics.batch_bytes.p50 > LARGE_BYTES && metrics.batch_bytes.count > 6;
+            self.large.store(large, Ordering::Relaxed);
+            check::metrics(self, &metrics)?;
             let closed = producer.close().await;
             let expected = self.plan.end == End::Calm;
             if closed.is_ok() != expected {
