@@ -290,7 +290,8 @@ pub fn setting(name: &str) -> Option<&'static Setting> {
 }
 
 impl Settings {
-    /// Sets a property by its name or an alias. A row that is [`Support::Ignored`] changes nothing.
+    /// Sets a property by its name or an alias. A row that is
+    /// [`Support::Ignored`](ottla_proto::setting::Support::Ignored) changes nothing.
     ///
     /// # Errors
     /// `Config`, naming the property, when this crate has no such property or the text is not what

@@ -88,6 +88,32 @@ fn a_slow_consumer_shows_its_rate_its_backlog_and_no_share() {
     assert!((drain(&health).arrival_rate - 480.0).abs() < 1.0);
 }
 
+/// Consumers that keep up read what is written: first rates that were taken too low must not leave
+/// the few that were not with more than their share.
+#[test]
+fn rates_taken_too_low_at_first_come_up_to_what_is_written() {
+    let mut group = Group::of(6);
+    for _ in 0..3 {
+        group.second(80, &[80; 6]);
+    }
+    for (lane, rate) in group
+        .observer
+        .lanes
+        .iter_mut()
+        .zip([65.0; 4].iter().chain(&[85.0; 2]))
+    {
+        lane.rate = Some(*rate);
+    }
+    for _ in 0..20 {
+        group.second(80, &[80; 6]);
+    }
+    let health = group.second(80, &[80; 6]);
+    for partition in &health.partitions {
+        let rate = partition.rate.unwrap();
+        assert!((78.0..=86.0).contains(&rate), "{partition:?}");
+    }
+}
+
 #[test]
 fn rare_commits_alone_are_no_lag() {
     let mut group = Group::of(6);
@@ -191,7 +217,9 @@ fn frequent_commits_give_rates_at_the_second_look() {
     assert_eq!(health.choice, Err(Fallback::NoRates));
     let health = group.second(80, &[78; 6]);
     let rates: Vec<f64> = drain(&health).partitions.iter().map(|p| p.rate).collect();
-    assert_eq!(rates, [78.0; 6]);
+    // And a little more, as far as what is written is more.
+    let near = |rate: &f64| (78.0..=80.0).contains(rate);
+    assert!(rates.len() == 6 && rates.iter().all(near), "{rates:?}");
 }
 
 #[test]
