@@ -11,8 +11,13 @@ const RATE_FLOOR: f64 = 0.02;
 /// How fast the gap between commits is learnt, a commit.
 const GAP_GAIN: f64 = 0.3;
 
-/// How fast the age of lag is learnt, a commit.
+/// How fast the age of lag is learnt, a commit, once so many were seen; of the first ones each counts
+/// alike.
 const AGE_GAIN: f64 = 0.3;
+
+/// How many ages must be seen before they say anything. One is the chance of when we looked: those of
+/// a whole group can all be young at one look.
+const AGES_MIN: u32 = 3;
 
 /// How many standard deviations of a random count are taken for chance.
 const CHANCE_DEVIATIONS: f64 = 2.0;
@@ -90,7 +95,9 @@ pub(super) struct Lane {
     /// before it and there was more to read.
     pub(super) rate_max: Option<f64>,
     /// Smoothed lag just after a commit, in seconds of consumption.
-    pub(super) lag_age: Option<f64>,
+    age: f64,
+    /// How many went into it.
+    ages: u32,
     /// Near 1 while observations see no commit where one was due.
     pub(super) missed: f64,
     /// Unread records that commits do not explain.
@@ -270,10 +277,14 @@ impl Lane {
             return;
         };
         let now = self.lag_after_commit(rate).min(3.0 * cap);
-        self.lag_age = Some(match self.lag_age {
-            None => now,
-            Some(age) => age + AGE_GAIN * (now - age),
-        });
+        self.ages = self.ages.saturating_add(1);
+        let gain = AGE_GAIN.max(1.0 / f64::from(self.ages));
+        self.age += gain * (now - self.age);
+    }
+
+    /// The usual lag just after a commit, in seconds of consumption, once known.
+    pub(super) fn lag_age(&self) -> Option<f64> {
+        (self.ages >= AGES_MIN).then_some(self.age)
     }
 
     /// Whether a commit was seen to come.

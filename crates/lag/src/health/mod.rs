@@ -357,7 +357,7 @@ impl Observer {
             }
         }
         let known = self.lanes.iter().filter(|lane| lane.has_commit()).count();
-        let ages = || self.lanes.iter().filter_map(|lane| lane.lag_age);
+        let ages = || self.lanes.iter().filter_map(Lane::lag_age);
         let mut delta = cap;
         if ages().count() * 2 >= known.max(1)
             && let Some(quartile) = lower_quartile(ages())
