@@ -13,9 +13,9 @@ use ottla_benches::steering::Scenario;
 use runs::{Extent, Results, Section};
 use std::process::ExitCode;
 
-/// The first seed of a report. Constants were tuned with the seeds from 1 on and from 7,001 to 9,099,
+/// The first seed of a report. Constants were tuned with the seeds from 1 on and from 7,001 to 9,199,
 /// tests use some below 1,000; these were used for nothing else.
-const FIRST_SEED: u64 = 9_101;
+const FIRST_SEED: u64 = 9_201;
 
 const USAGE: &str =
     "steering [--quick | --full | --scenario NAME] [--seed FIRST] [--plot FILE.svg]";

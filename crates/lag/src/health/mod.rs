@@ -338,10 +338,12 @@ impl Observer {
         };
         let ages = self.lanes.iter().zip(rates());
         let ages = ages.filter_map(|(lane, rate)| Some(lane.lag_after_commit(rate?)));
-        let Some(quartile) = lower_quartile(ages) else {
+        // The middle one, not the quartile: a few young lags are no sign of frequent commits where
+        // they come about as often as we look.
+        let Some(age) = median(ages) else {
             return;
         };
-        let delta = (2.0 * (SAW_EDGE * quartile).min(cap)).min(cap);
+        let delta = (2.0 * (SAW_EDGE * age).min(cap)).min(cap);
         if elapsed < 0.9 * f64::max(1.0, 2.0 * delta) {
             return;
         }

@@ -222,6 +222,28 @@ fn frequent_commits_give_rates_at_the_second_look() {
     assert!(rates.len() == 6 && rates.iter().all(near), "{rates:?}");
 }
 
+/// Nearly all committed between the first two looks, by the chance of when we looked: what moved is
+/// no rate, for nobody knows when it began.
+#[test]
+fn commits_about_as_rare_as_looks_give_no_rates_at_the_second_look() {
+    let mut group = Group::of(6);
+    group.second(80, &[0; 6]);
+    // Two committed just before the look, the others up to a second before it.
+    let health = group.second(80, &[155, 158, 40, 60, 90, 110]);
+    assert_eq!(
+        group
+            .observer
+            .lanes
+            .iter()
+            .filter_map(|lane| lane.rate)
+            .count(),
+        0
+    );
+    for partition in &health.partitions {
+        assert_eq!(partition.rate, None);
+    }
+}
+
 #[test]
 fn when_commits_are_missed_a_refresh_of_lag_is_explained() {
     let mut group = Group::of(6);
