@@ -103,9 +103,10 @@ async fn bug_04_an_unknown_producer_id_after_retention_fails_the_record() {
 #[tokio::test(start_paused = true)]
 async fn bug_05_new_records_are_dropped_as_duplicates_of_one_that_expired() {
     let cluster = orders(1).await;
+    // Longer than the longest pause between two connections, for the record that comes after.
     let builder = connect(&cluster)
         .await
-        .delivery_timeout(Duration::from_secs(1));
+        .delivery_timeout(Duration::from_secs(4));
     let producer = builder.build().unwrap();
     settle(enqueue(&producer, 0..1).await).await;
     let faults = cluster.faults();
