@@ -109,8 +109,9 @@ async fn bug_25_a_callback_that_produces_into_a_full_buffer_waits_for_itself() {
             producer.flush().await.unwrap();
         }
     }
-    // The first few linger in turn; from then on the buffer is full, and nothing does.
-    assert!(begun.elapsed() < 120 * SECOND, "{:?}", begun.elapsed());
+    // The first few linger in turn, chance says how many; from then on the buffer is full, and
+    // nothing does.
+    assert!(begun.elapsed() < 300 * SECOND, "{:?}", begun.elapsed());
     assert!(echo.refused.load(Ordering::Relaxed) > 0);
     producer.flush().await.unwrap();
     let mut written: Vec<u32> = (0..3).flat_map(|p| numbers(&cluster, p)).collect();
