@@ -7,7 +7,9 @@ use ottla_proto::group::Assignment;
 use ottla_proto::{BrokerId, ClusterView, Code, Error, ErrorKind, Result};
 use ottla_wire::api::describe_groups::{self, Group};
 use ottla_wire::api::offset_fetch::{self, GroupAnswer, GroupRequest};
-use ottla_wire::api::{ItemError, describe_share_group_offsets, list_groups};
+use ottla_wire::api::{
+    ItemError, consumer_group_describe, describe_share_group_offsets, list_groups,
+};
 use ottla_wire::{ApiKey, Class, Cluster, Connection, CoordinatorKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -76,7 +78,7 @@ pub async fn collect_once(cluster: &Cluster, group: &str, topics: &Topics) -> Re
     let deadline = began + cluster.settings().api_timeout;
     let (described, commits) = ask_coordinator(cluster, group, deadline).await?;
     let committed = commits_by_topic(&commits);
-    let owners = described.as_ref().map(owners).unwrap_or_default();
+    let (state, owners) = described.map_or((None, Owners::new()), |of| (Some(of.state), of.owners));
     let view = cluster.all_topics().await?;
     let names: BTreeSet<Arc<str>> = match topics {
         Topics::Committed => {
@@ -102,7 +104,7 @@ pub async fn collect_once(cluster: &Cluster, group: &str, topics: &Topics) -> Re
     }
     Ok(GroupLag {
         group: group.into(),
-        state: described.map(|group| group.state),
+        state,
         taken_at: began.into_std(),
         rows,
     })
@@ -144,7 +146,7 @@ async fn ask_coordinator(
     cluster: &Cluster,
     group: &str,
     deadline: Instant,
-) -> Result<(Option<Group>, GroupAnswer)> {
+) -> Result<(Option<Described>, GroupAnswer)> {
     let mut attempt = 0;
     loop {
         let broker = cluster
@@ -177,7 +179,7 @@ async fn ask_once(
     cluster: &Cluster,
     broker: BrokerId,
     group: &str,
-) -> Result<(Option<Group>, GroupAnswer)> {
+) -> Result<(Option<Described>, GroupAnswer)> {
     let connection = cluster.connection(broker, Class::Control).await?;
     let describe = describe_groups::Request {
         groups: vec![group.into()],
@@ -199,6 +201,10 @@ async fn ask_once(
         .find(|(name, _)| **name == *group);
     let described = one.map(|(_, described)| described).transpose();
     let described = existing(described).map_err(|e| e.into_error(ApiKey::DescribeGroups, group))?;
+    let described = match described {
+        Some(group) => Some(Described::of_classic(&group)),
+        None => newer(&connection, &describe, group).await?,
+    };
     let fetched = fetched?
         .groups
         .into_iter()
@@ -231,6 +237,33 @@ async fn ask_once(
     }
     let starts = share_starts(&connection, &fetch).await?;
     Ok((None, starts.unwrap_or(commits)))
+}
+
+/// The group if it is one of KIP-848's; `None` when it is not, and from brokers that know none.
+async fn newer(
+    connection: &Connection,
+    request: &describe_groups::Request,
+    group: &str,
+) -> Result<Option<Described>> {
+    let answer = match consumer_group_describe::call(connection, request).await {
+        Err(error) if matches!(error.kind(), ErrorKind::UnsupportedVersion) => return Ok(None),
+        answer => answer?,
+    };
+    let one = answer.groups.into_iter().find(|(name, _)| **name == *group);
+    match one.map(|(_, described)| described) {
+        Some(Ok(group)) => Ok(Some(Described::of_consumers(group))),
+        // The latter where the feature is off.
+        Some(Err(error))
+            if matches!(
+                error.code,
+                Code::GROUP_ID_NOT_FOUND | Code::UNSUPPORTED_VERSION
+            ) =>
+        {
+            Ok(None)
+        }
+        Some(Err(error)) => Err(error.into_error(ApiKey::ConsumerGroupDescribe, group)),
+        None => Ok(None),
+    }
 }
 
 /// Where a share group reads on, which stands for what it has committed; `None` from brokers before
@@ -317,6 +350,39 @@ fn commits_by_topic(answer: &GroupAnswer) -> CommitsByTopic {
 }
 
 type Owners = BTreeMap<(Arc<str>, i32), Owner>;
+
+/// What a group's coordinator says of it beside its commits, in either protocol.
+#[derive(Debug)]
+struct Described {
+    state: Arc<str>,
+    owners: Owners,
+}
+
+impl Described {
+    fn of_classic(group: &Group) -> Self {
+        Self {
+            state: Arc::clone(&group.state),
+            owners: owners(group),
+        }
+    }
+
+    fn of_consumers(group: consumer_group_describe::Group) -> Self {
+        let owned = group.members.into_iter().flat_map(|member| {
+            let owner = Owner {
+                member_id: member.member_id,
+                instance_id: member.instance_id,
+                client_id: member.client_id,
+                host: member.host,
+            };
+            let assigned = member.assigned.into_iter();
+            assigned.map(move |one| ((one.topic, one.partition), owner.clone()))
+        });
+        Self {
+            owners: owned.collect(),
+            state: group.state,
+        }
+    }
+}
 
 /// Who has which partition. A member whose assignment cannot be read has none: it may be no
 /// consumer.

@@ -1,7 +1,7 @@
 //! Consumer groups: list, count members, delete.
 
 use ottla_proto::{BrokerId, Code, Error, ErrorKind, Result};
-use ottla_wire::api::{delete_groups, describe_groups, list_groups};
+use ottla_wire::api::{consumer_group_describe, delete_groups, describe_groups, list_groups};
 use ottla_wire::retry::Backoff;
 use ottla_wire::{ApiKey, Class, Cluster, CoordinatorKind};
 use std::collections::BTreeMap;
@@ -89,26 +89,27 @@ impl Groups {
         Ok(listing)
     }
 
-    /// How many members these groups have. Groups that their coordinator does not describe, such as
-    /// those of newer types, are left out, as are those of a broker that does not answer within
-    /// `default.api.timeout.ms`.
+    /// How many members these consumer groups have, of either protocol. Groups that their coordinator
+    /// does not describe, such as share groups, are left out, as are those of a broker that does not
+    /// answer within `default.api.timeout.ms`.
     ///
     /// Cancel safety: nothing is changed.
     pub async fn member_counts(&self, groups: &[ListedGroup]) -> BTreeMap<Arc<str>, usize> {
         let deadline = Instant::now() + self.cluster.settings().api_timeout;
-        let mut homes: BTreeMap<BrokerId, Vec<Arc<str>>> = BTreeMap::new();
+        let mut homes: BTreeMap<(BrokerId, Described), Vec<Arc<str>>> = BTreeMap::new();
         for listed in groups {
-            let home = homes.entry(listed.coordinator).or_default();
+            let by = Described::by(listed);
+            let home = homes.entry((listed.coordinator, by)).or_default();
             home.push(Arc::clone(&listed.group));
         }
         let mut calls = JoinSet::new();
-        for (broker, groups) in homes {
+        for ((broker, by), groups) in homes {
             let cluster = self.cluster.clone();
             calls.spawn(async move {
                 let mut counts = Vec::new();
                 // One after the other: coordinators answer a connection in order anyway.
                 for groups in groups.chunks(DESCRIBED_MAX) {
-                    let described = members_of(&cluster, broker, groups.to_vec());
+                    let described = members_of(&cluster, broker, by, groups.to_vec());
                     let Ok(Ok(told)) = timeout_at(deadline, described).await else {
                         break;
                     };
@@ -195,13 +196,40 @@ async fn list_of(cluster: &Cluster, broker: BrokerId) -> Result<Vec<ListedGroup>
     Ok(groups.collect())
 }
 
+/// The API that describes a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Described {
+    /// DescribeGroups.
+    Classic,
+    /// ConsumerGroupDescribe: KIP-848's groups.
+    Consumer,
+}
+
+impl Described {
+    fn by(listed: &ListedGroup) -> Self {
+        let kind = listed.kind.as_deref();
+        match kind.is_some_and(|kind| kind.eq_ignore_ascii_case("consumer")) {
+            true => Self::Consumer,
+            false => Self::Classic,
+        }
+    }
+}
+
 async fn members_of(
     cluster: &Cluster,
     broker: BrokerId,
+    by: Described,
     groups: Vec<Arc<str>>,
 ) -> Result<Vec<(Arc<str>, usize)>> {
     let connection = cluster.connection(broker, Class::Control).await?;
-    let answer = describe_groups::call(&connection, &describe_groups::Request { groups }).await?;
+    let request = describe_groups::Request { groups };
+    if by == Described::Consumer {
+        let answer = consumer_group_describe::call(&connection, &request).await?;
+        let groups = answer.groups.into_iter();
+        let told = groups.filter_map(|(group, told)| Some((group, told.ok()?.members.len())));
+        return Ok(told.collect());
+    }
+    let answer = describe_groups::call(&connection, &request).await?;
     let described = answer.groups.into_iter().filter_map(|(group, described)| {
         // Before 4.0 brokers call a group dead that does not exist, or is of another type.
         let described = described.ok().filter(|group| *group.state != *"Dead")?;

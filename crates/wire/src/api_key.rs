@@ -54,6 +54,7 @@ apis! {
     DescribeConfigs = 32,
     CreatePartitions = 37,
     DeleteGroups = 42,
+    ConsumerGroupDescribe = 69,
     DescribeShareGroupOffsets = 90,
 }
 

@@ -3,7 +3,7 @@
 //! A row a field, in wire order; the name of the field stands behind it.
 
 use crate::api_key::ApiKey;
-use crate::walk::Kind::{Blob, Fixed, Plain, Structs, Text};
+use crate::walk::Kind::{Blob, Fixed, Plain, Struct, Structs, Text};
 use crate::walk::{Field, Kind, Schema};
 
 const INT32: &Kind = &Fixed(4);
@@ -375,6 +375,43 @@ const SHARE_OFFSETS: &[Field] = &[
     since(0, Structs(SHARE_OFFSETS_GROUP)), // groups
 ];
 
+const GROUP_DESCRIBE_TOPIC: &[Field] = &[
+    since(0, Fixed(16)),    // topic_id
+    since(0, Text),         // topic_name
+    since(0, Plain(INT32)), // partitions
+];
+const GROUP_DESCRIBE_ASSIGNMENT: &[Field] = &[
+    since(0, Structs(GROUP_DESCRIBE_TOPIC)), // topic_partitions
+];
+const GROUP_DESCRIBE_MEMBER: &[Field] = &[
+    since(0, Text),                              // member_id
+    since(0, Text),                              // instance_id
+    since(0, Text),                              // rack_id
+    since(0, Fixed(4)),                          // member_epoch
+    since(0, Text),                              // client_id
+    since(0, Text),                              // client_host
+    since(0, Plain(&Text)),                      // subscribed_topic_names
+    since(0, Text),                              // subscribed_topic_regex
+    since(0, Struct(GROUP_DESCRIBE_ASSIGNMENT)), // assignment
+    since(0, Struct(GROUP_DESCRIBE_ASSIGNMENT)), // target_assignment
+    since(1, Fixed(1)),                          // member_type
+];
+const GROUP_DESCRIBE_GROUP: &[Field] = &[
+    since(0, Fixed(2)),                       // error_code
+    since(0, Text),                           // error_message
+    since(0, Text),                           // group_id
+    since(0, Text),                           // group_state
+    since(0, Fixed(4)),                       // group_epoch
+    since(0, Fixed(4)),                       // assignment_epoch
+    since(0, Text),                           // assignor_name
+    since(0, Structs(GROUP_DESCRIBE_MEMBER)), // members
+    since(0, Fixed(4)),                       // authorized_operations
+];
+const GROUP_DESCRIBE: &[Field] = &[
+    since(0, Fixed(4)),                      // throttle_time_ms
+    since(0, Structs(GROUP_DESCRIBE_GROUP)), // groups
+];
+
 const DELETABLE_GROUP_RESULT: &[Field] = &[
     since(0, Text),     // group_id
     since(0, Fixed(2)), // error_code
@@ -406,6 +443,7 @@ static TXN_OFFSET_COMMIT_ANSWER: Schema = schema(0, 5, 3, TXN_OFFSET_COMMIT);
 static DESCRIBE_CONFIGS_ANSWER: Schema = schema(1, 4, 4, DESCRIBE_CONFIGS);
 static CREATE_PARTITIONS_ANSWER: Schema = schema(0, 3, 2, CREATE_PARTITIONS);
 static DELETE_GROUPS_ANSWER: Schema = schema(0, 2, 2, DELETE_GROUPS);
+static GROUP_DESCRIBE_ANSWER: Schema = schema(0, 1, 0, GROUP_DESCRIBE);
 static SHARE_OFFSETS_ANSWER: Schema = schema(0, 0, 0, SHARE_OFFSETS);
 
 /// An answer that nothing describes: framed by hand elsewhere.
@@ -448,6 +486,7 @@ pub(crate) fn of(api: ApiKey) -> &'static Schema {
         ApiKey::DescribeConfigs => &DESCRIBE_CONFIGS_ANSWER,
         ApiKey::CreatePartitions => &CREATE_PARTITIONS_ANSWER,
         ApiKey::DeleteGroups => &DELETE_GROUPS_ANSWER,
+        ApiKey::ConsumerGroupDescribe => &GROUP_DESCRIBE_ANSWER,
         ApiKey::DescribeShareGroupOffsets => &SHARE_OFFSETS_ANSWER,
         ApiKey::Produce | ApiKey::Fetch => &HAND_FRAMED,
     }

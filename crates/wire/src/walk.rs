@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Blob,
     /// A list of bare values.
     Plain(&'static Kind),
+    /// One struct, with its own tagged fields in a flexible version.
+    Struct(&'static [Field]),
     /// A list of structs, each with its own tagged fields in a flexible version.
     Structs(&'static [Field]),
 }
@@ -91,6 +93,7 @@ impl Walk<'_> {
                 let count = self.count(self.smallest(element))?;
                 (0..count).try_for_each(|_| self.value(element))
             }
+            Kind::Struct(fields) => self.fields(fields),
             Kind::Structs(fields) => {
                 let count = self.count(self.smallest_struct(fields))?;
                 (0..count).try_for_each(|_| self.fields(fields))
@@ -154,6 +157,7 @@ impl Walk<'_> {
     fn smallest(&self, kind: &Kind) -> usize {
         match kind {
             Kind::Fixed(bytes) => *bytes,
+            Kind::Struct(fields) => self.smallest_struct(fields),
             _ if self.flexible => 1,
             Kind::Text => 2,
             _ => 4,

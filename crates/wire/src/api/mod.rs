@@ -3,6 +3,7 @@
 
 pub mod add_offsets_to_txn;
 pub mod add_partitions_to_txn;
+pub mod consumer_group_describe;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_groups;
@@ -213,6 +214,7 @@ pub(crate) fn decode_any(api: ApiKey, version: i16, answer: Bytes) -> bool {
         ApiKey::DescribeConfigs => generated!(wire::DescribeConfigsResponse),
         ApiKey::CreatePartitions => generated!(wire::CreatePartitionsResponse),
         ApiKey::DeleteGroups => generated!(wire::DeleteGroupsResponse),
+        ApiKey::ConsumerGroupDescribe => generated!(wire::ConsumerGroupDescribeResponse),
         ApiKey::DescribeShareGroupOffsets => {
             generated!(wire::DescribeShareGroupOffsetsResponse)
         }
