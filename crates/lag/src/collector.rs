@@ -5,7 +5,7 @@ use crate::figures::{CollectorFigures, Counts};
 use crate::history::Growths;
 use crate::joint::{Joint, Steered};
 use crate::pattern::Wanted;
-use crate::settings::REFRESH_MIN;
+use crate::settings::{LOOK_MAX, REFRESH_MIN};
 use crate::snapshot::Snapshot;
 use crate::source::{Asked, LagSource, Pace, Standing};
 use crate::watch::Watch;
@@ -22,10 +22,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 /// the round that is under way is over. So many, because an exporter finds all groups of a cluster at
 /// once, and each round asks about every group that is there already.
 const NEW_WATCHES_MAX: usize = 256;
-
-/// The longest a round may take before what has not answered counts as unknown. A source has its own
-/// patience with each broker, so that one that hangs does not make the others' figures this old.
-const ROUND_MAX: Duration = Duration::from_secs(10);
 
 /// How long looking for topics may hold up a round.
 const LOOK_FOR_TOPICS: Duration = Duration::from_secs(1);
@@ -71,12 +67,23 @@ impl Collector {
     /// # Panics
     /// When called outside a tokio runtime.
     pub fn with_source(source: impl LagSource, refresh: Duration, seed: u64) -> Self {
+        Self::with_patience(source, refresh, LOOK_MAX, seed)
+    }
+
+    /// The same with another limit to what one look may take.
+    pub(crate) fn with_patience(
+        source: impl LagSource,
+        refresh: Duration,
+        look_max: Duration,
+        seed: u64,
+    ) -> Self {
         let refresh = refresh.max(REFRESH_MIN);
         let (new, incoming) = mpsc::channel(NEW_WATCHES_MAX);
         let counts = Arc::new(Counts::default());
         let task = Task {
             source,
             refresh,
+            look_max,
             rng: Rng::with_seed(seed),
             incoming,
             watches: Vec::new(),
@@ -139,6 +146,8 @@ pub fn kafka_source(cluster: ottla_wire::Cluster) -> impl LagSource {
 struct Task<S> {
     source: S,
     refresh: Duration,
+    /// The longest a round may take before what has not answered counts as unknown.
+    look_max: Duration,
     rng: Rng,
     incoming: mpsc::Receiver<Watch>,
     watches: Vec<Watch>,
@@ -245,7 +254,7 @@ impl<S: LagSource> Task<S> {
         if groups.is_empty() {
             return BTreeMap::new();
         }
-        let deadline = Instant::now() + self.refresh.clamp(LOOK_FOR_TOPICS, ROUND_MAX);
+        let deadline = Instant::now() + self.refresh.clamp(LOOK_FOR_TOPICS, LOOK_MAX);
         let topics = self.source.committed_topics(&groups, deadline).await;
         groups.into_iter().zip(topics).collect()
     }
@@ -260,7 +269,7 @@ impl<S: LagSource> Task<S> {
         }
         let pace = Pace {
             began,
-            deadline: began + ROUND_MAX,
+            deadline: began + self.look_max,
             refresh: self.refresh,
         };
         let found = self.source.look(&asked, pace).await;

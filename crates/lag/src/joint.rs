@@ -18,10 +18,22 @@ pub(crate) struct Steered {
 /// One topic as one group has it.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
+    pub(crate) group: Arc<str>,
     pub(crate) topic: Arc<str>,
     pub(crate) partition_count: usize,
     pub(crate) health: Health,
     pub(crate) offsets: Vec<KeyOffsets>,
+}
+
+impl Part {
+    /// Its health, with the group's name at every figure.
+    fn named(&self) -> Health {
+        let mut health = self.health.clone();
+        for partition in &mut health.partitions {
+            partition.group = Some(Arc::clone(&self.group));
+        }
+        health
+    }
 }
 
 /// One group's topics, as of one look.
@@ -114,7 +126,10 @@ impl Joint {
 
 fn joined(parts: &[&Part], taken_at: Instant, refresh: Duration) -> TopicPlan {
     let count = parts.iter().map(|part| part.partition_count).max();
-    let health = Health::of_groups(parts.iter().map(|part| part.health.clone()).collect());
+    let health = match parts {
+        [part] => part.health.clone(),
+        parts => Health::of_groups(parts.iter().map(|part| part.named()).collect()),
+    };
     let topic = parts.first().map(|part| Arc::clone(&part.topic));
     let topic = topic.unwrap_or_else(|| "".into());
     let plan = match health.choice {

@@ -158,16 +158,17 @@ fn own_collector(
     cluster: Cluster,
     store: Option<Box<dyn Store>>,
     refresh: Duration,
+    look_max: Duration,
     seed: u64,
 ) -> Collector {
     let Some(store) = store else {
-        return Collector::start(cluster, refresh, seed);
+        return Collector::with_patience(kafka_source(cluster), refresh, look_max, seed);
     };
     // Brokers too old to name their cluster share a store with their like only.
     let name = cluster.view().cluster_id.clone();
     let name = name.map_or_else(|| "-".to_owned(), |name| name.to_string());
     let source = fleet_source(kafka_source(cluster), store, name);
-    Collector::with_source(source, refresh, seed)
+    Collector::with_patience(source, refresh, look_max, seed)
 }
 
 impl LagBuilder {
@@ -298,7 +299,7 @@ impl LagBuilder {
                     Some(Fleet(store)) => Some(store),
                     None => options.fleet().store()?,
                 };
-                own_collector(cluster, store, refresh, seed)
+                own_collector(cluster, store, refresh, options.look(), seed)
             }
         };
         let watching = collector.watch(&groups, &wanted, &steered).await?;

@@ -1,10 +1,13 @@
-//! The rows of this crate's properties.
+//! This crate's properties.
+
+mod rows;
 
 use crate::fleet::FleetOptions;
 use crate::health::{DrainScore, HealthScorer, Linear, Threshold};
-use ottla_partitioner::{KEYS_MAX, KeyPolicy};
-use ottla_proto::setting::{Kind, Setting};
+use ottla_partitioner::KeyPolicy;
+use ottla_proto::setting::{Kind, Setting, Support};
 use ottla_proto::{Error, ErrorKind, Result};
+pub use rows::SETTINGS;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,169 +17,17 @@ pub const REFRESH: Duration = Duration::from_secs(1);
 /// The shortest interval: below it brokers are asked more often than the answers can change a choice.
 pub const REFRESH_MIN: Duration = Duration::from_millis(50);
 
-/// The rows of this crate's properties.
-pub const SETTINGS: &[Setting] = &[
-    ours(
-        "lag.refresh.interval.ms",
-        &["refresh_interval_ms"],
-        Kind::Millis(50, 3_600_000),
-        "1000",
-        "How often committed offsets and log ends are looked at, each time up to a quarter sooner or \
-         later. Keep it at a third of the group's commit interval or below, or far above it.",
-    ),
-    theirs(
-        "refresh_interval",
-        &[],
-        Kind::Float(0.05, 3_600.0),
-        "1",
-        "As lag.refresh.interval.ms, which wins, but in seconds. Theirs is 5; ours is the study's.",
-    ),
-    ours(
-        "lag.groups",
-        &[],
-        Kind::List,
-        "",
-        "Groups that read the same topics beside the one that is watched: each partition counts as \
-         its slowest group has it.",
-    ),
-    ours(
-        "lag.scorer",
-        &[],
-        Kind::OneOf(&["drain_time", "threshold", "linear", "drain_score"]),
-        "drain_time",
-        "What keyless records are placed by: the time that each consumer needs for what is unread, \
-         with own sends counted; or a score, which is followed until the next look.",
-    ),
-    theirs(
-        "lag.health.threshold",
-        &["health_threshold"],
-        Kind::Float(0.0, 1.0),
-        "0.5",
-        "The least score that gets records. To set it chooses the threshold scorer, unless lag.scorer \
-         says otherwise.",
-    ),
-    theirs(
-        "lag.health.lag.max",
-        &["max_lag_for_health"],
-        Kind::Int(1, i64::MAX),
-        "1000",
-        "The lag, in records, at which a partition scores 0 by the scorers threshold and linear.",
-    ),
-    ours(
-        "lag.health.drain.ms",
-        &[],
-        Kind::Millis(1, 3_600_000),
-        "100",
-        "The drain time at which a partition scores one half by the scorer drain_score.",
-    ),
-    ours(
-        "lag.key.policy",
-        &[],
-        Kind::OneOf(&["keep", "blind", "sticky", "migrate"]),
-        "keep",
-        "Where keyed records go: always by their hash, as keyless ones and without any order, away \
-         from an unhealthy partition, or away once the group has committed all earlier ones.",
-    ),
-    theirs(
-        "key_stickiness",
-        &[],
-        Kind::Bool,
-        "false",
-        "True is lag.key.policy=sticky, unless lag.key.policy says otherwise. Theirs is true; ours \
-         keeps the order of keys unless asked.",
-    ),
-    theirs(
-        "lag.key.entries",
-        &["local_max_size"],
-        Kind::Int(1, KEYS_MAX as i64),
-        "1000",
-        "How many keys the sticky policy remembers for a topic.",
-    ),
-    ours(
-        "lag.key.slots",
-        &[],
-        Kind::Int(1, KEYS_MAX as i64),
-        "16384",
-        "How many slots of keys the migrating policy keeps for a topic, in some fifty bytes each.",
-    ),
-    ours(
-        "lag.fleet.redis.url",
-        &["redis_url"],
-        Kind::Secret,
-        "",
-        "The Redis that a fleet of producers shares, redis://USER:PASSWORD@HOST:PORT/DATABASE or \
-         rediss: for TLS: one of them asks the brokers, the others read what it heard.",
-    ),
-    theirs(
-        "lag.fleet.enable",
-        &["remote_enabled"],
-        Kind::Bool,
-        "false",
-        "True takes the Redis of the host, port, database and password that follow, unless \
-         lag.fleet.redis.url names one, which needs nothing else.",
-    ),
-    theirs(
-        "lag.fleet.redis.host",
-        &["redis_host"],
-        Kind::Text,
-        "localhost",
-        "The Redis server's host.",
-    ),
-    theirs(
-        "lag.fleet.redis.port",
-        &["redis_port"],
-        Kind::Int(1, 65_535),
-        "6379",
-        "The Redis server's port.",
-    ),
-    theirs(
-        "lag.fleet.redis.database",
-        &["redis_db"],
-        Kind::Int(0, 65_535),
-        "0",
-        "The number of the database in it.",
-    ),
-    theirs(
-        "lag.fleet.redis.password",
-        &["redis_password"],
-        Kind::Secret,
-        "",
-        "The password for it.",
-    ),
-    ours(
-        "lag.fleet.redis.ca.location",
-        &[],
-        Kind::Text,
-        "",
-        "A file with the authority (PEM) to trust in place of the system's; with it TLS is spoken.",
-    ),
-];
-
-const fn ours(
-    name: &'static str,
-    aliases: &'static [&'static str],
-    kind: Kind,
-    default: &'static str,
-    doc: &'static str,
-) -> Setting {
-    Setting::java(name, aliases, kind, default, doc).sourced("ours: the study of steering")
-}
-
-const fn theirs(
-    name: &'static str,
-    aliases: &'static [&'static str],
-    kind: Kind,
-    default: &'static str,
-    doc: &'static str,
-) -> Setting {
-    Setting::java(name, aliases, kind, default, doc).sourced("kafka-smart-producer's")
-}
+/// The longest one look may take unless told otherwise. A source has its own patience with each
+/// broker, so that one that hangs does not make the others' figures this old.
+pub(crate) const LOOK_MAX: Duration = Duration::from_secs(10);
 
 /// What the properties of this crate say, as far as they were set.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
     refresh: Option<Duration>,
     refresh_seconds: Option<Duration>,
+    look: Option<Duration>,
+    look_seconds: Option<Duration>,
     groups: Vec<Arc<str>>,
     scorer: Option<Scorer>,
     threshold: Option<f64>,
@@ -219,16 +70,16 @@ impl Options {
     }
 
     fn read(&mut self, row: &Setting, value: &str) -> Option<()> {
+        if row.support == Support::Ignored {
+            return Some(());
+        }
         let millis = || Some(Duration::from_millis(number(row, value)?));
         let count = || usize::try_from(number(row, value)?).ok();
         match row.name {
             "lag.refresh.interval.ms" => self.refresh = Some(millis()?),
-            "refresh_interval" => {
-                let seconds: f64 = value.parse().ok()?;
-                let least = REFRESH_MIN.as_secs_f64();
-                let seconds = Some(seconds).filter(|s| (least..=3_600.0).contains(s))?;
-                self.refresh_seconds = Duration::try_from_secs_f64(seconds).ok();
-            }
+            "refresh_interval" => self.refresh_seconds = Some(seconds(row, value)?),
+            "lag.look.timeout.ms" => self.look = Some(millis()?),
+            "timeout_seconds" => self.look_seconds = Some(seconds(row, value)?),
             "lag.groups" => {
                 let names = value
                     .split(',')
@@ -260,6 +111,11 @@ impl Options {
 
     pub(crate) fn refresh(&self) -> Option<Duration> {
         self.refresh.or(self.refresh_seconds)
+    }
+
+    /// The longest one look may take.
+    pub(crate) fn look(&self) -> Duration {
+        self.look.or(self.look_seconds).unwrap_or(LOOK_MAX)
     }
 
     pub(crate) fn groups(&self) -> &[Arc<str>] {
@@ -317,6 +173,16 @@ fn scorer(name: &str) -> Option<Scorer> {
         "drain_score" => Some(Scorer::DrainScore),
         _ => None,
     }
+}
+
+/// A fraction of seconds within the row's bounds.
+fn seconds(row: &Setting, value: &str) -> Option<Duration> {
+    let Kind::Float(least, most) = row.kind else {
+        return None;
+    };
+    let seconds: f64 = value.parse().ok()?;
+    let seconds = Some(seconds).filter(|s| (least..=most).contains(s))?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// A whole number within the row's bounds.
@@ -381,6 +247,7 @@ mod tests {
             (KeyPolicy::Keep, Some(REFRESH))
         );
         assert_eq!(shown(none.scorer()), shown(all.scorer()));
+        assert_eq!((none.look(), all.look()), (LOOK_MAX, LOOK_MAX));
         assert!(all.groups().is_empty());
         for (policy, usual) in [
             ("sticky", KeyPolicy::STICKY),
@@ -405,6 +272,8 @@ mod tests {
             ("lag.refresh.interval.ms", "99999999999999999999"),
             ("refresh_interval", "0.01"),
             ("refresh_interval", "NaN"),
+            ("timeout_seconds", "0"),
+            ("lag.look.timeout.ms", "60001"),
             ("lag.scorer", "random"),
             ("lag.health.threshold", "1.5"),
             ("lag.health.threshold", "NaN"),
@@ -429,6 +298,8 @@ mod tests {
         assert_eq!(shown(of(&pairs).scorer()), format!("{asked:?}"));
         let refresh = of(&[("refresh_interval", "2.5")]).refresh();
         assert_eq!(refresh, Some(Duration::from_millis(2_500)));
+        let look = of(&[("timeout_seconds", "2.5")]).look();
+        assert_eq!(look, Duration::from_millis(2_500));
         let both = [
             ("lag.refresh.interval.ms", "250"),
             ("refresh_interval", "5"),
@@ -436,6 +307,39 @@ mod tests {
         assert_eq!(of(&both).refresh(), Some(Duration::from_millis(250)));
         let keys = of(&[("key_stickiness", "true"), ("local_max_size", "50")]).keys();
         assert_eq!(keys, KeyPolicy::Sticky { entries: 50 });
+    }
+
+    #[test]
+    fn every_name_of_the_python_library_is_taken() {
+        let named = [
+            "health_threshold",
+            "refresh_interval",
+            "max_lag_for_health",
+            "timeout_seconds",
+            "key_stickiness",
+            "smart_enabled",
+            "consumer_group",
+            "topics",
+            "local_max_size",
+            "local_ttl_seconds",
+            "remote_enabled",
+            "remote_ttl_seconds",
+            "redis_url",
+            "redis_host",
+            "redis_port",
+            "redis_db",
+            "redis_password",
+            "redis_ssl_enabled",
+            "redis_ssl_ca_certs",
+            "redis_ssl_certfile",
+            "redis_ssl_keyfile",
+            "redis_ssl_cert_reqs",
+        ];
+        for name in named {
+            let known = |row: &&Setting| row.name == name || row.aliases.contains(&name);
+            let row = SETTINGS.iter().find(known).unwrap();
+            Options::default().set(name, row.default).unwrap();
+        }
     }
 
     #[test]

@@ -150,6 +150,7 @@ impl Watch {
         for topic in &snapshot.topics {
             let is_denied = found.standing == Standing::Denied || denied.contains(&topic.topic);
             parts.push(Part {
+                group: Arc::clone(&self.asked.group),
                 topic: Arc::clone(&topic.topic),
                 partition_count: topic.partitions.len(),
                 health: match is_denied {

@@ -1,6 +1,7 @@
-//! Consumer groups: list, count members, delete.
+//! Consumer groups: list, describe members, delete.
 
-use ottla_proto::{BrokerId, Code, Error, ErrorKind, Result};
+use ottla_proto::group::Assignment;
+use ottla_proto::{BrokerId, Code, Error, ErrorKind, Result, TopicPartition};
 use ottla_wire::api::{consumer_group_describe, delete_groups, describe_groups, list_groups};
 use ottla_wire::retry::Backoff;
 use ottla_wire::{ApiKey, Class, Cluster, CoordinatorKind};
@@ -26,6 +27,22 @@ pub struct ListedGroup {
     pub state: Option<Arc<str>>,
     /// `Classic`, `Consumer`, `Share`, where told (3.8 and later).
     pub kind: Option<Arc<str>>,
+}
+
+/// A member of a consumer group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupMember {
+    /// The member's id.
+    pub member_id: Arc<str>,
+    /// The static member's name.
+    pub instance_id: Option<Arc<str>>,
+    /// Its client id.
+    pub client_id: Arc<str>,
+    /// Where it connects from.
+    pub host: Arc<str>,
+    /// The partitions that it reads; none where its assignment cannot be read: it may be no consumer.
+    pub assigned: Vec<TopicPartition>,
 }
 
 /// The cluster's groups.
@@ -89,12 +106,12 @@ impl Groups {
         Ok(listing)
     }
 
-    /// How many members these consumer groups have, of either protocol. Groups that their coordinator
+    /// The members of these consumer groups, of either protocol. Groups that their coordinator
     /// does not describe, such as share groups, are left out, as are those of a broker that does not
     /// answer within `default.api.timeout.ms`.
     ///
     /// Cancel safety: nothing is changed.
-    pub async fn member_counts(&self, groups: &[ListedGroup]) -> BTreeMap<Arc<str>, usize> {
+    pub async fn members(&self, groups: &[ListedGroup]) -> BTreeMap<Arc<str>, Vec<GroupMember>> {
         let deadline = Instant::now() + self.cluster.settings().api_timeout;
         let mut homes: BTreeMap<(BrokerId, Described), Vec<Arc<str>>> = BTreeMap::new();
         for listed in groups {
@@ -106,20 +123,20 @@ impl Groups {
         for ((broker, by), groups) in homes {
             let cluster = self.cluster.clone();
             calls.spawn(async move {
-                let mut counts = Vec::new();
+                let mut members = Vec::new();
                 // One after the other: coordinators answer a connection in order anyway.
                 for groups in groups.chunks(DESCRIBED_MAX) {
                     let described = members_of(&cluster, broker, by, groups.to_vec());
                     let Ok(Ok(told)) = timeout_at(deadline, described).await else {
                         break;
                     };
-                    counts.extend(told);
+                    members.extend(told);
                 }
-                counts
+                members
             });
         }
-        let counts = calls.join_all().await;
-        counts.into_iter().flatten().collect()
+        let members = calls.join_all().await;
+        members.into_iter().flatten().collect()
     }
 
     /// Deletes a group with its committed offsets. It must have no member.
@@ -220,20 +237,49 @@ async fn members_of(
     broker: BrokerId,
     by: Described,
     groups: Vec<Arc<str>>,
-) -> Result<Vec<(Arc<str>, usize)>> {
+) -> Result<Vec<(Arc<str>, Vec<GroupMember>)>> {
     let connection = cluster.connection(broker, Class::Control).await?;
     let request = describe_groups::Request { groups };
     if by == Described::Consumer {
         let answer = consumer_group_describe::call(&connection, &request).await?;
         let groups = answer.groups.into_iter();
-        let told = groups.filter_map(|(group, told)| Some((group, told.ok()?.members.len())));
+        let told = groups.filter_map(|(group, told)| {
+            let members = told.ok()?.members.into_iter();
+            Some((group, members.map(GroupMember::from).collect()))
+        });
         return Ok(told.collect());
     }
     let answer = describe_groups::call(&connection, &request).await?;
     let described = answer.groups.into_iter().filter_map(|(group, described)| {
         // Before 4.0 brokers call a group dead that does not exist, or is of another type.
         let described = described.ok().filter(|group| *group.state != *"Dead")?;
-        Some((group, described.members.len()))
+        let members = described.members.into_iter();
+        Some((group, members.map(GroupMember::from).collect()))
     });
     Ok(described.collect())
+}
+
+impl From<consumer_group_describe::Member> for GroupMember {
+    fn from(member: consumer_group_describe::Member) -> Self {
+        Self {
+            member_id: member.member_id,
+            instance_id: member.instance_id,
+            client_id: member.client_id,
+            host: member.host,
+            assigned: member.assigned,
+        }
+    }
+}
+
+impl From<describe_groups::Member> for GroupMember {
+    fn from(member: describe_groups::Member) -> Self {
+        let assignment = Assignment::decode(&member.assignment);
+        Self {
+            member_id: member.member_id,
+            instance_id: member.instance_id,
+            client_id: member.client_id,
+            host: member.host,
+            assigned: assignment.map_or_else(|_| Vec::new(), |read| read.partitions),
+        }
+    }
 }

@@ -127,9 +127,12 @@ impl Properties {
             let Some(rest) = upper.strip_prefix(&prefix.to_ascii_uppercase()) else {
                 continue;
             };
-            let name = rest.to_ascii_lowercase().replace('_', ".");
-            if table::find(&name).is_some() {
-                properties.set(&name, value)?;
+            // A few names have underscores themselves.
+            let own = rest.to_ascii_lowercase();
+            let dotted = own.replace('_', ".");
+            let known = [dotted, own];
+            if let Some(name) = known.iter().find(|name| table::find(name).is_some()) {
+                properties.set(name, value)?;
             }
         }
         Ok(properties)

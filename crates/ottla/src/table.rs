@@ -3,30 +3,36 @@
 use ottla_proto::setting::{Kind, Setting};
 use ottla_proto::{Error, ErrorKind, Result};
 
+const JAVAS: &str = "Java client 4.x (KIP-480, KIP-794)";
+
 /// The facade's own rows.
 const OWN: &[Setting] = &[
-    placement(
+    Setting::of(
+        JAVAS,
         "partitioner",
         &["partitioner.class"],
         Kind::Text,
         "sticky",
         "Which partition a record goes to, by name; a partitioner set in code wins.",
     ),
-    placement(
+    Setting::of(
+        JAVAS,
         "partitioner.adaptive.partitioning.enable",
         &[],
         Kind::Bool,
         "true",
         "Runs of keyless records go less often where more waits for a slow broker.",
     ),
-    placement(
+    Setting::of(
+        JAVAS,
         "partitioner.availability.timeout.ms",
         &[],
         Kind::Millis(0, i64::MAX),
         "0",
         "A partition whose leader took nothing for longer gets no keyless records; 0 is off.",
     ),
-    placement(
+    Setting::of(
+        JAVAS,
         "partitioner.ignore.keys",
         &[],
         Kind::Bool,
@@ -34,17 +40,6 @@ const OWN: &[Setting] = &[
         "The sticky partitioner places keyed records as if they had no key.",
     ),
 ];
-
-const fn placement(
-    name: &'static str,
-    aliases: &'static [&'static str],
-    kind: Kind,
-    default: &'static str,
-    doc: &'static str,
-) -> Setting {
-    let row = Setting::java(name, aliases, kind, default, doc);
-    row.sourced("Java client 4.x (KIP-480, KIP-794)")
-}
 
 /// Every setting, each crate's rows in turn.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {

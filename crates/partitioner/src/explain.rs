@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 /// How a partition's consumer is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
+    /// There is lag, and nothing is known yet of what the consumer reads: it may be fine.
+    Measuring,
     /// What lag there is, commits and a moment's records explain.
     CaughtUp,
     /// More is unread than commits explain, and the committed offset moves.
@@ -30,6 +32,7 @@ impl Status {
     /// The name in output and metrics.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Measuring => "measuring",
             Self::CaughtUp => "ok",
             Self::Lagging => "lagging",
             Self::Stalled => "stalled",
@@ -136,6 +139,8 @@ pub struct PartitionHealth {
     pub status: Status,
     /// What the weight rests on, in a few words.
     pub reason: &'static str,
+    /// Whose figures these are where several groups are watched: the one's that decides here.
+    pub group: Option<Arc<str>>,
 }
 
 /// Why the partitions of a topic have their shares.

@@ -53,6 +53,18 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// A row that we act on, with a default from elsewhere.
+    pub const fn of(
+        default_source: &'static str,
+        name: &'static str,
+        aliases: &'static [&'static str],
+        kind: Kind,
+        default: &'static str,
+        doc: &'static str,
+    ) -> Self {
+        Self::java(name, aliases, kind, default, doc).sourced(default_source)
+    }
+
     /// A row that we act on, with the Java client's default.
     pub const fn java(
         name: &'static str,

@@ -6,7 +6,7 @@ mod watching;
 
 pub(crate) use demo::DemoArguments;
 pub(crate) use records::{ConsumeArguments, Delimiter, ProduceArguments};
-pub(crate) use watching::{ExporterArguments, HealthArguments};
+pub(crate) use watching::{ExporterArguments, HealthArguments, MetricNames};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;

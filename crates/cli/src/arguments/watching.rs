@@ -1,7 +1,7 @@
 //! What `health` and `exporter` take.
 
 use super::{Connect, seconds};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::time::Duration;
 
 /// Serve lag and more to Prometheus, under kafka_exporter's names.
@@ -60,8 +60,28 @@ pub(crate) struct ExporterArguments {
     /// Look at the cluster every so many seconds
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub(crate) refresh: Duration,
+    /// Whose names topics and groups are told under
+    #[arg(
+        long,
+        value_enum,
+        value_name = "EXPORTER",
+        default_value = "kafka-exporter"
+    )]
+    pub(crate) metrics: MetricNames,
+    /// The label cluster_name of kafka-lag-exporter's metrics [default: the cluster's id]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster_name: Option<String>,
     #[command(flatten)]
     pub(crate) connect: Connect,
+}
+
+/// Whose names of metrics and labels are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MetricNames {
+    /// danielqsj's kafka_exporter
+    KafkaExporter,
+    /// seglo's kafka-lag-exporter
+    LagExporter,
 }
 
 /// Show why each partition gets its share of new records from a lag-aware producer.
@@ -76,9 +96,9 @@ pub(crate) struct HealthArguments {
     /// The topics [default: all in which the group commits]
     #[arg(value_name = "TOPIC")]
     pub(crate) topics: Vec<String>,
-    /// The consumer group
-    #[arg(short = 'g', long, value_name = "GROUP")]
-    pub(crate) group: String,
+    /// The consumer group; of several each partition counts as its slowest group has it
+    #[arg(short = 'g', long = "group", value_name = "GROUP", required = true)]
+    pub(crate) groups: Vec<String>,
     /// The same as a TOPIC alone; may be repeated
     #[arg(short = 't', long = "topic", value_name = "TOPIC")]
     pub(crate) more_topics: Vec<String>,

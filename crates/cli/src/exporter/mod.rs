@@ -2,18 +2,19 @@
 
 mod filter;
 mod http;
+mod lag_exporter;
 mod page;
 mod published;
 mod sight;
 mod text;
 
-use crate::arguments::ExporterArguments;
+use crate::arguments::{ExporterArguments, MetricNames};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
 use crate::session;
 use filter::Filter;
 use http::{Answer, Request};
-use published::{Own, Published};
+use published::{Names, Own, Published};
 use sight::Looker;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -47,7 +48,12 @@ pub(crate) async fn run(arguments: ExporterArguments) -> Result<()> {
     let listener = listener.map_err(|error| Failure::io(&arguments.listen, &error))?;
     let address = listener.local_addr()?;
     let interrupt = Interrupt::listen();
-    let (publisher, published) = watch::channel(Arc::new(Published::default()));
+    let own = Own {
+        names: names(&arguments),
+        refresh: arguments.refresh,
+        ..Own::default()
+    };
+    let (publisher, published) = watch::channel(Arc::new(Published::new(None, own)));
     let answer = move |request: &Request| {
         let published = Arc::clone(&published.borrow());
         answer(request, &published)
@@ -57,7 +63,7 @@ pub(crate) async fn run(arguments: ExporterArguments) -> Result<()> {
     let work = async {
         let client = session::connect_with(&arguments.connect, &PATIENCE).await?;
         let looker = Looker::new(client, arguments.refresh, groups, topics);
-        look_on(looker, arguments.refresh, &publisher).await;
+        look_on(looker, &publisher).await;
         Ok(())
     };
     tokio::select! {
@@ -68,15 +74,24 @@ pub(crate) async fn run(arguments: ExporterArguments) -> Result<()> {
     }
 }
 
+fn names(arguments: &ExporterArguments) -> Names {
+    match arguments.metrics {
+        MetricNames::KafkaExporter => Names::KafkaExporter,
+        MetricNames::LagExporter => Names::LagExporter {
+            cluster_name: arguments.cluster_name.as_deref().map(Arc::from),
+        },
+    }
+}
+
 /// Looks at the cluster again and again, and publishes what was seen.
-async fn look_on(mut looker: Looker, refresh: Duration, publisher: &watch::Sender<Arc<Published>>) {
+async fn look_on(mut looker: Looker, publisher: &watch::Sender<Arc<Published>>) {
+    let refresh = publisher.borrow().own().refresh;
     loop {
         let began = Instant::now();
         let looked = looker.look().await;
         let published = {
             let last = publisher.borrow();
             let mut own = Own {
-                refresh,
                 looks: last.own().looks + 1,
                 took: Some(began.elapsed()),
                 error: None,

@@ -1,14 +1,15 @@
 //! What the exporter tells, metric by metric.
 //!
-//! Names and labels that begin with `kafka_` are those of kafka_exporter, so that its dashboards and
+//! By default names and labels that begin with `kafka_` are those of kafka_exporter, so that its dashboards and
 //! alerts work, with two differences in what is told: a partition without a committed offset has no
 //! lag and no current offset, where kafka_exporter says -1, and an unknown figure is left out, never
-//! 0. What begins with `ottla_` is ours.
+//! 0. The names of kafka-lag-exporter stand in their place where they are asked for. What begins with `ottla_` is ours.
 //!
 //! There is one series a partition and metric, and one a partition, group and metric: a group has a
 //! series in every partition of the topics it commits in.
 
-use super::published::Own;
+use super::lag_exporter;
+use super::published::{Names, Own};
 use super::sight::{GroupSight, Sight};
 use super::text::{Family, Format, Page};
 use ottla::cluster::Partition;
@@ -101,9 +102,17 @@ pub(super) const COUNTERS: &[&str] = &[
 pub(super) fn write(sight: Option<&Sight>, own: &Own, now: Instant, format: Format) -> String {
     let mut page = Page::new(format);
     if let Some(sight) = sight {
-        write_cluster(&mut page, sight);
-        write_topics(&mut page, sight);
-        write_groups(&mut page, sight, now);
+        match &own.names {
+            Names::KafkaExporter => {
+                write_cluster(&mut page, sight);
+                write_topics(&mut page, sight);
+                write_groups(&mut page, sight);
+            }
+            Names::LagExporter { cluster_name } => {
+                lag_exporter::write(&mut page, sight, cluster_name.as_deref());
+            }
+        }
+        write_ours(&mut page, sight, now);
     }
     write_own(&mut page, sight, own, now);
     page.finish()
@@ -190,16 +199,12 @@ fn write_topics(page: &mut Page, sight: &Sight) {
     }
 }
 
-fn write_groups(page: &mut Page, sight: &Sight, now: Instant) {
+fn write_groups(page: &mut Page, sight: &Sight) {
     let mut members = page.begin(&MEMBERS);
     for group in &sight.groups {
-        members.put_known(&[&group.group], group.members);
+        let count = group.members.as_ref().map(Vec::len);
+        members.put_known(&[&group.group], count);
     }
-    let mut ages = page.begin(&GROUP_AGE);
-    for group in &sight.groups {
-        ages.put(&[&group.group], seconds(now, group.snapshot.taken_at));
-    }
-    write_status(page, sight);
     type Sum = fn(&TopicLag) -> Option<u64>;
     let sums: [(_, Sum); 2] = [
         (&COMMITTED_SUM, |topic| {
@@ -223,6 +228,14 @@ fn write_groups(page: &mut Page, sight: &Sight, now: Instant) {
     by_partition(page, sight, &LAG_SECONDS, |lag, _| {
         lag.time_lag.map(|time| time.duration().as_secs_f64())
     });
+}
+
+fn write_ours(page: &mut Page, sight: &Sight, now: Instant) {
+    let mut ages = page.begin(&GROUP_AGE);
+    for group in &sight.groups {
+        ages.put(&[&group.group], seconds(now, group.snapshot.taken_at));
+    }
+    write_status(page, sight);
     by_partition(page, sight, &LOST, |lag, _| lag.lag.map(|_| lag.lost));
     by_partition(page, sight, &RETENTION, |lag, _| lag.retention_margin());
     by_partition(page, sight, &STABLE_LAG, |lag, _| lag.stable_lag());

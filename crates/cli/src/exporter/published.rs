@@ -14,9 +14,21 @@ const FRESH_MIN: Duration = Duration::from_secs(20);
 /// For how long the figures of the last good look are still told when no look succeeds.
 const TOLD_MAX: Duration = Duration::from_secs(60);
 
+/// Under whose names topics and groups are told.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Names {
+    #[default]
+    KafkaExporter,
+    LagExporter {
+        /// The label `cluster_name`; the cluster's own id unless set.
+        cluster_name: Option<Arc<str>>,
+    },
+}
+
 /// How the exporter itself does.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Own {
+    pub(super) names: Names,
     pub(super) refresh: Duration,
     pub(super) looks: u64,
     pub(super) failures: u64,

@@ -5,7 +5,7 @@ use super::filter::Filter;
 use ottla::lag::snapshot::End;
 use ottla::lag::{Collector, Lag, Snapshot, log_ends};
 use ottla::partitioner::Explanation;
-use ottla::{BrokerId, Client, ClusterView, ListedGroup};
+use ottla::{BrokerId, Client, ClusterView, GroupMember, ListedGroup};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +41,8 @@ pub(super) struct Edges {
 #[derive(Debug)]
 pub(super) struct GroupSight {
     pub(super) group: Arc<str>,
-    pub(super) members: Option<usize>,
+    /// `None` where the coordinator does not tell them.
+    pub(super) members: Option<Vec<GroupMember>>,
     pub(super) snapshot: Arc<Snapshot>,
     /// By topic, as in the snapshot.
     pub(super) explained: Vec<Option<Explanation>>,
@@ -92,10 +93,8 @@ impl Looker {
         for (broker, error) in &listing.missing {
             tracing::warn!(%broker, %error, "a broker does not list its groups");
         }
-        let (mut members, ()) = tokio::join!(
-            groups.member_counts(&wanted),
-            self.follow(&wanted, &missing)
-        );
+        let (mut members, ()) =
+            tokio::join!(groups.members(&wanted), self.follow(&wanted, &missing));
         let groups = self.lags.iter().map(|(group, watched)| {
             let snapshot = self.filtered(&watched.lag.snapshot());
             let explained = snapshot.topics.iter();

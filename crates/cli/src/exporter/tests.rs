@@ -210,6 +210,64 @@ async fn promtool_finds_nothing_but_the_names_that_kafka_exporter_chose() {
     cluster.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_names_of_kafka_lag_exporter_are_told_instead_where_they_are_asked_for() {
+    let (cluster, client) = cluster().await;
+    let consumer = client
+        .consumer()
+        .unwrap()
+        .group("billing")
+        .auto_commit(None);
+    let mut consumer = consumer.topics(["orders"]).build().await.unwrap();
+    while consumer.assignment().len() < 2 {
+        consumer.poll(1, SECOND / 10).await.unwrap();
+    }
+    let at = TopicPartition::new("orders", 1);
+    let offsets = [(at, Committed::at(5))];
+    consumer.commit_offsets(offsets.into()).await.unwrap();
+    let sight = looker(&client, ".*").look().await.unwrap();
+    let member = &sight.groups[0].members.as_ref().unwrap()[0];
+    let reader = format!(
+        "member_host=\"{}\",consumer_id=\"{}\",client_id=\"{}\"",
+        member.host, member.member_id, member.client_id
+    );
+    assert!(!member.member_id.is_empty() && !member.host.is_empty());
+    let own = Own {
+        names: Names::LagExporter {
+            cluster_name: Some("eu".into()),
+        },
+        ..Own::default()
+    };
+    let told = page::write(Some(&sight), &own, Instant::now(), Format::Prometheus);
+    let of_partition = format!(
+        "{{cluster_name=\"eu\",group=\"billing\",topic=\"orders\",partition=\"1\",{reader}}}"
+    );
+    holds(
+        &told,
+        &[
+            "kafka_partition_latest_offset{cluster_name=\"eu\",topic=\"orders\",partition=\"1\"} 20",
+            "kafka_partition_earliest_offset{cluster_name=\"eu\",topic=\"orders\",partition=\"0\"} 0",
+            &format!("kafka_consumergroup_group_offset{of_partition} 5"),
+            &format!("kafka_consumergroup_group_lag{of_partition} 15"),
+            "kafka_consumergroup_group_max_lag{cluster_name=\"eu\",group=\"billing\"} 15",
+            "kafka_consumergroup_group_sum_lag{cluster_name=\"eu\",group=\"billing\"} 15",
+            "kafka_consumergroup_group_topic_sum_lag{cluster_name=\"eu\",group=\"billing\",\
+             topic=\"orders\"} 15",
+        ],
+    );
+    for name in [
+        "kafka_consumergroup_group_lag_seconds{",
+        "kafka_consumergroup_group_max_lag_seconds{",
+        "ottla_group_status{",
+    ] {
+        assert!(told.contains(name), "{name} is not in {told}");
+    }
+    assert!(!told.contains("kafka_consumergroup_lag{"), "{told}");
+    assert!(!told.contains("kafka_topic_partition"), "{told}");
+    consumer.close().await.unwrap();
+    cluster.shutdown().await;
+}
+
 /// The metrics that an expression of Prometheus' language names.
 fn metrics(expression: &str) -> impl Iterator<Item = &str> {
     let words = expression.split(|letter: char| !(letter.is_alphanumeric() || letter == '_'));

@@ -11,6 +11,7 @@ use ottla::lag::{Lag, PartitionLag, Snapshot, Standing};
 use ottla::partitioner::{Explanation, Method, PartitionHealth};
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
@@ -24,8 +25,41 @@ const LOOKS_MIN: u32 = 4;
 #[derive(Debug)]
 struct Shown {
     explained: Explanation,
+    /// By group, in the order in which they were named.
+    groups: Vec<OfGroup>,
+}
+
+/// A topic as one group has it.
+#[derive(Debug)]
+struct OfGroup {
+    group: Arc<str>,
     /// By partition, as in the explanation.
     lags: Vec<PartitionLag>,
+}
+
+impl Shown {
+    /// Each partition with the figures of the group that decides there.
+    fn partitions(&self) -> impl Iterator<Item = (&PartitionHealth, &PartitionLag)> {
+        let partitions = self.explained.partitions.iter().enumerate();
+        partitions.filter_map(|(at, health)| {
+            let decides = |of: &&OfGroup| health.group.as_ref() == Some(&of.group);
+            let group = self.groups.iter().find(decides);
+            let group = group.or(self.groups.first())?;
+            Some((health, group.lags.get(at)?))
+        })
+    }
+
+    /// Every group's figures of a partition; nothing where there is but one group.
+    fn by_group(&self, partition: i32) -> impl Iterator<Item = (&OfGroup, &PartitionLag)> {
+        let groups = match self.groups.as_slice() {
+            [_] => &[],
+            groups => groups,
+        };
+        groups.iter().filter_map(move |of| {
+            let lag = of.lags.iter().find(|lag| lag.partition == partition)?;
+            Some((of, lag))
+        })
+    }
 }
 
 pub(crate) async fn run(arguments: HealthArguments) -> Result<()> {
@@ -33,7 +67,11 @@ pub(crate) async fn run(arguments: HealthArguments) -> Result<()> {
     let interrupt = Interrupt::listen();
     let topics = arguments.topics.iter().chain(&arguments.more_topics);
     let topics: Vec<&str> = topics.map(String::as_str).collect();
-    let lag = client.lag(arguments.group.as_str());
+    let Some((group, others)) = arguments.groups.split_first() else {
+        return Err(Failure::usage("name a group"));
+    };
+    let lag = client.lag(group.as_str());
+    let lag = lag.and_groups(others.iter().map(String::as_str));
     let lag = match topics.as_slice() {
         [] => lag.topics_committed(),
         named => lag.topics(named.iter().copied()),
@@ -44,7 +82,14 @@ pub(crate) async fn run(arguments: HealthArguments) -> Result<()> {
         () = interrupt.wait() => return Ok(()),
         lag = lag.start() => lag?,
     };
-    check(&lag.snapshot(), &topics)?;
+    for snapshot in lag.snapshots() {
+        check(&snapshot, &topics)?;
+    }
+    if steered(&lag).is_empty() {
+        return Err(Failure::error(
+            "there is no topic in which all these groups commit",
+        ));
+    }
     let clears = arguments.watch.is_some() && !arguments.json && io::stdout().is_terminal();
     let mut patience = arguments.seconds;
     tell_of_waiting(&arguments, patience);
@@ -75,7 +120,7 @@ fn tell_of_waiting(arguments: &HealthArguments, patience: Duration) {
             io::stderr(),
             "watching the group {} for up to {} s: what its consumers read a second shows only from \
              one commit to the next",
-            arguments.group,
+            arguments.groups.join(", "),
             patience.as_secs_f64()
         );
     }
@@ -137,24 +182,40 @@ async fn watch_until_known(lag: &Lag, patience: Duration) {
 }
 
 fn is_known(lag: &Lag) -> bool {
-    let snapshot = lag.snapshot();
-    snapshot.topics.iter().all(|topic| {
-        lag.explain(&topic.topic).is_some_and(|explained| {
+    steered(lag).iter().all(|topic| {
+        lag.explain(topic).is_some_and(|explained| {
             !matches!(explained.method, Method::Uniform(_))
                 && explained.partitions.iter().all(|one| one.rate.is_some())
         })
     })
 }
 
+/// The topics that all of the groups are known to read: others are not steered.
+fn steered(lag: &Lag) -> Vec<Arc<str>> {
+    let snapshots = lag.snapshots();
+    let Some((first, others)) = snapshots.split_first() else {
+        return Vec::new();
+    };
+    let names = first.topics.iter().map(|topic| &topic.topic);
+    let in_all = |name: &&Arc<str>| others.iter().all(|of| of.topic(name).is_some());
+    names.filter(in_all).cloned().collect()
+}
+
 fn shown(lag: &Lag) -> Vec<Shown> {
-    let snapshot = lag.snapshot();
-    let topics = snapshot.topics.iter().filter_map(|topic| {
+    let snapshots = lag.snapshots();
+    let shown = |name: &Arc<str>| {
+        let groups = snapshots.iter().filter_map(|snapshot| {
+            Some(OfGroup {
+                group: Arc::clone(&snapshot.group),
+                lags: snapshot.topic(name)?.partitions.clone(),
+            })
+        });
         Some(Shown {
-            explained: lag.explain(&topic.topic)?,
-            lags: topic.partitions.clone(),
+            explained: lag.explain(name)?,
+            groups: groups.collect(),
         })
-    });
-    topics.collect()
+    };
+    steered(lag).iter().filter_map(shown).collect()
 }
 
 fn print(lag: &Lag, arguments: &HealthArguments, clears: bool) -> Result<()> {
@@ -162,8 +223,7 @@ fn print(lag: &Lag, arguments: &HealthArguments, clears: bool) -> Result<()> {
     let shown = shown(lag);
     let mut out = io::stdout().lock();
     if arguments.json {
-        let standing = lag.snapshot().standing;
-        writeln!(out, "{}", json(lag.group(), standing, &shown, now))?;
+        writeln!(out, "{}", json(&lag.snapshots(), &shown, now))?;
         return Ok(out.flush()?);
     }
     if clears {
@@ -200,7 +260,7 @@ fn table(topic: &Shown, now: Instant) -> Table {
         "WHY",
     ]);
     let fair = fair(topic);
-    for (health, lag) in topic.explained.partitions.iter().zip(&topic.lags) {
+    for (health, lag) in topic.partitions() {
         table.push([
             health.partition.to_string(),
             or_dash(health.lag),
@@ -213,8 +273,29 @@ fn table(topic: &Shown, now: Instant) -> Table {
             lag.progress.name().to_owned(),
             words::why(health, lag, fair),
         ]);
+        for (of, lag) in topic.by_group(health.partition) {
+            let decides = health.group.as_ref() == Some(&of.group);
+            let why = if decides { "decides" } else { "" };
+            table.push(row_of_group(of, lag, why, now));
+        }
     }
     table
+}
+
+/// One of several groups, below its partition: what is its own.
+fn row_of_group(of: &OfGroup, lag: &PartitionLag, why: &str, now: Instant) -> [String; 10] {
+    [
+        format!("  {}", of.group),
+        or_dash(lag.lag),
+        or_dash(lag.time_lag.map(|time| words::time(time.duration()))),
+        String::new(),
+        String::new(),
+        String::new(),
+        words::time(lag.age(now)),
+        String::new(),
+        lag.progress.name().to_owned(),
+        why.to_owned(),
+    ]
 }
 
 /// What each partition would get of even shares.
@@ -222,11 +303,19 @@ fn fair(topic: &Shown) -> f64 {
     1.0 / topic.explained.partitions.len().max(1) as f64
 }
 
-fn json(group: &str, standing: Standing, shown: &[Shown], now: Instant) -> Value {
+fn json(snapshots: &[Arc<Snapshot>], shown: &[Shown], now: Instant) -> Value {
     let topics = shown.iter().map(|topic| {
         let fair = fair(topic);
-        let partitions = topic.explained.partitions.iter().zip(&topic.lags);
-        let partitions = partitions.map(|(health, lag)| partition(health, lag, fair, now));
+        let partitions = topic.partitions().map(|(health, lag)| {
+            let mut told = partition(health, lag, fair, now);
+            let groups = topic.by_group(health.partition);
+            let groups: Vec<Value> = groups.map(|(of, lag)| of_group(of, lag, now)).collect();
+            if let (false, Value::Object(told)) = (groups.is_empty(), &mut told) {
+                told.insert("decided_by".to_owned(), json!(health.group.as_deref()));
+                told.insert("groups".to_owned(), groups.into());
+            }
+            told
+        });
         let (method, fallback) = match topic.explained.method {
             Method::Drain => ("drain", None),
             Method::Weighted => ("weighted", None),
@@ -240,10 +329,24 @@ fn json(group: &str, standing: Standing, shown: &[Shown], now: Instant) -> Value
             "partitions": partitions.collect::<Vec<_>>(),
         })
     });
+    let groups: Vec<&str> = snapshots.iter().map(|of| &*of.group).collect();
+    let is_share = |of: &Arc<Snapshot>| of.standing == Standing::Share;
     json!({
-        "group": group,
-        "share_group": standing == Standing::Share,
+        "group": groups.first(),
+        "groups": groups,
+        "share_group": snapshots.first().is_some_and(is_share),
         "topics": topics.collect::<Vec<_>>(),
+    })
+}
+
+fn of_group(of: &OfGroup, lag: &PartitionLag, now: Instant) -> Value {
+    json!({
+        "group": &*of.group,
+        "lag": lag.lag,
+        "lag_seconds": lag.time_lag.map(|time| time.duration().as_secs_f64()),
+        "group_status": lag.progress.name(),
+        "lost": lag.lost,
+        "age_seconds": lag.age(now).as_secs_f64(),
     })
 }
 
@@ -265,4 +368,63 @@ fn partition(health: &PartitionHealth, lag: &PartitionLag, fair: f64, now: Insta
         "age_seconds": lag.age(now).as_secs_f64(),
         "why": words::why(health, lag, fair),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ottla_broker::Cluster;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_several_groups_each_has_a_line_and_the_one_that_decides_is_named() {
+        let cluster = Cluster::builder().topic("orders", 2).start().await.unwrap();
+        let client = ottla::Client::builder(cluster.bootstrap());
+        let client = client.connect().await.unwrap();
+        let producer = client.producer().build().unwrap();
+        for _ in 0..10 {
+            let record = ottla::Record::to("orders").partition(0).value("v");
+            drop(producer.enqueue(record).await.unwrap());
+        }
+        producer.close().await.unwrap();
+        for (group, offset) in [("audit", 10), ("billing", 4)] {
+            let at = |partition| ottla::TopicPartition::new("orders", partition);
+            let start = ottla::consumer::Start::Offset(0, None);
+            let consumer = client.consumer().unwrap().group(group).auto_commit(None);
+            let consumer = consumer.assign([(at(0), start)]).build().await;
+            let consumer = consumer.unwrap();
+            let offsets = [(at(0), offset), (at(1), 0)];
+            let offsets = offsets.map(|(at, to)| (at, ottla::consumer::Committed::at(to)));
+            consumer.commit_offsets(offsets.into()).await.unwrap();
+            consumer.close().await.unwrap();
+        }
+        let lag = client.lag("audit").and_groups(["billing"]);
+        let lag = lag.topics(["orders"]).scorer(ottla::lag::health::Linear {
+            max_lag_for_health: 10,
+        });
+        let lag = lag.start().await.unwrap();
+        let now = Instant::now();
+        let shown = shown(&lag);
+        let mut out = Vec::new();
+        let table = table(&shown[0], now);
+        table.write_aligned(&mut out, |_| Align::Left).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let rows: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(rows.len(), 1 + 2 * 3, "{text}");
+        assert_eq!(rows[1][..2], ["0", "6"], "{text}");
+        assert_eq!(rows[2][..2], ["audit", "0"], "{text}");
+        assert_eq!(rows[3][..2], ["billing", "6"], "{text}");
+        let decide = |at: usize| rows[at].last() == Some(&"decides");
+        assert!(!decide(2) && decide(3), "{text}");
+        let told = json(&lag.snapshots(), &shown, now);
+        let part = &told["topics"][0]["partitions"][0];
+        assert_eq!(
+            (&part["lag"], &part["decided_by"]),
+            (&json!(6), &json!("billing"))
+        );
+        assert_eq!(part["groups"][0]["lag"], 0, "{told}");
+        cluster.shutdown().await;
+    }
 }

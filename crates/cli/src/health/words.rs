@@ -98,6 +98,7 @@ mod tests {
             weight,
             status: Status::Lagging,
             reason: "more waits than commits explain",
+            group: None,
         }
     }
 

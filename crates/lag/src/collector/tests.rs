@@ -171,6 +171,26 @@ async fn a_broker_that_is_down_ages_its_partitions_and_the_rest_stays_fresh() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_look_takes_no_longer_than_it_may() {
+    for look_max in [SECOND / 4, SECOND / 2] {
+        let fake = Fake::with_topic("orders", 3);
+        fake.0.lock().hung.insert(BrokerId(2));
+        let source = Collected::new(fake.clone());
+        let collector = Collector::with_patience(source, SECOND, look_max, 1);
+        let began = Instant::now();
+        let watching = watch(&collector, "orders").await;
+        let took = began.elapsed();
+        assert!(
+            took >= look_max && took < look_max + SECOND / 10,
+            "{took:?}"
+        );
+        let snapshot = Arc::clone(&watching.snapshots.borrow());
+        let lag = |partition| snapshot.partition("orders", partition).unwrap().lag;
+        assert_eq!((lag(0), lag(2)), (Some(5), None));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn topics_by_pattern_come_and_go_with_the_cluster() {
     let fake = Fake::with_topic("orders-eu", 1);
     let collector = spawn(&fake);
@@ -314,6 +334,13 @@ async fn of_several_groups_each_partition_counts_as_its_slowest_has_it() {
     let weights: Vec<f64> = explained.partitions.iter().map(|p| p.weight).collect();
     assert!(weights[1] > 0.8, "{weights:?}");
     assert!(weights[0] < 0.2 && weights[2] < 0.2, "{weights:?}");
+    // Each partition is shown with the figures of the group that decides, and says which that is.
+    let decides = |at: usize| {
+        let one = &explained.partitions[at];
+        (one.group.as_deref(), one.lag)
+    };
+    assert_eq!(decides(0), (Some("audit"), Some(900)));
+    assert_eq!(decides(2), (Some("billing"), Some(900)));
     // As long as one of them may not be seen, nothing is steered.
     fake.0
         .lock()

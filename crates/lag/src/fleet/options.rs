@@ -14,7 +14,10 @@ pub(crate) struct FleetOptions {
     port: Option<u16>,
     database: Option<u16>,
     password: Option<String>,
+    is_tls: bool,
     authority: Option<String>,
+    certificate: Option<String>,
+    key: Option<String>,
 }
 
 impl fmt::Debug for FleetOptions {
@@ -36,7 +39,10 @@ impl FleetOptions {
             "lag.fleet.redis.port" => self.port = Some(value.parse().ok()?),
             "lag.fleet.redis.database" => self.database = Some(value.parse().ok()?),
             "lag.fleet.redis.password" => self.password = text(),
+            "lag.fleet.redis.tls.enable" => self.is_tls = value.parse().ok()?,
             "lag.fleet.redis.ca.location" => self.authority = text(),
+            "lag.fleet.redis.certificate.location" => self.certificate = text(),
+            "lag.fleet.redis.key.location" => self.key = text(),
             _ => return None,
         }
         Some(())
@@ -50,9 +56,10 @@ impl FleetOptions {
         if !self.is_enabled {
             return None;
         }
-        let scheme = match self.authority {
-            Some(_) => "rediss",
-            None => "redis",
+        let has_files = self.authority.is_some() || self.certificate.is_some();
+        let scheme = match self.is_tls || has_files {
+            true => "rediss",
+            false => "redis",
         };
         let mut address = format!("{scheme}://");
         if let Some(password) = &self.password {
@@ -82,12 +89,19 @@ impl FleetOptions {
     fn redis(&self, address: String) -> Result<Box<dyn Store>> {
         let mut builder = super::RedisStore::builder(address);
         if let Some(path) = &self.authority {
-            let pem = std::fs::read(path).map_err(|error| {
-                let what = format!("lag.fleet.redis.ca.location: {path}: {error}");
-                Error::new(ErrorKind::Config, what).caused_by(error)
-            })?;
-            builder = builder.root_certificate(pem);
+            builder = builder.root_certificate(read("ca", path)?);
         }
+        builder = match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => {
+                builder.client_certificate(read("certificate", certificate)?, read("key", key)?)
+            }
+            (None, None) => builder,
+            _ => {
+                let what = "lag.fleet.redis.certificate.location and lag.fleet.redis.key.location \
+                            belong together";
+                return Err(Error::new(ErrorKind::Config, what));
+            }
+        };
         Ok(Box::new(builder.build()?))
     }
 
@@ -96,6 +110,15 @@ impl FleetOptions {
         let what = "lag.fleet.redis.url and its companions need the feature redis of this library";
         Err(Error::new(ErrorKind::Config, what))
     }
+}
+
+/// Reads the file that one of the properties `lag.fleet.redis.WHAT.location` names.
+#[cfg(feature = "redis")]
+fn read(what: &str, path: &str) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|error| {
+        let what = format!("lag.fleet.redis.{what}.location: {path}: {error}");
+        Error::new(ErrorKind::Config, what).caused_by(error)
+    })
 }
 
 /// Writes text so that it stands for itself in an address.
@@ -147,6 +170,8 @@ mod tests {
         let whole = of(&[("enable", "true"), ("redis.url", "rediss://x")]);
         assert_eq!(whole.address().unwrap(), "rediss://x");
         let tls = of(&[("enable", "true"), ("redis.ca.location", "ca.pem")]);
+        assert!(tls.address().unwrap().starts_with("rediss://localhost"));
+        let tls = of(&[("enable", "true"), ("redis.tls.enable", "true")]);
         assert!(tls.address().unwrap().starts_with("rediss://localhost"));
     }
 

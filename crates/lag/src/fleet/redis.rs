@@ -5,7 +5,7 @@ use crate::source::Trouble;
 use ottla_proto::{Error, ErrorKind, Result};
 use ottla_wire::BoxFuture;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, RedisError, RedisResult, Script, TlsCertificates};
+use redis::{Client, ClientTlsConfig, RedisError, RedisResult, Script, TlsCertificates};
 use std::fmt;
 use std::time::Duration;
 
@@ -88,6 +88,7 @@ impl fmt::Debug for RedisStore {
 pub struct RedisStoreBuilder {
     url: String,
     root_certificate: Option<Vec<u8>>,
+    client: Option<ClientTlsConfig>,
 }
 
 impl fmt::Debug for RedisStoreBuilder {
@@ -102,6 +103,7 @@ impl RedisStore {
         RedisStoreBuilder {
             url: url.into(),
             root_certificate: None,
+            client: None,
         }
     }
 }
@@ -110,6 +112,19 @@ impl RedisStoreBuilder {
     /// Trusts this authority (PEM) instead of the system's.
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.root_certificate = Some(pem.into());
+        self
+    }
+
+    /// Shows this certificate (PEM), with its private key (PEM), to a server that asks for one.
+    pub fn client_certificate(
+        mut self,
+        certificate: impl Into<Vec<u8>>,
+        key: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.client = Some(ClientTlsConfig {
+            client_cert: certificate.into(),
+            client_key: key.into(),
+        });
         self
     }
 
@@ -131,15 +146,15 @@ impl RedisStoreBuilder {
         };
         // The one that is in force already stays: it is the user's choice.
         let _ = rustls_graviola::default_provider().install_default();
-        let client = match self.root_certificate {
-            Some(root_cert) => Client::build_with_tls(
+        let client = match (self.client, self.root_certificate) {
+            (None, None) => Client::open(self.url),
+            (client_tls, root_cert) => Client::build_with_tls(
                 self.url,
                 TlsCertificates {
-                    client_tls: None,
-                    root_cert: Some(root_cert),
+                    client_tls,
+                    root_cert,
                 },
             ),
-            None => Client::open(self.url),
         };
         let client = client.map_err(|error| wrong(&error))?;
         let config = ConnectionManagerConfig::new()

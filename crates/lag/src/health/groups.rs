@@ -1,10 +1,11 @@
 //! Several groups that read one topic: each partition is as far behind as its slowest group.
 
 use super::{Health, Placing};
+use ottla_partitioner::DrainPartition;
 
 impl Health {
     /// Joins what several groups led to for one topic: of each partition the figures of the group
-    /// that needs the longest to drain it. While one group cannot be steered by, none is: its
+    /// that decides, which is the one that needs the longest to drain it. While one group cannot be steered by, none is: its
     /// reason stands for all. By weights, each partition has the least of its weights.
     ///
     /// Without a group the choice is uniform, because nothing is known.
@@ -17,34 +18,40 @@ impl Health {
     }
 
     fn joined(mut self, other: Self) -> Self {
-        let choice = match (&mut self.choice, other.choice) {
+        let others_decide: Vec<bool> = match (&mut self.choice, other.choice) {
             (Err(_), _) => return self,
-            (Ok(_), Err(reason)) => Err(reason),
+            (Ok(_), Err(reason)) => {
+                self.choice = Err(reason);
+                self.partitions = other.partitions;
+                return self;
+            }
             (Ok(Placing::Drain(own)), Ok(Placing::Drain(others))) => {
-                let drain_time = |rate: f64, backlog: f64| backlog / rate;
-                for (own, other) in own.partitions.iter_mut().zip(others.partitions) {
-                    if drain_time(other.rate, other.backlog) > drain_time(own.rate, own.backlog) {
+                let drain_time = |one: &DrainPartition| one.backlog / one.rate;
+                let both = own.partitions.iter_mut().zip(others.partitions);
+                let decide = both.map(|(own, other)| {
+                    let is_slower = drain_time(&other) > drain_time(own);
+                    if is_slower {
                         *own = other;
                     }
-                }
-                Ok(())
+                    is_slower
+                });
+                decide.collect()
             }
             (Ok(Placing::Weights(own)), Ok(Placing::Weights(others))) => {
-                for (own, other) in own.iter_mut().zip(others) {
+                let both = own.iter_mut().zip(others);
+                let decide = both.map(|(own, other)| {
+                    let is_less = other < *own;
                     *own = own.min(other);
-                }
-                Ok(())
+                    is_less
+                });
+                decide.collect()
             }
             // Scores and drain times cannot be compared; the first group is asked for.
-            (Ok(_), Ok(_)) => Ok(()),
+            (Ok(_), Ok(_)) => Vec::new(),
         };
-        if let Err(reason) = choice {
-            self.choice = Err(reason);
-            self.partitions = other.partitions;
-            return self;
-        }
-        for (own, other) in self.partitions.iter_mut().zip(other.partitions) {
-            if other.drain_time > own.drain_time {
+        let figures = self.partitions.iter_mut().zip(other.partitions);
+        for ((own, other), other_decides) in figures.zip(others_decide) {
+            if other_decides {
                 *own = other;
             }
         }

@@ -457,10 +457,7 @@ impl Observer {
             let (status, reason) = self.status(now, lane, *seen, *step);
             PartitionHealth {
                 partition,
-                lag: match seen {
-                    Observed::Lag { lag, .. } => Some(*lag),
-                    _ => None,
-                },
+                lag: seen.lag(),
                 backlog: lane.has_commit().then_some(lane.backlog),
                 rate: lane.rate,
                 drain_time: lane
@@ -470,6 +467,7 @@ impl Observer {
                 weight: *share,
                 status,
                 reason,
+                group: None,
             }
         });
         let lanes = parts.iter().zip(&shares);
@@ -511,8 +509,11 @@ impl Observer {
                 Status::Rewound,
                 "the commit went back: its rate is kept, its backlog found anew",
             ),
-            Observed::Lag { .. } if lane.rate.is_none() && lane.backlog == 0.0 => (
-                Status::CaughtUp,
+            Observed::Lag { lag, .. } if lane.rate.is_none() && lane.backlog == 0.0 => (
+                match lag {
+                    0 => Status::CaughtUp,
+                    _ => Status::Measuring,
+                },
                 "its rate is not known yet: taken as the median",
             ),
             Observed::Lag { .. } if lane.backlog == 0.0 => {
@@ -550,16 +551,14 @@ impl Observer {
             let (status, _) = self.status(self.last, lane, *seen, Step::default());
             PartitionHealth {
                 partition,
-                lag: match seen {
-                    Observed::Lag { lag, .. } => Some(*lag),
-                    _ => None,
-                },
+                lag: seen.lag(),
                 backlog: None,
                 rate: None,
                 drain_time: None,
                 weight,
                 status,
                 reason: "no consumption rate is known yet: all partitions alike",
+                group: None,
             }
         });
         Health {

@@ -49,6 +49,13 @@ impl Observed {
         }
     }
 
+    pub(super) fn lag(self) -> Option<u64> {
+        match self {
+            Self::Lag { lag, .. } => Some(lag),
+            _ => None,
+        }
+    }
+
     pub(super) fn end(self) -> Option<i64> {
         match self {
             Self::Lag { end, .. } | Self::NoCommit { end } | Self::BeyondEnd { end } => Some(end),

@@ -199,6 +199,7 @@ mod tests {
             weight: 0.0,
             status: Status::CaughtUp,
             reason: "",
+            group: None,
         }
     }
 

@@ -173,6 +173,15 @@ fn before_any_rate_is_known_the_choice_is_uniform() {
     assert_eq!(health.choice, Err(Fallback::NoRates));
     assert_eq!(health.partitions[0].lag, Some(30));
     assert_eq!(health.partitions[0].rate, None);
+    assert_eq!(health.partitions[0].status, Status::Measuring);
+}
+
+#[test]
+fn without_lag_a_partition_is_well_before_its_rate_is_known() {
+    let mut group = Group::of(2);
+    let health = group.second(0, &[0; 2]);
+    assert_eq!(health.choice, Err(Fallback::NoRates));
+    assert_eq!(health.partitions[0].status, Status::CaughtUp);
 }
 
 #[test]

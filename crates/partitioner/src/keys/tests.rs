@@ -26,6 +26,7 @@ fn plan(figures: [(Committed, i64, u64); 4]) -> TopicPlan {
             weight: if is_slow { 0.0 } else { 1.0 },
             status: Status::CaughtUp,
             reason: "",
+            group: None,
         }
     });
     let health: Vec<_> = health.collect();
@@ -315,6 +316,7 @@ fn a_partition_is_unhealthy_by_drain_time_only_when_it_stays_slow() {
             weight: 0.25,
             status: Status::Lagging,
             reason: "",
+            group: None,
         });
         let drain = Drain {
             partitions: vec![

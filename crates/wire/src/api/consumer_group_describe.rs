@@ -131,6 +131,9 @@ mod tests {
     fn a_group_that_is_not_there_has_its_code() {
         let none = DescribedGroup::default().with_error_code(69);
         let (_, told) = described(&none);
-        assert_eq!(told.unwrap_err().code, ottla_proto::Code::GROUP_ID_NOT_FOUND);
+        assert_eq!(
+            told.unwrap_err().code,
+            ottla_proto::Code::GROUP_ID_NOT_FOUND
+        );
     }
 }
