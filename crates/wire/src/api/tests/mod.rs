@@ -1,6 +1,7 @@
 //! The adapters against kafka-protocol's own encoders and decoders, in every version.
 
 mod answers;
+mod codes;
 mod records;
 
 use super::*;
