@@ -201,8 +201,9 @@ fn too_large(taken: &crate::book::Taken) -> bool {
 }
 
 impl World {
-    /// Brings about the faults whose turn has come.
-    pub(crate) async fn weather(&self) {
+    /// Counts one more record and brings about the faults whose turn has come; gives how many records
+    /// were begun before.
+    pub(crate) async fn weather(&self) -> u32 {
         let begun = self.book.lock().unwrap().begin();
         let due = |at: usize| {
             self.plan
@@ -213,7 +214,7 @@ impl World {
         loop {
             let next = self.book.lock().unwrap().next_fault(due);
             let Some((at, (_, kind))) = next.map(|at| (at, self.plan.faults[at])) else {
-                return;
+                return begun;
             };
             let seed = self.plan.seed.wrapping_mul(31) ^ (at as u64) << 50;
             self.strike(&mut fastrand::Rng::with_seed(seed), kind).await;

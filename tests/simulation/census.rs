@@ -6,15 +6,18 @@ use crate::letters;
 use crate::plan::{End, Plan, Promise};
 use crate::world::World;
 use ottla::{Code, ErrorKind, WriteOutcome};
-use std::collections::BTreeMap;
+use ottla_producer::VerdictCounts;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 /// How often each thing occurred.
 #[derive(Debug, Default)]
 pub(crate) struct Census {
     counts: BTreeMap<String, u64>,
-    /// Records that callers tried to send.
-    pub(crate) records: u32,
+    /// Records that the producer took.
+    pub(crate) records: usize,
+    /// Partitions that it took records for.
+    pub(crate) partitions: usize,
     /// Faults that struck.
     pub(crate) faults: usize,
 }
@@ -51,8 +54,10 @@ const OUTCOMES: [&str; 25] = [
 impl Census {
     /// What occurred in one run.
     pub(crate) fn of(world: &World) -> Self {
+        let taken = world.taken();
         let mut census = Self {
-            records: world.book.lock().unwrap().begun(),
+            records: taken.len(),
+            partitions: taken.into_iter().collect::<BTreeSet<_>>().len(),
             faults: world.struck(),
             ..Self::default()
         };
@@ -64,6 +69,9 @@ impl Census {
         }
         census.settings(&world.plan);
         census.outcomes(world);
+        for (verdict, count) in world.verdicts.lock().unwrap().named() {
+            census.count_times(&format!("verdict: {verdict}"), count);
+        }
         for what in letters::outcomes(world) {
             census.count(what);
         }
@@ -77,7 +85,13 @@ impl Census {
     }
 
     fn count(&mut self, what: &str) {
-        *self.counts.entry(what.to_owned()).or_default() += 1;
+        self.count_times(what, 1);
+    }
+
+    fn count_times(&mut self, what: &str, times: u64) {
+        if times > 0 {
+            *self.counts.entry(what.to_owned()).or_default() += times;
+        }
     }
 
     fn settings(&mut self, plan: &Plan) {
@@ -159,7 +173,9 @@ impl Census {
     /// Whatever should have occurred and did not.
     pub(crate) fn missing(&self) -> Vec<String> {
         let kinds = Kind::all().into_iter().map(Kind::name);
-        let wanted = kinds.chain(OUTCOMES.map(str::to_owned));
+        let verdicts = VerdictCounts::default().named();
+        let verdicts = verdicts.map(|(verdict, _)| format!("verdict: {verdict}"));
+        let wanted = kinds.chain(OUTCOMES.map(str::to_owned)).chain(verdicts);
         wanted
             .filter(|what| !self.counts.contains_key(what))
             .collect()

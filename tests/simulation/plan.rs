@@ -144,7 +144,7 @@ impl Plan {
         // Those that end early leave a third of them out, or more.
         let records = match end {
             End::Calm => dice.u32(200..280),
-            _ => dice.u32(420..500),
+            _ => dice.u32(520..600),
         };
         Self {
             seed,

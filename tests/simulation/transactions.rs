@@ -3,7 +3,7 @@
 
 use crate::callers;
 use crate::fault::Kind;
-use crate::world::{AFTERMATH, World};
+use crate::world::{AFTERMATH, FAULTS_MIN, World};
 use ottla::{Committed, Decision, Delivery, Error, GroupMetadata, Record, TopicPartition};
 use ottla::{Transaction, TransactionalProducer, WriteOutcome};
 use ottla_partitioner::Sticky;
@@ -38,6 +38,11 @@ pub(crate) struct Round {
 }
 
 impl Round {
+    /// The partition of each record that was put in.
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = i32> {
+        self.records.iter().map(|(_, partition)| *partition)
+    }
+
     /// What it is counted as.
     pub(crate) fn what(&self) -> &'static str {
         match self.end {
@@ -77,8 +82,8 @@ pub(crate) async fn live(world: &World) -> Result<(), String> {
     };
     world.weather().await;
     let mut producer = writer.heir().await?;
-    while begun(world) < world.plan.records || world.struck() < 3 {
-        if begun(world) >= world.plan.records {
+    while begun(world) < world.plan.records || !world.is_enough() {
+        if begun(world) >= world.plan.records && world.struck() < FAULTS_MIN {
             world.strike(&mut writer.dice, Kind::DisconnectBefore).await;
         }
         if let Some(heir) = writer.round(&mut producer).await? {
@@ -91,6 +96,7 @@ pub(crate) async fn live(world: &World) -> Result<(), String> {
     writer.probe(&mut producer).await?;
     sleep(AFTERMATH).await;
     let metrics = producer.metrics();
+    *world.verdicts.lock().unwrap() = metrics.verdicts;
     let left = (metrics.buffer_used_bytes, metrics.records_pending);
     if left != (0, 0) {
         return Err(format!("bytes and records left over: {left:?}"));
@@ -172,8 +178,7 @@ impl Writer<'_> {
         deliveries: &mut Vec<(u32, Delivery)>,
     ) -> Option<Error> {
         for _ in 0..self.dice.u8(1..12) {
-            self.world.weather().await;
-            let number = self.world.book.lock().unwrap().begin();
+            let number = self.world.weather().await;
             match self.enqueue(transaction, number).await {
                 Ok(delivery) => {
                     round.records.push((number, delivery.partition()));

@@ -12,7 +12,7 @@ use crate::transactions::{self, Round};
 use ottla::{BoxFuture, BoxStream, Dial, Partitioner, Producer};
 use ottla_broker::{Cluster, FirstSequence, StoredRecord};
 use ottla_partitioner::Sticky;
-use ottla_producer::{Clock, CompressOn, Config, Hooks};
+use ottla_producer::{Clock, CompressOn, Config, Hooks, VerdictCounts};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,6 +26,12 @@ const FOR_EVER: Duration = Duration::from_secs(3_600);
 /// A batch that expired in flight keeps its memory until its request is answered or given up, and so
 /// do those behind it on its connection.
 pub(crate) const AFTERMATH: Duration = Duration::from_secs(300);
+
+/// So many records the producer takes at least in a run, for so many partitions, and so many faults
+/// strike.
+pub(crate) const RECORDS_MIN: usize = 200;
+pub(crate) const PARTITIONS_MIN: usize = 3;
+pub(crate) const FAULTS_MIN: usize = 3;
 
 /// More than the pool's smaller chunks hold.
 const LARGE_BYTES: u64 = 40_000;
@@ -48,6 +54,8 @@ pub(crate) struct World {
     /// Most of the batches were larger than any of the pool's smaller chunks, so that those behind
     /// the first ones began with a larger chunk.
     pub(crate) large: AtomicBool,
+    /// What the brokers' answers meant.
+    pub(crate) verdicts: Mutex<VerdictCounts>,
     repairs: Mutex<JoinSet<()>>,
     pub(crate) deliveries: Mutex<JoinSet<()>>,
 }
@@ -135,6 +143,7 @@ impl World {
             ordered: Mutex::default(),
             old_logs: Mutex::default(),
             rounds: Mutex::default(),
+            verdicts: Mutex::default(),
             large: AtomicBool::new(false),
             repairs: Mutex::default(),
             deliveries: Mutex::default(),
@@ -233,6 +242,7 @@ impl World {
             let metrics = producer.metrics();
             let large = metrics.batch_bytes.p50 > LARGE_BYTES && metrics.batch_bytes.count > 6;
             self.large.store(large, Ordering::Relaxed);
+            *self.verdicts.lock().unwrap() = metrics.verdicts;
             check::metrics(self, &metrics)?;
             let closed = producer.close().await;
             let expected = self.plan.end == End::Calm;
@@ -245,11 +255,27 @@ impl World {
         letters::check(self)
     }
 
-    /// Sees to it that at least three faults have struck.
+    /// The partition of each record that a producer took.
+    pub(crate) fn taken(&self) -> Vec<i32> {
+        let book = self.book.lock().unwrap();
+        let alone = book.taken().map(|(_, taken)| taken.partition);
+        let rounds = self.rounds.lock().unwrap();
+        let together = rounds.iter().flat_map(Round::partitions);
+        alone.chain(together).collect()
+    }
+
+    /// Whether enough has happened for the run to say anything.
+    pub(crate) fn is_enough(&self) -> bool {
+        self.struck() >= FAULTS_MIN && self.taken().len() >= RECORDS_MIN
+    }
+
+    /// Sees to it that enough happens.
     async fn top_up(self: &Arc<Self>, producer: &Producer) {
         let mut dice = fastrand::Rng::with_seed(!self.plan.seed);
-        while self.struck() < 3 {
-            self.strike(&mut dice, Kind::DisconnectBefore).await;
+        while !self.is_enough() {
+            if self.struck() < FAULTS_MIN {
+                self.strike(&mut dice, Kind::DisconnectBefore).await;
+            }
             for _ in 0..3 {
                 callers::extra(self, producer).await;
             }

@@ -141,7 +141,7 @@ fn note(shared: &Shared, broker: BrokerId, api: &str, error: Option<&Error>) {
 fn pass_on(shared: &Shared, generation: u64, event: Event) {
     match event {
         Event::ViewStale => shared.cluster.mark_stale(generation),
-        Event::Leader(partition, hint) => shared.cluster.apply_leader(&partition, hint),
+        Event::Leader(partition, hint) => shared.cluster.apply_leader(&partition, None, hint),
         Event::OutOfRange { partition, offset } => {
             tracing::warn!(%partition, offset, "the offset is out of range; it is reset");
         }

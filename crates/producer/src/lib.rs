@@ -30,6 +30,7 @@ pub use histogram::Summary;
 pub use hooks::{Delivered, DeliveryHook, Failed, Hooks, Interceptor, Scratch};
 pub use levels::CompressionLevels;
 pub use metrics::{ErrorCounts, Metrics};
+pub use ottla_proto::producer::VerdictCounts;
 pub use preset::Preset;
 pub use producer::Producer;
 pub use transaction::{Decision, GroupMetadata, Transaction, TransactionalProducer};

@@ -8,6 +8,7 @@
 //! | `ottla_producer_records_total` | counter | `outcome` | records that ended: `acknowledged`, `not_written`, `unknown` |
 //! | `ottla_producer_record_errors_total` | counter | `kind` | records that failed, by the error's kind |
 //! | `ottla_producer_dead_letters_total` | counter | `outcome` | failed records: `written` to their dead letter topic, or `lost` |
+//! | `ottla_producer_answers_total` | counter | `verdict` | batches that a broker answered, by what the answer meant, as in [`VerdictCounts`] |
 //! | `ottla_producer_batches_total` | counter | | batches sent, repeated ones counted each time |
 //! | `ottla_producer_batch_retries_total` | counter | | batches sent again |
 //! | `ottla_producer_requests_total` | counter | | Produce requests sent |
@@ -24,6 +25,7 @@
 mod recorded;
 
 use crate::histogram::{Histogram, Summary};
+use ottla_proto::producer::VerdictCounts;
 use ottla_proto::{Error, ErrorKind, WriteOutcome};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -59,6 +61,8 @@ pub struct Metrics {
     pub bytes_sent: u64,
     /// Records that failed, by why.
     pub errors: ErrorCounts,
+    /// Batches that a broker answered, by what the answer meant.
+    pub verdicts: VerdictCounts,
     /// Size of full batches before compression, in bytes.
     pub batch_bytes: Summary<u64>,
     /// Records of full batches.
@@ -156,6 +160,7 @@ pub(crate) struct Counters {
     raw_bytes: AtomicU64,
     compressed_bytes: AtomicU64,
     errors: [AtomicU64; KINDS.len()],
+    verdicts: Mutex<VerdictCounts>,
     batch_bytes: Histogram,
     batch_records: Histogram,
     queue_micros: Histogram,
@@ -181,6 +186,7 @@ impl Counters {
             raw_bytes: AtomicU64::new(0),
             compressed_bytes: AtomicU64::new(0),
             errors: Default::default(),
+            verdicts: Mutex::default(),
             batch_bytes: Histogram::default(),
             batch_records: Histogram::default(),
             queue_micros: Histogram::default(),
@@ -234,6 +240,16 @@ impl Counters {
     pub(crate) fn answered(&self, latency: Duration) {
         self.request_micros.record(micros(latency));
         self.facade.request.record(latency.as_secs_f64());
+    }
+
+    /// So many batches more were told so.
+    pub(crate) fn judged(&self, more: &VerdictCounts) {
+        self.verdicts.lock().add(more);
+        for ((_, count), facade) in more.named().iter().zip(&self.facade.verdicts) {
+            if *count > 0 {
+                facade.increment(*count);
+            }
+        }
     }
 
     /// Records were acknowledged, or failed with this error.
@@ -317,6 +333,7 @@ impl Counters {
                 closed,
                 other,
             },
+            verdicts: *self.verdicts.lock(),
             batch_bytes: self.batch_bytes.summary(|bytes| bytes),
             batch_records: self.batch_records.summary(|records| records),
             compression_ratio: (raw > 0).then(|| after as f64 / raw as f64),
@@ -391,6 +408,7 @@ struct Facade {
     dead_written: metrics::Counter,
     dead_lost: metrics::Counter,
     errors: [metrics::Counter; KINDS.len()],
+    verdicts: [metrics::Counter; 7],
     batches: metrics::Counter,
     retries: metrics::Counter,
     requests: metrics::Counter,
@@ -411,6 +429,7 @@ impl Facade {
         let records = |outcome| metrics::counter!("ottla_producer_records_total", "client_id" => id(), "outcome" => outcome);
         let dead = |outcome| metrics::counter!("ottla_producer_dead_letters_total", "client_id" => id(), "outcome" => outcome);
         let error = |kind| metrics::counter!("ottla_producer_record_errors_total", "client_id" => id(), "kind" => kind);
+        let verdict = |name| metrics::counter!("ottla_producer_answers_total", "client_id" => id(), "verdict" => name);
         Self {
             acknowledged: records("acknowledged"),
             not_written: records("not_written"),
@@ -418,6 +437,9 @@ impl Facade {
             dead_written: dead("written"),
             dead_lost: dead("lost"),
             errors: KINDS.map(error),
+            verdicts: VerdictCounts::default()
+                .named()
+                .map(|(name, _)| verdict(name)),
             batches: metrics::counter!("ottla_producer_batches_total", "client_id" => id()),
             retries: metrics::counter!("ottla_producer_batch_retries_total", "client_id" => id()),
             requests: metrics::counter!("ottla_producer_requests_total", "client_id" => id()),
@@ -453,6 +475,10 @@ fn describe() {
     describe_counter!(
         "ottla_producer_dead_letters_total",
         "failed records written to their dead letter topic, or lost"
+    );
+    describe_counter!(
+        "ottla_producer_answers_total",
+        "batches that a broker answered, by what the answer meant"
     );
     describe_counter!(
         "ottla_producer_batches_total",

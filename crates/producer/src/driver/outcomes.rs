@@ -26,7 +26,10 @@ impl Driver {
                 // A transactional producer's coordinator gives it one unasked.
                 Event::NeedIdentity if self.desk.is_some() => {}
                 Event::NeedIdentity => self.identify(),
-                Event::Moved(partition, hint) => self.shared.cluster.apply_leader(&partition, hint),
+                Event::Moved(partition, topic_id, hint) => {
+                    let cluster = &self.shared.cluster;
+                    cluster.apply_leader(&partition, topic_id, hint);
+                }
                 Event::Split(split) => self.split(now, *split),
                 Event::NeedAdmission(index) => {
                     if let (Some(desk), Some(name)) = (&mut self.desk, self.core.name(index)) {

@@ -25,7 +25,6 @@ impl Driver {
         for batch in &batches {
             if let Some(place) = self.places.get(batch.partition.0 as usize) {
                 place.slot.set_queued(self.core.queued(batch.partition));
-                place.slot.account().accept();
             }
             if !self.core.has_room(batch.partition)
                 && let Some(place) = self.places.get(batch.partition.0 as usize)
@@ -33,9 +32,6 @@ impl Driver {
                 place.limit(now, self.shared.config.batch_bytes_max);
             }
         }
-        let count = batches.len();
-        self.count_waits(now, &batches);
-        let topics = self.by_topic(batches);
         let Some(connection) = self
             .connections
             .get(&(broker, lane))
@@ -48,6 +44,16 @@ impl Driver {
                 .handle_unanswered(now, request, Unanswered::NotSent);
             return;
         };
+        let count = batches.len();
+        for place in batches
+            .iter()
+            .filter_map(|b| self.places.get(b.partition.0 as usize))
+        {
+            // Only now does the leader take anything: its connection may have been closed already.
+            place.slot.account().accept();
+        }
+        self.count_waits(now, &batches);
+        let topics = self.by_topic(batches);
         let (frame, version) = match self.encode(&connection, &topics) {
             Ok(encoded) => encoded,
             Err(error) => {
@@ -175,6 +181,7 @@ impl Driver {
                 // Before the hints: a new leader may be a broker that metadata does not name yet.
                 self.shared.cluster.learn_brokers(&endpoints);
                 self.core.handle_answer(now, request, &answer);
+                self.shared.counters.judged(&self.core.take_verdicts());
             }
             Err(error) => self.unanswered(now, request, &error),
         }

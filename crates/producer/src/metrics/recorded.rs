@@ -102,6 +102,11 @@ fn told() -> BTreeMap<String, f64> {
     counters.queued(Duration::from_millis(5));
     counters.retried();
     counters.answered(Duration::from_millis(40));
+    let mut answers = VerdictCounts::default();
+    answers.acknowledged = 2;
+    counters.judged(&answers);
+    answers.split = 1;
+    counters.judged(&answers);
     counters.ended(ended, None);
     let late = Error::new(ErrorKind::Timeout, "late");
     counters.ended(
@@ -120,6 +125,8 @@ fn told() -> BTreeMap<String, f64> {
 fn a_recorder_gets_every_figure_under_its_stable_name() {
     let values = told();
     let expected = [
+        ("ottla_producer_answers_total,verdict=acknowledged", 4.0),
+        ("ottla_producer_answers_total,verdict=split", 1.0),
         ("ottla_producer_batch_bytes", 1_000.0),
         ("ottla_producer_batch_records", 20.0),
         ("ottla_producer_batch_retries_total", 1.0),

@@ -2,6 +2,7 @@
 
 use crate::code::Code;
 use crate::topic::{BrokerId, TopicId};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +64,28 @@ pub struct PartitionAnswer {
     pub message: Option<Arc<str>>,
     /// The new leader, when the answer names one.
     pub leader_hint: Option<LeaderHint>,
+}
+
+impl PartitionAnswer {
+    /// The same of some of the records, which then count from the first of them; `None` if the broker
+    /// finds none of those wrong.
+    pub(super) fn of_records(&self, records: Range<u32>) -> Option<Box<Self>> {
+        let within = self
+            .record_errors
+            .iter()
+            .filter(|e| records.contains(&e.index));
+        let within = within.map(|error| RecordError {
+            index: error.index - records.start,
+            message: error.message.clone(),
+        });
+        let record_errors: Vec<RecordError> = within.collect();
+        (!record_errors.is_empty()).then(|| {
+            Box::new(Self {
+                record_errors,
+                ..self.clone()
+            })
+        })
+    }
 }
 
 /// A whole Produce answer.

@@ -27,6 +27,8 @@ pub struct Batch<T> {
     pub(super) cuts: u32,
     /// It waits to be cut for the sake of a wrong record.
     pub(super) cut_out: bool,
+    /// The answer that named the records to be cut out of it.
+    pub(super) wrong: Option<Box<PartitionAnswer>>,
     /// Its place among the stamped batches of its partition.
     pub(super) number: u64,
     pub(super) stamp: Option<Stamp>,
@@ -47,7 +49,7 @@ pub struct Batch<T> {
 pub(super) const SPAN: u128 = 1 << u32::BITS;
 
 /// A batch is cut no more often than this for the sake of wrong records. Each cut copies what is left
-/// of the batch and costs a request, and a wrong record among well ones needs two.
+/// of the batch, and a wrong record among well ones needs two.
 pub(super) const CUTS_MAX: u32 = 64;
 
 /// Why an attempt failed, for the error message.
@@ -69,6 +71,7 @@ impl<T> Batch<T> {
             ordinal: 0,
             cuts: 0,
             cut_out: false,
+            wrong: None,
             number: 0,
             stamp: None,
             attempts: 0,
@@ -91,6 +94,10 @@ impl<T> Batch<T> {
         let mut rest = Self::new(token, records.count(), self.deadline, Some(records));
         rest.ordinal = self.ordinal + u128::from(self.count);
         rest.cuts = self.cuts;
+        if let Some(wrong) = self.wrong.take() {
+            self.wrong = wrong.of_records(0..self.count);
+            rest.wrong = wrong.of_records(self.count..u32::MAX);
+        }
         if std::mem::take(&mut self.cut_out) {
             rest.cuts += 1;
             // Before the first wrong record all are well: a broker that finds one there after all

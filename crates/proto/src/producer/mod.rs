@@ -19,4 +19,4 @@ pub use sender::Sender;
 pub use types::{
     Ack, Config, Event, Lane, PartitionIndex, RequestId, Split, Transmit, TransmitBatch, Unanswered,
 };
-pub use verdict::{Attempt, Facts, Verdict, verdict};
+pub use verdict::{Attempt, Facts, Verdict, VerdictCounts, verdict};

@@ -5,6 +5,7 @@
 
 mod answers;
 mod clock;
+mod cuts;
 mod epochs;
 mod lanes;
 mod leaders;
@@ -13,9 +14,8 @@ use super::batch::{Batch, SPAN, Why};
 use super::identity::Identity;
 use super::partition::{Admission, Partition};
 use super::types::{Config, Event, PartitionIndex, RequestId};
-use super::verdict::Attempt;
+use super::verdict::{Attempt, VerdictCounts};
 use crate::batch::SealedRecords;
-use crate::error::{Error, ErrorKind, WriteOutcome};
 use crate::topic::{BrokerId, TopicId, TopicPartition};
 use lanes::{Broker, Request};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -40,6 +40,7 @@ pub struct Sender<T> {
     next_request: u64,
     next_ordinal: u128,
     random: u64,
+    verdicts: VerdictCounts,
 }
 
 impl<T> Sender<T> {
@@ -61,7 +62,13 @@ impl<T> Sender<T> {
             next_request: 0,
             next_ordinal: 0,
             random,
+            verdicts: VerdictCounts::default(),
         }
+    }
+
+    /// What brokers' answers meant, since this was asked last.
+    pub fn take_verdicts(&mut self) -> VerdictCounts {
+        std::mem::take(&mut self.verdicts)
     }
 
     /// Registers a partition.
@@ -183,76 +190,6 @@ impl<T> Sender<T> {
             batch.records = Some(records);
             self.list(now, index);
         }
-    }
-
-    /// Gives the two halves of a batch that was found too large, each with its token. If the batch
-    /// has ended meanwhile, they fail: nobody else would tell whoever waits for them.
-    pub fn provide_halves(
-        &mut self,
-        now: Instant,
-        index: PartitionIndex,
-        ordinal: u128,
-        first: (T, SealedRecords),
-        second: (T, SealedRecords),
-    ) {
-        if let Some(partition) = self.at(index)
-            && let Some(batch) = partition.queue.iter_mut().find(|b| b.ordinal == ordinal)
-        {
-            let half = batch.cut(first, second);
-            partition.put_half(half);
-            self.list(now, index);
-            self.retime(index);
-            return;
-        }
-        let error = self.ended_uncut(index);
-        for (token, records) in [first, second] {
-            self.orphaned(token, error.clone(), Some(records));
-        }
-    }
-
-    /// Takes in that a batch could not be cut: it fails.
-    pub fn refuse_halves(
-        &mut self,
-        now: Instant,
-        index: PartitionIndex,
-        ordinal: u128,
-        token: T,
-        error: &Error,
-    ) {
-        if let Some(partition) = self.at(index)
-            && let Some(at) = partition.queue.iter().position(|b| b.ordinal == ordinal)
-            && let Some(mut batch) = partition.queue.remove(at)
-        {
-            batch.token = Some(token);
-            self.fail(index, batch, Why::Aborted(error));
-            self.after_answer(now, index);
-            return;
-        }
-        let error = self.ended_uncut(index);
-        self.orphaned(token, error, None);
-    }
-
-    /// Why a batch ended that was to be cut. Its own end knew more, but it had no token to tell.
-    fn ended_uncut(&self, index: PartitionIndex) -> Error {
-        let error = Error::new(
-            ErrorKind::Timeout,
-            "the batch was too large, and its time was over before it was cut",
-        );
-        let error = match self.name(index) {
-            Some(name) => error.at_partition(name.clone()),
-            None => error,
-        };
-        error.with_outcome(WriteOutcome::Unknown)
-    }
-
-    fn orphaned(&mut self, token: T, error: Error, records: Option<SealedRecords>) {
-        self.events.push_back(Event::Failed {
-            token,
-            error,
-            record_errors: Vec::new(),
-            attempts: 0,
-            records,
-        });
     }
 
     /// Puts the partition into its leader's list if it has something to send.

@@ -82,6 +82,41 @@ struct Sent {
     batch: u32,
 }
 
+/// What a broker answers for partition 0 of the topic `t`, with nothing but a code.
+fn answered(code: Code) -> PartitionAnswer {
+    PartitionAnswer {
+        topic: AnsweredTopic::Name("t".into()),
+        partition: 0,
+        code,
+        base_offset: None,
+        log_append_time: None,
+        log_start: None,
+        record_errors: vec![],
+        message: None,
+        leader_hint: None,
+    }
+}
+
+/// What a broker answers that finds these records of the batch wrong.
+fn refused(wrong: &[u32]) -> PartitionAnswer {
+    let error = |&index: &u32| RecordError {
+        index,
+        message: None,
+    };
+    PartitionAnswer {
+        record_errors: wrong.iter().map(error).collect(),
+        ..answered(Code::INVALID_RECORD)
+    }
+}
+
+/// The answer to a request with one batch.
+fn alone(partition: PartitionAnswer) -> ProduceAnswer {
+    ProduceAnswer {
+        throttle: Duration::ZERO,
+        partitions: vec![partition],
+    }
+}
+
 impl Bench {
     /// Pushes a batch of two records that expires after 120 s.
     fn push(&mut self) -> u32 {
@@ -123,21 +158,12 @@ impl Bench {
     }
 
     fn answer_with(&mut self, sent: Sent, code: Code, leader_hint: Option<LeaderHint>) {
-        let partition = PartitionAnswer {
-            topic: AnsweredTopic::Name("t".into()),
-            partition: 0,
-            code,
+        let answer = alone(PartitionAnswer {
             base_offset: Some(0).filter(|_| code == Code::NONE),
-            log_append_time: None,
             log_start: Some(0),
-            record_errors: vec![],
-            message: None,
             leader_hint,
-        };
-        let answer = ProduceAnswer {
-            throttle: Duration::ZERO,
-            partitions: vec![partition],
-        };
+            ..answered(code)
+        });
         self.sender.handle_answer(self.now, sent.request, &answer);
         self.events();
     }

@@ -53,8 +53,8 @@ pub struct Config {
     pub request_bytes_max: usize,
     /// Requests in flight on a broker's main lane.
     pub requests_max: usize,
-    /// When the broker names the records at fault (KIP-467), they are cut out of their batch: each
-    /// fails alone, and the others go on in their order. With many of them all fail.
+    /// When the broker names the records at fault (KIP-467), they are cut out of their batch and fail
+    /// alone, and the others go on in their order. With more than 32 of them all fail.
     pub cut_out_wrong: bool,
     /// Seeds the jitter.
     pub seed: u64,
@@ -140,8 +140,8 @@ pub enum Event<T> {
     Refresh,
     /// A producer id is wanted.
     NeedIdentity,
-    /// A broker named a partition's new leader.
-    Moved(TopicPartition, LeaderHint),
+    /// A broker named a partition's new leader, of the topic with this id.
+    Moved(TopicPartition, Option<TopicId>, LeaderHint),
     /// The partition has something to send and is not yet part of the transaction.
     NeedAdmission(PartitionIndex),
     /// The transaction cannot be committed any more. Told once a transaction.

@@ -57,6 +57,71 @@ pub enum Verdict {
     },
 }
 
+/// How many batches were told what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerdictCounts {
+    /// They were in the log.
+    pub acknowledged: u64,
+    /// To be sent again, and certainly not appended by this attempt.
+    pub retried_refused: u64,
+    /// To be sent again, and perhaps appended by this attempt.
+    pub retried_unknown: u64,
+    /// To be sent again under a new epoch.
+    pub restamped: u64,
+    /// Too large, to be cut in two.
+    pub split: u64,
+    /// Refused for good, and certainly not appended by this attempt.
+    pub failed_refused: u64,
+    /// Failed, and perhaps appended.
+    pub failed_unknown: u64,
+}
+
+impl VerdictCounts {
+    /// Counts one more batch.
+    pub(super) fn count(&mut self, verdict: Verdict) {
+        use Attempt::{Refused, Unknown};
+        let place = match verdict {
+            Verdict::Acknowledged => &mut self.acknowledged,
+            Verdict::Retry {
+                attempt: Refused, ..
+            } => &mut self.retried_refused,
+            Verdict::Retry {
+                attempt: Unknown, ..
+            } => &mut self.retried_unknown,
+            Verdict::Restamp => &mut self.restamped,
+            Verdict::Split => &mut self.split,
+            Verdict::Fail { attempt: Refused } => &mut self.failed_refused,
+            Verdict::Fail { attempt: Unknown } => &mut self.failed_unknown,
+        };
+        *place += 1;
+    }
+
+    /// Adds others.
+    pub fn add(&mut self, more: &Self) {
+        self.acknowledged += more.acknowledged;
+        self.retried_refused += more.retried_refused;
+        self.retried_unknown += more.retried_unknown;
+        self.restamped += more.restamped;
+        self.split += more.split;
+        self.failed_refused += more.failed_refused;
+        self.failed_unknown += more.failed_unknown;
+    }
+
+    /// The counts with the names that labels have for them.
+    pub fn named(&self) -> [(&'static str, u64); 7] {
+        [
+            ("acknowledged", self.acknowledged),
+            ("retried_refused", self.retried_refused),
+            ("retried_unknown", self.retried_unknown),
+            ("restamped", self.restamped),
+            ("split", self.split),
+            ("failed_refused", self.failed_refused),
+            ("failed_unknown", self.failed_unknown),
+        ]
+    }
+}
+
 /// The table.
 pub fn verdict(code: Code, facts: Facts) -> Verdict {
     use Attempt::{Refused, Unknown};
@@ -164,6 +229,12 @@ fn is_refusal(code: Code) -> bool {
 /// A batch that was lost on its way is asked about twice, with a wait between: a broker that was
 /// frozen may read our new connection before the one we gave up, and would write then what it has
 /// just called out of order.
+///
+/// Twice is not a certain proof either: a broker that has left the old connection unread for all that
+/// time, reads it then, before the first batch of the next epoch, and finds there both what was lost
+/// and what was asked about, appends the latter, and once more under the new epoch. From the new
+/// epoch's first batch on it refuses whatever is older. Nothing short of such a batch tells the broker
+/// of the new epoch, so the window cannot be closed without records to send.
 fn sequence_refused(code: Code, facts: Facts) -> Verdict {
     // The other two codes say that the broker forgot us, or heard of a later epoch: no proof.
     let refused = facts.hole && code == Code::OUT_OF_ORDER_SEQUENCE_NUMBER;

@@ -8,7 +8,7 @@
 use crate::api::metadata::{Response, TopicAnswer};
 use ottla_proto::cluster::{Broker, Partition, Topic};
 use ottla_proto::producer::LeaderHint;
-use ottla_proto::{BrokerId, ClusterView, Code, TopicPartition};
+use ottla_proto::{BrokerId, ClusterView, Code, TopicId, TopicPartition};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -221,9 +221,13 @@ fn refuse(view: &mut ClusterView, answer: &TopicAnswer, code: Code, doubts: &mut
 pub(super) fn apply_leader(
     view: &ClusterView,
     place: &TopicPartition,
+    topic_id: Option<TopicId>,
     hint: LeaderHint,
 ) -> Option<ClusterView> {
     let topic = view.topic(&place.topic)?;
+    if topic_id.is_some_and(|id| topic.id.is_some_and(|known| known != id)) {
+        return None;
+    }
     let index = usize::try_from(place.partition).ok()?;
     let known = topic.partitions.get(index)?;
     if known

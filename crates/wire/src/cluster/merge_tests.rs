@@ -196,10 +196,10 @@ fn a_leader_hint_counts_only_when_its_epoch_is_newer() {
         leader: BrokerId(9),
         leader_epoch,
     };
-    assert!(apply_leader(&view, &place, hint(5)).is_none());
-    assert!(apply_leader(&view, &TopicPartition::new("orders", 7), hint(6)).is_none());
-    assert!(apply_leader(&view, &TopicPartition::new("orders", -1), hint(6)).is_none());
-    let next = apply_leader(&view, &place, hint(6)).unwrap();
+    assert!(apply_leader(&view, &place, None, hint(5)).is_none());
+    assert!(apply_leader(&view, &TopicPartition::new("orders", 7), None, hint(6)).is_none());
+    assert!(apply_leader(&view, &TopicPartition::new("orders", -1), None, hint(6)).is_none());
+    let next = apply_leader(&view, &place, None, hint(6)).unwrap();
     assert_eq!(leaders(&next), [(Some(9), Some(6))]);
     // Metadata that has not heard of it yet does not take it back.
     let next = merge(
@@ -215,7 +215,7 @@ fn a_leader_hint_counts_only_when_its_epoch_is_newer() {
 fn hinted(id: Option<TopicId>, hinted: LeaderHint, answers: Vec<Response>) -> ClusterView {
     let view = after([told(id, vec![led(1, 5), led(2, 5)])]);
     let place = TopicPartition::new("orders", 0);
-    let view = apply_leader(&view, &place, hinted).unwrap();
+    let view = apply_leader(&view, &place, None, hinted).unwrap();
     let mut doubts = Doubts::default();
     answers.into_iter().fold(view, |view, answer| {
         merge(&view, &answer, |_| true, &mut doubts)
@@ -240,7 +240,7 @@ fn bug_12_a_hint_that_lied_of_a_high_epoch_is_given_up_when_metadata_insists() {
     assert_eq!(first(answers), (Some(9), Some(i32::MAX)));
     let mut view = hinted(ID, lied, vec![truth(); 3]);
     let other = TopicPartition::new("orders", 1);
-    view = apply_leader(&view, &other, lied).unwrap();
+    view = apply_leader(&view, &other, None, lied).unwrap();
     let mut doubts = Doubts::default();
     doubts.rewinds.insert(TopicPartition::new("orders", 0), 4);
     view = merge(&view, &truth(), |_| true, &mut doubts);
@@ -258,6 +258,19 @@ fn bug_12_a_hint_that_metadata_has_shown_is_not_taken_back() {
     answers.extend(vec![told(ID, vec![led(1, 5), led(2, 5)]); 20]);
     let view = hinted(ID, hint, answers);
     assert_eq!(leaders(&view)[0], (Some(9), Some(6)));
+}
+
+#[test]
+fn bug_07_a_late_hint_of_a_topic_that_was_made_anew_is_not_believed() {
+    let late = LeaderHint {
+        leader: BrokerId(9),
+        leader_epoch: 40,
+    };
+    let place = TopicPartition::new("orders", 0);
+    let view = after([told(ID, vec![led(1, 39)]), told(OTHER_ID, vec![led(2, 0)])]);
+    assert!(apply_leader(&view, &place, ID, late).is_none());
+    assert!(apply_leader(&view, &place, OTHER_ID, late).is_some());
+    assert!(apply_leader(&view, &place, None, late).is_some());
 }
 
 #[test]
@@ -297,7 +310,7 @@ fn a_leader_that_metadata_does_not_name_yet_stays_in_reach_while_it_leads() {
     };
     let view = after([told(ID, vec![led(1, 5)])]);
     let view = learn(&view, &[new]).unwrap();
-    let view = apply_leader(&view, &place, hint).unwrap();
+    let view = apply_leader(&view, &place, None, hint).unwrap();
     let mut doubts = Doubts::default();
     let old_news = told(ID, vec![led(1, 5)]);
     let view = merge(&view, &old_news, |_| true, &mut doubts);

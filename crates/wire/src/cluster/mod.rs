@@ -19,7 +19,7 @@ use arc_swap::{ArcSwap, Guard};
 use coordinator::Coordinators;
 use ottla_proto::cluster::{Broker, Topic};
 use ottla_proto::producer::LeaderHint;
-use ottla_proto::{BrokerId, ClusterView, Error, ErrorKind, Result, TopicPartition};
+use ottla_proto::{BrokerId, ClusterView, Error, ErrorKind, Result, TopicId, TopicPartition};
 use parking_lot::Mutex;
 use pool::Pool;
 use std::fmt;
@@ -185,10 +185,16 @@ impl Cluster {
         self.inner().mark_stale(generation);
     }
 
-    /// Takes over a new leader that a broker named (KIP-951), if its epoch is newer than ours.
-    pub fn apply_leader(&self, partition: &TopicPartition, hint: LeaderHint) {
+    /// Takes over a new leader that a broker named (KIP-951), if its epoch is newer than ours. With an
+    /// id it is of that topic: of one that was made anew meanwhile it says nothing.
+    pub fn apply_leader(
+        &self,
+        partition: &TopicPartition,
+        topic_id: Option<TopicId>,
+        hint: LeaderHint,
+    ) {
         self.inner()
-            .update(|view| merge::apply_leader(view, partition, hint));
+            .update(|view| merge::apply_leader(view, partition, topic_id, hint));
     }
 
     /// Takes over the addresses of brokers that an answer named (KIP-951).

@@ -4,16 +4,12 @@ use super::Sender;
 use crate::code::Code;
 use crate::error::Error;
 use crate::producer::answer::{LeaderHint, PartitionAnswer, ProduceAnswer};
-use crate::producer::batch::{Batch, CUTS_MAX, Failure, Flight, Why};
+use crate::producer::batch::{Batch, Failure, Flight, Why};
 use crate::producer::partition::Partition;
-use crate::producer::types::{Ack, Event, Lane, PartitionIndex, RequestId, Split, Unanswered};
+use crate::producer::types::{Ack, Event, Lane, PartitionIndex, RequestId, Unanswered};
 use crate::producer::verdict::{Attempt, Facts, Verdict, verdict};
 use crate::topic::TopicId;
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-
-/// With more wrong records than this the whole batch fails: so many can be cut out from among others.
-const CUT_OUT_MAX: usize = CUTS_MAX as usize / 2;
 
 impl<T> Sender<T> {
     /// Takes in the answer to a request.
@@ -29,7 +25,7 @@ impl<T> Sender<T> {
         let mut at = 0;
         for (index, topic_id) in done.batches {
             match self.find(index, topic_id, answer, &mut at) {
-                Some(found) => self.handle_partition(now, index, request, found),
+                Some(found) => self.handle_partition(now, index, (request, topic_id), found),
                 // The broker passed the partition over: nothing is certain.
                 None => self.handle_lost(now, index, request, Unanswered::Lost),
             }
@@ -121,7 +117,7 @@ impl<T> Sender<T> {
         &mut self,
         now: Instant,
         index: PartitionIndex,
-        request: RequestId,
+        (request, asked_id): (RequestId, Option<TopicId>),
         answer: &PartitionAnswer,
     ) {
         let Some((head_of_line, mut flight)) = self.land(index, request) else {
@@ -143,11 +139,15 @@ impl<T> Sender<T> {
             transactional: self.config.transactional,
         };
         flight.batch.last_failure = Some(Failure::Code(answer.code));
-        // Only a newer leader is news: an old hint would be followed in circles.
+        // Only a newer leader is news: an old hint would be followed in circles. One of a topic that
+        // was made anew meanwhile counts epochs of another log.
         let hint = answer
             .leader_hint
-            .filter(|hint| Some(hint.leader_epoch) > partition.leader_epoch);
-        match verdict(answer.code, facts) {
+            .filter(|hint| Some(hint.leader_epoch) > partition.leader_epoch)
+            .filter(|_| asked_id.is_none() || asked_id == partition.topic_id);
+        let verdict = verdict(answer.code, facts);
+        self.verdicts.count(verdict);
+        match verdict {
             Verdict::Acknowledged => {
                 let ack = Ack {
                     base_offset: answer.base_offset,
@@ -173,12 +173,11 @@ impl<T> Sender<T> {
                 flight.batch.disproved = true;
                 self.retry(now, index, flight, true);
             }
-            Verdict::Split => self.split(now, index, flight, None),
+            Verdict::Split => self.split(now, index, flight.batch, None),
             Verdict::Fail { attempt } => {
                 flight.batch.note(attempt);
-                match self.first_wrong(&flight.batch, answer) {
-                    // Alone if it is the first, else behind those that are well.
-                    Some(place) => self.split(now, index, flight, Some(place.max(1))),
+                match self.wrong_records(&flight.batch, answer) {
+                    Some(wrong) => self.cut_out(now, index, flight.batch, wrong),
                     None => self.fail(index, flight.batch, Why::Answered(answer)),
                 }
             }
@@ -194,53 +193,11 @@ impl<T> Sender<T> {
         let Some(partition) = self.at(index) else {
             return;
         };
-        let moved = Event::Moved(partition.name.clone(), hint);
+        let moved = Event::Moved(partition.name.clone(), partition.topic_id, hint);
         let topic_id = partition.topic_id;
         self.events.push_back(moved);
         let epoch = Some(hint.leader_epoch);
         self.set_leader(now, index, Some(hint.leader), epoch, topic_id);
-    }
-
-    /// The first record that the broker finds wrong, if a few are to be cut out and the others are
-    /// well. Each costs a request or two. What may be written is never cut.
-    fn first_wrong(&self, batch: &Batch<T>, answer: &PartitionAnswer) -> Option<u32> {
-        let wrong = answer.record_errors.iter().map(|record| record.index);
-        let wrong: BTreeSet<u32> = wrong.filter(|&place| place < batch.count).collect();
-        let all = usize::try_from(batch.count).unwrap_or(usize::MAX);
-        let few = wrong.len() < all && wrong.len() <= CUT_OUT_MAX && batch.cuts < CUTS_MAX;
-        let cut = self.config.cut_out_wrong && few && !batch.maybe_written;
-        wrong.first().copied().filter(|_| cut)
-    }
-
-    /// Hands a batch to the driver to be cut. Until the halves are there it holds its place, and
-    /// nothing of the partition overtakes it.
-    fn split(
-        &mut self,
-        now: Instant,
-        index: PartitionIndex,
-        mut flight: Flight<T>,
-        cut_at: Option<u32>,
-    ) {
-        let batch = &mut flight.batch;
-        let expired = batch.deadline <= now;
-        let Some((token, records)) = (!expired).then(|| batch.take_whole()).flatten() else {
-            self.fail(index, flight.batch, Why::Expired);
-            return;
-        };
-        batch.cut_out = cut_at.is_some();
-        let split = Split {
-            partition: index,
-            ordinal: batch.ordinal,
-            token,
-            records,
-            cut_at,
-            deadline: batch.deadline,
-        };
-        self.events.push_back(Event::Split(Box::new(split)));
-        if let Some(partition) = self.at(index) {
-            partition.put_back(flight.batch);
-            partition.draining = true;
-        }
     }
 
     /// Takes in that a batch's request was given up. That is our doing, so it counts as no attempt.

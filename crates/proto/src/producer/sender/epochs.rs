@@ -99,8 +99,10 @@ impl<T> Sender<T> {
     /// stays, unless the abort comes with an epoch that fences it: sent again it is answered, and
     /// then it cannot come after the abort, where the next transaction would take it along.
     pub fn fail_waiting(&mut self, error: &Error, fenced: bool) {
-        for index in self.indices() {
-            // It is asked again and again while an abort waits.
+        // Whatever waits has a deadline. It is asked again and again while an abort waits, and most
+        // partitions have nothing.
+        let waiting: Vec<_> = self.timers.iter().map(|(_, index)| *index).collect();
+        for index in waiting {
             let Some(partition) = self.at(index).filter(|p| !p.queue.is_empty()) else {
                 continue;
             };

@@ -26,6 +26,7 @@ struct Weeder {
     /// The first number and the count behind each token.
     parts: BTreeMap<u32, (u32, u32)>,
     cuts: u32,
+    requests: usize,
     told: Vec<(u32, bool)>,
 }
 
@@ -44,6 +45,7 @@ fn weeder(wrong: impl IntoIterator<Item = u32>, names: Names, idempotent: bool) 
         log: vec![],
         parts: BTreeMap::new(),
         cuts: 0,
+        requests: 0,
         told: vec![],
     }
 }
@@ -79,6 +81,7 @@ impl Weeder {
     }
 
     fn answer(&mut self, sent: &Transmit) {
+        self.requests += 1;
         let records = numbers(sent);
         let (epoch, sequence) = stamp(sent);
         let next = match epoch > self.expected.0 {
@@ -181,6 +184,23 @@ fn as_many_wrong_records_as_are_cut_out_at_once_are_cut_out_one_after_another() 
         weeder.push(0..66);
         weeder.run();
         assert_eq!((weeder.of(false), weeder.cuts), (wrong.clone(), 64));
+    }
+}
+
+#[test]
+fn wrong_records_named_together_cost_one_epoch_and_no_request_of_their_own() {
+    // Each alone between well ones, and all next to each other.
+    let apart = (0..32).map(|place| 2 * place + 1).collect::<Vec<u32>>();
+    for (wrong, cuts, runs) in [(apart, 64, 33), ((10..40).collect(), 2, 2)] {
+        let mut weeder = weeder(wrong.clone(), Names::All, true);
+        weeder.push(0..66);
+        weeder.run();
+        assert_eq!(weeder.of(false), wrong);
+        assert_eq!(weeder.log.len(), 66 - wrong.len());
+        assert_eq!(weeder.cuts, cuts);
+        // The whole batch, then what is well of it.
+        assert_eq!(weeder.requests, 1 + runs);
+        assert_eq!(weeder.expected.0, 1, "one epoch");
     }
 }
 

@@ -79,13 +79,8 @@ impl Many {
                     None => AnsweredTopic::Name("t".into()),
                 },
                 partition: batch.partition.0.cast_signed(),
-                code,
                 base_offset: Some(100),
-                log_append_time: None,
-                log_start: None,
-                record_errors: vec![],
-                message: None,
-                leader_hint: None,
+                ..answered(code)
             })
             .collect();
         let answer = ProduceAnswer {

@@ -136,21 +136,12 @@ fn refresh_asked(bench: &mut Bench) -> bool {
 }
 
 fn lone_answer(code: Code, leader_hint: Option<LeaderHint>) -> ProduceAnswer {
-    let partition = PartitionAnswer {
-        topic: AnsweredTopic::Name("t".into()),
-        partition: 0,
-        code,
+    alone(PartitionAnswer {
         base_offset: Some(7).filter(|_| code == Code::NONE),
         log_append_time: Some(1_234).filter(|_| code == Code::NONE),
-        log_start: None,
-        record_errors: vec![],
-        message: None,
         leader_hint,
-    };
-    ProduceAnswer {
-        throttle: Duration::ZERO,
-        partitions: vec![partition],
-    }
+        ..answered(code)
+    })
 }
 
 #[test]
@@ -269,7 +260,7 @@ fn what_an_answer_says_of_leader_and_time_is_passed_on() {
     bench.sender.handle_answer(bench.now, sent.request, &answer);
     let events: Vec<_> = std::iter::from_fn(|| bench.sender.poll_event()).collect();
     let moved = |event: &Event<u32>| {
-        matches!(event, Event::Moved(partition, told)
+        matches!(event, Event::Moved(partition, None, told)
             if *partition == TopicPartition::new("t", 0) && *told == hint)
     };
     assert!(events.iter().any(moved), "{events:?}");

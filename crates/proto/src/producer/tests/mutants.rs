@@ -374,33 +374,44 @@ fn a_hint_that_is_no_news_is_not_followed_at_once() {
 }
 
 #[test]
+fn bug_7_a_late_hint_of_a_topic_that_was_made_anew_moves_nothing() {
+    let ids = [1, 2].map(|id| Some(TopicId([id; 16])));
+    for remade in [true, false] {
+        let mut many = many(1, config()).proven(1);
+        let index = PartitionIndex(0);
+        let set_leader = |many: &mut Many, id| {
+            let (now, epoch) = (many.now, Some(2));
+            many.sender.set_leader(now, index, Some(LEADER), epoch, id);
+        };
+        set_leader(&mut many, ids[0]);
+        many.push(0, 1, 1);
+        let sent = many.sent();
+        set_leader(&mut many, ids[usize::from(remade)]);
+        let hint = LeaderHint {
+            leader: OTHER,
+            leader_epoch: 40,
+        };
+        let answer = PartitionAnswer {
+            topic: AnsweredTopic::Id(ids[0].unwrap()),
+            leader_hint: Some(hint),
+            ..answered(Code::NOT_LEADER_OR_FOLLOWER)
+        };
+        let answer = alone(answer);
+        many.sender.handle_answer(many.now, sent.request, &answer);
+        many.take_events();
+        let moved = |event: &Event<u32>| matches!(event, Event::Moved(..));
+        assert_eq!(many.has(moved), !remade);
+    }
+}
+
+#[test]
 fn records_that_the_broker_names_are_told_with_the_failure() {
     let mut many = many(1, config()).proven(1);
     many.push(0, 1, 3);
     let sent = many.sent();
-    let wrong = RecordError {
-        index: 2,
-        message: None,
-    };
-    let partition = PartitionAnswer {
-        topic: AnsweredTopic::Name("t".into()),
-        partition: 0,
-        code: Code::INVALID_RECORD,
-        base_offset: None,
-        log_append_time: None,
-        log_start: None,
-        record_errors: vec![wrong.clone()],
-        message: None,
-        leader_hint: None,
-    };
-    let answer = ProduceAnswer {
-        throttle: Duration::ZERO,
-        partitions: vec![partition],
-    };
-    many.sender.handle_answer(many.now, sent.request, &answer);
-    many.take_events();
+    super::lanes::refuse(&mut many, &sent, &[2]);
     let names = |event: &Event<u32>| match event {
-        Event::Failed { record_errors, .. } => *record_errors == [wrong.clone()],
+        Event::Failed { record_errors, .. } => *record_errors == refused(&[2]).record_errors,
         _ => false,
     };
     assert!(many.has(names));
