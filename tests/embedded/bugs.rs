@@ -1,6 +1,7 @@
 //! The bugs that other clients have had, each as a test that bears its name.
 
 mod flow;
+mod hostile;
 mod sequences;
 mod topics;
 mod transactions;

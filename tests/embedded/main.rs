@@ -15,3 +15,4 @@ mod memory;
 mod operations;
 mod producer;
 mod transactions;
+mod verdicts;

@@ -2,6 +2,7 @@
 //! both of Kafka's protocols.
 
 pub(crate) mod failures;
+mod hooks;
 mod offsets;
 
 use ottla::consumer::{Isolation, Start};

@@ -4,7 +4,7 @@
 mod burial;
 mod json;
 
-pub(crate) use burial::{Burial, Ending, Graveyard, bury, bury_one};
+pub(crate) use burial::{Burial, Ending, Graveyard, Predecessor, Turn, bury, bury_one};
 
 use ottla_proto::{Code, Error, ErrorKind, Record, Result, WriteOutcome};
 use std::fmt::Write as _;

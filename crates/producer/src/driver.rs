@@ -9,7 +9,7 @@ mod transactions;
 
 use crate::compressing::{Job, Queue, compress};
 use crate::config::{Acks, CompressOn};
-use crate::dead_letter::DeadLetters;
+use crate::dead_letter::{DeadLetters, Predecessor};
 use crate::inbox::{Message, Parcel};
 use crate::producer::Shared;
 use crate::slot::{Slot, later};
@@ -43,6 +43,8 @@ struct Place {
     /// A smaller limit for its batches than configured, after a broker called one too large, and
     /// until when that is believed: a topic's limit can be raised.
     narrow: Option<(usize, Instant)>,
+    /// The last of its failed batches to have dead letters.
+    buried: Predecessor,
 }
 
 impl Place {

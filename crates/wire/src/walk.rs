@@ -226,7 +226,7 @@ mod tests {
     use crate::schema;
 
     #[test]
-    fn a_count_bomb_of_a_few_bytes_is_refused() {
+    fn bug_28_a_count_bomb_of_a_few_bytes_is_refused() {
         // Metadata 12: throttle 0, then two billion brokers.
         let body = [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f];
         let error = schema::of(ApiKey::Metadata).walk(12, &body).unwrap_err();
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_inside_a_known_tagged_field_is_refused() {
+    fn bug_28_a_bomb_inside_a_known_tagged_field_is_refused() {
         // ApiVersions 3: code, no APIs, throttle, one tagged field (0: a list of 268 million).
         let mut body = vec![0, 0, 1, 0, 0, 0, 0, 1, 0, 5];
         body.extend([0xff, 0xff, 0xff, 0x7f, 0]);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_negative_length_is_refused() {
+    fn bug_28_a_negative_length_is_refused() {
         let body = [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xfe];
         let error = schema::of(ApiKey::Metadata).walk(8, &body).unwrap_err();
         assert!(error.to_string().contains("negative"), "{error}");

@@ -44,6 +44,57 @@ async fn bug_01_first_batch_sequence_hole_on_a_fresh_partition() {
     }
 }
 
+/// Five batches are in flight when the partition moves to a leader that does not have the first of
+/// them: it refuses the others, and must not be left with one of them in the first one's place.
+#[tokio::test(start_paused = true)]
+async fn bug_01_first_batch_sequence_hole_on_a_moved_partition() {
+    for proven in [0, 3] {
+        let cluster = orders(1).await;
+        let builder = connect(&cluster).await.linger(Duration::ZERO);
+        let producer = builder.build().unwrap();
+        settle(enqueue(&producer, 0..proven).await).await;
+        let faults = cluster.faults();
+        let lost = faults.on(ApiKey::Produce).append_then_truncate();
+        let distance = Duration::from_millis(50);
+        let _ = faults.on(ApiKey::Produce).always().delay(distance);
+        settle(enqueue(&producer, proven..30).await).await;
+        assert_eq!(lost.fired(), 1);
+        assert_eq!(numbers(&cluster, 0), (0..30).collect::<Vec<_>>());
+    }
+}
+
+/// The first of five batches is in the log, the others are not, and all of them expire.
+#[tokio::test(start_paused = true)]
+async fn bug_02_batches_that_expire_in_an_outage_make_the_producer_useless() {
+    for rule in [FirstSequence::Any, FirstSequence::Zero] {
+        let builder = Cluster::builder().nodes(3).replication(3).in_memory();
+        let builder = builder.topic("orders", 1).first_sequence(rule);
+        let cluster = builder.start().await.unwrap();
+        let builder = connect(&cluster).await.linger(Duration::ZERO);
+        let builder = builder.delivery_timeout(Duration::from_secs(5));
+        let producer = builder.build().unwrap();
+        settle(enqueue(&producer, 0..3).await).await;
+        let faults = cluster.faults();
+        let produce = || faults.on(ApiKey::Produce);
+        let _ = produce().apply_then_lose_answer();
+        let outage = produce().always().disconnect_before_apply();
+        for expired in enqueue(&producer, 3..8).await {
+            assert!(expired.await.unwrap_err().write_outcome().is_some());
+        }
+        assert!(outage.fired() > 1);
+        faults.clear();
+        let begun = tokio::time::Instant::now();
+        settle(enqueue(&producer, 8..30).await).await;
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            begun.elapsed()
+        );
+        let wanted: Vec<u32> = (0..4).chain(8..30).collect();
+        assert_eq!(numbers(&cluster, 0), wanted, "{rule:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn bug_02_a_sequence_refused_after_an_outage_makes_the_producer_useless() {
     let cluster = orders(1).await;
@@ -98,6 +149,24 @@ async fn bug_04_an_unknown_producer_id_after_retention_fails_the_record() {
     assert_eq!(numbers(&cluster, 0), [0, 1, 2, 3]);
     let last = cluster.log("orders", 0).pop().unwrap();
     assert!(last.epoch > 0, "the sequences began anew: {last:?}");
+}
+
+/// What the broker has forgotten may be what it holds: sent once more under another epoch, the record
+/// would be there twice.
+#[tokio::test(start_paused = true)]
+async fn bug_04_an_unknown_producer_id_after_a_lost_answer_repeats_the_record() {
+    let cluster = orders(1).await;
+    let producer = connect(&cluster).await.build().unwrap();
+    settle(enqueue(&producer, 0..2).await).await;
+    let faults = cluster.faults();
+    let _ = faults.on(ApiKey::Produce).apply_then_lose_answer();
+    let forgotten = faults.on(ApiKey::Produce);
+    let forgotten = forgotten.error(Code::UNKNOWN_PRODUCER_ID);
+    let doubted = enqueue(&producer, 2..3).await.remove(0).await.unwrap_err();
+    assert_eq!(forgotten.fired(), 1);
+    assert_eq!(doubted.write_outcome(), Some(WriteOutcome::Unknown));
+    settle(enqueue(&producer, 3..6).await).await;
+    assert_eq!(numbers(&cluster, 0), [0, 1, 2, 3, 4, 5]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! Bug classes 8 to 11: transactions.
+//! Bug classes 8 to 11, and 3 once more: transactions.
 
 use crate::transactions::failures::{epochs, impatient, is_indefinite};
 use crate::transactions::{LEVELS, client, cluster, committed, producer, record};
@@ -27,6 +27,34 @@ fn identity(cluster: &Cluster, id: &str) -> Identity {
     Identity {
         producer_id: view.producer_id,
         epoch: view.epoch,
+    }
+}
+
+/// Partition 1 is left alone while a transaction in partition 0 brings the next epoch.
+#[tokio::test(start_paused = true)]
+async fn bug_03_the_sequence_of_a_partition_that_a_transaction_left_alone_is_of_an_older_epoch() {
+    for level in LEVELS {
+        let cluster = cluster(level).await;
+        let client = client(&cluster).await;
+        let mut producer = producer(&client).await;
+        for partitions in [&[0, 1][..], &[0], &[1], &[0, 1]] {
+            let tx = producer.begin().await.unwrap();
+            for partition in partitions {
+                tx.send(record(*partition, "v")).await.unwrap();
+            }
+            tx.commit().await.unwrap();
+        }
+        for partition in 0..2 {
+            let log = cluster.log("out", partition).into_iter();
+            let mut next = (0, 0);
+            for record in log {
+                // Under a new epoch from the start, under the same one from where it stood.
+                next.1 = if record.epoch > next.0 { 0 } else { next.1 };
+                assert_eq!(record.sequence, next.1, "level {level}");
+                next = (record.epoch, record.sequence + 1);
+            }
+            assert_eq!(epochs(&cluster, partition).len() > 1, level == 2);
+        }
     }
 }
 

@@ -383,7 +383,7 @@ async fn a_transaction_that_stays_open_for_too_long_is_given_up_by_its_coordinat
 }
 
 #[tokio::test(start_paused = true)]
-async fn used_up_epochs_bring_a_new_producer_id_and_lose_nothing() {
+async fn bug_09_used_up_epochs_bring_a_new_producer_id_and_lose_nothing() {
     for level in LEVELS {
         let builder = Cluster::builder().nodes(3).replication(3).in_memory();
         let builder = builder.topic("out", PARTITIONS).transaction_version(level);

@@ -9,6 +9,7 @@ use ottla_proto::{Error, ErrorKind, Header, Record, Result};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::oneshot;
 
 /// How much memory dead letters may take while they are on their way, beside the buffer: they own
 /// their bytes, since a buffer full of failed batches could never take their dead letters in.
@@ -58,6 +59,37 @@ pub(crate) struct Burial {
     pub(crate) records: SealedRecords,
     pub(crate) attempts: u32,
     pub(crate) ending: Ending,
+    pub(crate) turn: Turn,
+}
+
+/// Tells when the letters of the batch before are on their way.
+pub(crate) type Predecessor = Option<oneshot::Receiver<()>>;
+
+/// A batch's place among those of its partition that have dead letters, so that these stand in their
+/// records' order: who waits for a topic is woken in any order.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    before: Predecessor,
+    /// Its end tells the next one.
+    _done: oneshot::Sender<()>,
+}
+
+impl Turn {
+    /// The turn behind the last one, which this is from now on.
+    pub(crate) fn behind(last: &mut Predecessor) -> Self {
+        let (done, next) = oneshot::channel();
+        Self {
+            before: last.replace(next),
+            _done: done,
+        }
+    }
+
+    async fn comes(&mut self) {
+        if let Some(before) = self.before.take() {
+            // However the one before ended.
+            let _ = before.await;
+        }
+    }
 }
 
 /// Who waits for the records. However the burial ends, they hear of their failure.
@@ -86,6 +118,7 @@ pub(crate) async fn bury(shared: Arc<Shared>, policy: Arc<DeadLetters>, burial: 
         records,
         attempts,
         mut ending,
+        turn,
     } = burial;
     let failure = Failure {
         topic: &topic,
@@ -99,7 +132,7 @@ pub(crate) async fn bury(shared: Arc<Shared>, policy: Arc<DeadLetters>, burial: 
     let (written, why) = match shared.graveyard.reserve(records.raw_size_bytes()) {
         None => (0, Some(no_room(&shared.graveyard))),
         Some(_plot) => match letters(&policy, records, &failure) {
-            Ok(letters) => send(&shared, &target, partition, letters).await,
+            Ok(letters) => send(&shared, &target, partition, letters, turn).await,
             Err(error) => (0, Some(error)),
         },
     };
@@ -190,8 +223,13 @@ async fn send(
     target: &str,
     partition: i32,
     letters: Vec<Letter>,
+    mut turn: Turn,
 ) -> (u64, Option<Error>) {
     let producer = Producer::of_driver(Arc::clone(shared));
+    if let Err(error) = producer.prepare(target).await {
+        return (0, Some(error));
+    }
+    turn.comes().await;
     let mut deliveries: Vec<Delivery> = Vec::with_capacity(letters.len());
     let mut why = None;
     for letter in letters {
@@ -207,6 +245,7 @@ async fn send(
             }
         }
     }
+    drop(turn);
     let mut written = 0;
     for delivery in deliveries {
         match delivery.await {

@@ -2,7 +2,7 @@
 
 use super::{Driver, Token, closed};
 use crate::compressing::compress;
-use crate::dead_letter::{Burial, DeadLetters, Ending, bury};
+use crate::dead_letter::{Burial, DeadLetters, Ending, Turn, bury};
 use crate::hooks::{Delivered, Failed};
 use crate::metrics::Ended;
 use crate::slot::later;
@@ -143,14 +143,14 @@ impl Driver {
 
     /// What is to be written to the dead letter topic, if anything.
     fn burial(
-        &self,
+        &mut self,
         token: &Token,
         error: &Error,
         attempts: u32,
         records: Option<SealedRecords>,
     ) -> Option<(Arc<DeadLetters>, Burial)> {
         let topic = token.completion.topic();
-        let policy = self.dead_letters.as_ref()?;
+        let policy = Arc::clone(self.dead_letters.as_ref()?);
         if !policy.takes(topic, error) {
             return None;
         }
@@ -161,7 +161,9 @@ impl Driver {
             self.shared.counters.dead_letters(lost, false);
             return None;
         };
+        let place = self.places.get_mut(token.partition.0 as usize);
         let burial = Burial {
+            turn: Turn::behind(place.map_or(&mut None, |place| &mut place.buried)),
             topic: Arc::clone(topic),
             partition: token.completion.partition(),
             records,
@@ -174,7 +176,7 @@ impl Driver {
                 error: error.clone(),
             },
         };
-        Some((Arc::clone(policy), burial))
+        Some((policy, burial))
     }
 
     /// One part of what was sealed under this serial has ended.

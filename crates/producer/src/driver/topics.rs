@@ -150,6 +150,7 @@ impl Driver {
             slot: Arc::clone(&slot),
             open: None,
             narrow: None,
+            buried: None,
         };
         match self.places.get_mut(index.0 as usize) {
             Some(vacant) => *vacant = place,

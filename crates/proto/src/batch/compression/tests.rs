@@ -153,7 +153,7 @@ fn a_refused_input_leaves_no_trace_on_the_next() {
 }
 
 #[test]
-fn memory_follows_the_output_and_not_the_cap() {
+fn bug_28_memory_follows_the_output_of_a_decompression_bomb_and_not_its_claim() {
     let input = text(10_000);
     for codec in PACKED {
         let packed = compress(codec, None, &[&input]).unwrap();

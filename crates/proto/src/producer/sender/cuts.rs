@@ -133,7 +133,7 @@ impl<T> Sender<T> {
         let Some(wrong) = batch.wrong.take() else {
             return;
         };
-        if u32::try_from(wrong.record_errors.len()) == Ok(batch.count) {
+        if batch.count == 1 {
             self.fail(index, batch, Why::Answered(&wrong));
         } else {
             self.cut_out(now, index, batch, wrong);
@@ -171,15 +171,9 @@ impl<T> Sender<T> {
     }
 }
 
-/// Behind how many records to cut: before the first wrong one, or behind it and those that follow it
-/// without a well one between.
+/// Behind how many records to cut: before the first wrong one, or behind it. Each stands alone in the
+/// end, so that it is told what is wrong with itself.
 fn place_to_cut(wrong: &PartitionAnswer) -> u32 {
-    let places = || wrong.record_errors.iter().map(|record| record.index);
-    match places().next() {
-        Some(0) => (0..)
-            .zip(places())
-            .take_while(|(at, place)| at == place)
-            .fold(0, |count, _| count + 1),
-        first => first.unwrap_or(0),
-    }
+    let first = wrong.record_errors.first();
+    first.map_or(1, |record| record.index.max(1))
 }

@@ -48,7 +48,7 @@ fn batches() -> Vec<TopicBatches> {
 }
 
 #[test]
-fn a_produce_request_reads_back_in_every_version() {
+fn bug_30_a_produce_request_reads_back_to_its_last_byte_in_every_version() {
     for transactional_id in [None, Some("tx")] {
         for version in produce::VERSIONS {
             let head = Head {
@@ -156,6 +156,39 @@ pub(super) fn produce_answer(version: i16) -> wire::ProduceResponse {
         answer = answer.with_node_endpoints(vec![endpoint]);
     }
     answer
+}
+
+#[test]
+fn bug_28_no_length_or_count_of_a_produce_answer_asks_for_more_than_there_is() {
+    for version in produce::VERSIONS {
+        let whole = answer_bytes(version, &produce_answer(version));
+        for at in 0..whole.len() {
+            // A long one and a negative one in plain form, the longest in compact form, and two bytes
+            // of a text's length.
+            for lie in [
+                &[0x7f, 0xff, 0xff, 0xff][..],
+                &[0xff, 0xff, 0xff, 0xfe],
+                &[0xff, 0xff, 0xff, 0xff, 0x0f],
+                &[0x7f, 0xff],
+            ] {
+                let mut bytes = whole.clone();
+                let until = (at + lie.len()).min(bytes.len());
+                bytes.splice(at..until, lie.iter().copied());
+                let bytes_max = bytes.len();
+                let Ok((read, endpoints)) = produce::decode_with_endpoints(version, bytes.into())
+                else {
+                    continue;
+                };
+                let wrong = read.partitions.iter().map(|p| p.record_errors.capacity());
+                let room = [read.partitions.capacity(), endpoints.capacity()];
+                let most = wrong.chain(room).max();
+                assert!(
+                    most <= Some(bytes_max),
+                    "version {version} at {at}: {most:?}"
+                );
+            }
+        }
+    }
 }
 
 #[test]
