@@ -139,7 +139,8 @@ impl Compressor {
             }
             Compression::Lz4 => {
                 let whole = join(&mut self.joined, input);
-                self.lz4.encode(whole, &mut self.out)
+                let no_room = || Error::new(ErrorKind::State, "lz4 has no room for its frame");
+                return self.lz4.encode(whole).ok_or_else(no_room);
             }
             Compression::Zstd => {
                 let whole = join(&mut self.joined, input);

@@ -2,7 +2,10 @@
 
 use super::xxh32::xxh32;
 use super::{Fault, Output};
-use lz4_flex::block::{self, CompressTable, DecompressError};
+use block::{Table, Writer};
+use lz4_flex::block::{DecompressError, decompress_into, decompress_into_with_dict};
+
+mod block;
 
 const MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
 
@@ -24,51 +27,48 @@ const MAX_RATIO: usize = 255;
 /// How far back a block may reach into its predecessors where blocks are not independent.
 const WINDOW_BYTES: usize = 64 * 1024;
 
-/// Compresses, keeping its hash table.
+/// Compresses, keeping its memory.
 #[derive(Default)]
 pub(super) struct Encoder {
-    table: Option<CompressTable>,
+    table: Table,
+    /// Room for frames. It is never cleared: for large batches that would cost as much as copying
+    /// them.
+    room: Vec<u8>,
 }
 
 impl Encoder {
-    pub(super) fn encode(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    /// None if the frame has no room, which it always has.
+    pub(super) fn encode(&mut self, input: &[u8]) -> Option<&[u8]> {
+        const BESIDES_BLOCKS: usize = 7 + END_MARK.len();
         let [.., largest] = BLOCK_SIZES;
         let fits = |(bytes, _): &(usize, u8)| *bytes >= input.len();
         let (block_bytes, code) = BLOCK_SIZES.into_iter().find(fits).unwrap_or(largest);
+        let blocks = input.chunks(block_bytes);
+        let most = BESIDES_BLOCKS + blocks.len() * size_of::<u32>() + input.len();
+        if self.room.len() < most {
+            self.room.resize(most, 0);
+        }
+        let mut out = Writer::new(&mut self.room);
         let [_, checksum, ..] = xxh32(&[FLAGS, code]).to_le_bytes();
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&[FLAGS, code, checksum]);
-        for block in input.chunks(block_bytes) {
-            self.encode_block(block, out)?;
+        out.push(&MAGIC)?;
+        out.push(&[FLAGS, code, checksum])?;
+        for block in blocks {
+            encode_block(&mut self.table, block, &mut out)?;
         }
-        out.extend_from_slice(&END_MARK);
-        Ok(())
+        out.push(&END_MARK)?;
+        let len = out.len();
+        self.room.get(..len)
     }
+}
 
-    fn encode_block(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
-        let table = self.table.get_or_insert_with(CompressTable::large);
-        let length_at = out.len();
-        let block_at = length_at + size_of::<u32>();
-        out.resize(block_at + block::get_maximum_output_size(input.len()), 0);
-        let room = out.get_mut(block_at..).unwrap_or_default();
-        let size = block::compress_into_with_table(input, room, table)
-            .map_err(|error| error.to_string())?;
-        // The format asks for a block that would grow to be stored.
-        let (size, flag) = if size < input.len() {
-            (size, 0)
-        } else {
-            if let Some(place) = room.get_mut(..input.len()) {
-                place.copy_from_slice(input);
-            }
-            (input.len(), STORED)
-        };
-        out.truncate(block_at + size);
-        let length = u32::try_from(size).map_err(|error| error.to_string())? | flag;
-        if let Some(place) = out.get_mut(length_at..block_at) {
-            place.copy_from_slice(&length.to_le_bytes());
-        }
-        Ok(())
-    }
+fn encode_block(table: &mut Table, block: &[u8], out: &mut Writer<'_>) -> Option<()> {
+    // The format asks for a block that would not shrink to be stored.
+    let most = block.len().saturating_sub(1);
+    let packed = out.sized(most, |room| table.compress(block, room));
+    packed.or_else(|| {
+        out.push(&(block.len() as u32 | STORED).to_le_bytes())?;
+        out.push(block)
+    })
 }
 
 pub(super) fn decode(mut input: &[u8], out: &mut Output) -> Result<(), Fault> {
@@ -192,10 +192,10 @@ fn decode_block(
         .split_at_mut_checked(start)
         .ok_or("it is too large")?;
     let written = if descriptor.independent_blocks {
-        block::decompress_into(block, place)
+        decompress_into(block, place)
     } else {
         let reach = frame_start.max(start.saturating_sub(WINDOW_BYTES));
-        block::decompress_into_with_dict(block, place, before.get(reach..).unwrap_or_default())
+        decompress_into_with_dict(block, place, before.get(reach..).unwrap_or_default())
     };
     match written {
         Ok(written) => {

@@ -11,7 +11,7 @@ const PACKED: [Compression; 4] = [
 ];
 
 /// Text that repeats itself as records do, of `len` bytes.
-fn text(len: usize) -> Vec<u8> {
+pub(super) fn text(len: usize) -> Vec<u8> {
     const WORDS: [&str; 8] = [
         "order", "paid", "refund", "cart", "user", "address", "late", "shipped",
     ];
@@ -30,7 +30,7 @@ fn text(len: usize) -> Vec<u8> {
 }
 
 /// Bytes that do not compress, of `len` bytes.
-fn noise(len: usize) -> Vec<u8> {
+pub(super) fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = || {
         state ^= state << 13;
