@@ -34,6 +34,10 @@ const LARGE_SHARE: usize = 4;
 const CLASSES: usize = 11;
 /// Free chunks beyond so many bytes go back to the allocator.
 const FREE_BYTES_MAX: usize = 64 << 20;
+/// This part of the limit may be free beyond what is unused. While a full buffer is compressed,
+/// memory goes to and fro between large chunks and small ones, and each page that the system takes
+/// back and gives again costs more than compressing some of its records.
+const FREE_SHARE: usize = 8;
 
 /// The pool of one producer (`buffer.memory`).
 #[derive(Debug)]
@@ -156,10 +160,11 @@ impl Pool {
     }
 
     /// Gives free chunks of other sizes back to the allocator, the largest first, as far as they and
-    /// what is used are more than the limit.
+    /// what is used are more than the limit and a little.
     fn trim(&self) {
+        let most = self.unused() + self.limit / FREE_SHARE;
         for free in self.free.iter().rev() {
-            while self.free_bytes.load(Ordering::Relaxed) > self.unused() {
+            while self.free_bytes.load(Ordering::Relaxed) > most {
                 let Some(chunk) = free.lock().pop() else {
                     break;
                 };
