@@ -67,7 +67,7 @@ fn collected(lag: &GroupLag) -> Rows {
 }
 
 /// What the three say of a group, which has to be the same.
-async fn agreed(kafka: &Kafka, client: &Client, group: &str) -> Rows {
+pub(crate) async fn agreed(kafka: &Kafka, client: &Client, group: &str) -> Rows {
     let arguments = ["--describe", "--group", group];
     let javas = kafka
         .run_tool("consumer.group.ConsumerGroupCommand", &arguments, b"")

@@ -19,6 +19,7 @@ mod command;
 mod corpus;
 mod embedded;
 mod endurance;
+mod exporter;
 mod foreign;
 mod fresh;
 mod groups;

@@ -16,10 +16,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// Gets a path of an exporter whose address is this; status line and body.
-async fn get(address: &str, path: &str) -> (String, String) {
+pub(crate) async fn get(address: &str, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -30,22 +30,15 @@ async fn get(address: &str, path: &str) -> (String, String) {
 }
 
 /// The samples of a page.
-fn samples(page: &str) -> BTreeMap<&str, &str> {
+pub(crate) fn samples(page: &str) -> BTreeMap<&str, &str> {
     let lines = page.lines().filter(|line| !line.starts_with('#'));
     lines.filter_map(|line| line.rsplit_once(' ')).collect()
 }
 
-/// An exporter for some groups, and its address.
-async fn exporter(kafka: &Kafka, group: &str) -> (Running, String) {
-    let arguments = [
-        "exporter",
-        "--listen",
-        "127.0.0.1:0",
-        "--refresh",
-        "0.5",
-        "--group-filter",
-        group,
-    ];
+/// An exporter with these options, and its address.
+pub(crate) async fn exporter(kafka: &Kafka, options: &[&str]) -> (Running, String) {
+    let arguments = ["exporter", "--listen", "127.0.0.1:0", "--refresh", "0.5"];
+    let arguments = [&arguments[..], options].concat();
     let mut running = Running::start(ottla(&kafka.bootstrap, &arguments).await);
     let line = timeout(PATIENCE, running.line()).await.unwrap().unwrap();
     let line = String::from_utf8(line.to_vec()).unwrap();
@@ -56,7 +49,7 @@ async fn exporter(kafka: &Kafka, group: &str) -> (Running, String) {
     )
 }
 
-async fn commit(client: &Client, group: &str, offsets: &[(TopicPartition, i64)]) {
+pub(crate) async fn commit(client: &Client, group: &str, offsets: &[(TopicPartition, i64)]) {
     let start = offsets
         .iter()
         .map(|(at, _)| (at.clone(), Start::Offset(0, None)));
@@ -78,7 +71,7 @@ async fn the_exporter_tells_what_kafkas_own_tool_tells() {
     let group = unique("exported");
     let at = |partition| TopicPartition::new(topic.as_str(), partition);
     commit(&client, &group, &[(at(0), 4), (at(1), 20)]).await;
-    let (running, address) = exporter(&kafka, &group).await;
+    let (running, address) = exporter(&kafka, &["--group-filter", &group]).await;
     let there = async {
         while !get(&address, "/healthz").await.0.contains(" 200 ") {
             sleep(SECOND / 10).await;

@@ -1,0 +1,154 @@
+//! The exporter beside groups that come, go and are of the new protocol, and while a broker is down.
+
+use crate::command::run_ottla;
+use crate::kafka::{Harm, Kafka, unique};
+use crate::lag::{agreed, filled};
+use crate::process::{PATIENCE, Running};
+use crate::watching::{SECOND, commit, exporter, get, samples};
+use ottla::{Client, NewTopic, Record, TopicPartition};
+use std::time::{Duration, Instant};
+use tokio::time::{sleep, timeout};
+
+/// Waits until the exporter's page tells a sample as it should be, and gives the page.
+async fn until_told(address: &str, key: &str, wanted: impl Fn(Option<&str>) -> bool) -> String {
+    let mut page = String::new();
+    let told = async {
+        loop {
+            page = get(address, "/metrics").await.1;
+            if wanted(samples(&page).get(key).copied()) {
+                return;
+            }
+            sleep(SECOND / 5).await;
+        }
+    };
+    let is_told = timeout(PATIENCE, told).await.is_ok();
+    assert!(is_told, "{key} is never told as it is: {page}");
+    page
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs kafka"]
+async fn members_of_groups_of_the_new_protocol_are_counted_and_named() {
+    let kafka = Kafka::here();
+    // KIP-848's groups are there from 4.0 on.
+    if kafka.major_version().await < 4 {
+        return;
+    }
+    let client = kafka.client().await;
+    let topic = filled(&kafka, &client, &[5, 5, 5]).await;
+    let group = unique("newer");
+    let (exporter, address) = exporter(&kafka, &["--group-filter", &group]).await;
+    let arguments = ["--topic", &topic, "--group", &group, "--from-beginning"];
+    let mut command = kafka.tool("consumer.ConsoleConsumer", &arguments);
+    for property in ["group.protocol=consumer", "auto.commit.interval.ms=100"] {
+        command.args(["--consumer-property", property]);
+    }
+    let mut member = Running::start(command);
+    for _ in 0..15 {
+        timeout(PATIENCE, member.line()).await.unwrap().unwrap();
+    }
+    // The group came after the exporter.
+    let count = format!("kafka_consumergroup_members{{consumergroup=\"{group}\"}}");
+    until_told(&address, &count, |told| told == Some("1")).await;
+    let sum = format!("kafka_consumergroup_lag_sum{{consumergroup=\"{group}\",topic=\"{topic}\"}}");
+    until_told(&address, &sum, |told| told == Some("0")).await;
+    let rows = agreed(&kafka, &client, &group).await;
+    assert_eq!(rows.len(), 3);
+    assert!(
+        rows.values().all(|row| row[5] != "-"),
+        "every partition has its reader: {rows:?}"
+    );
+    let named = run_ottla(&kafka.bootstrap, &["lag", &group, "--json"]).await;
+    assert!(named.text().contains("\"state\":\"Stable\""), "{named:?}");
+
+    member.end().await;
+    until_told(&address, &count, |told| told == Some("0")).await;
+    client.groups().delete(&group).await.unwrap();
+    until_told(&address, &count, |told| told.is_none()).await;
+    exporter.end().await;
+    client.topics().delete(&topic).await.unwrap();
+}
+
+/// Writes one more record to a partition of a topic.
+async fn write(client: &Client, topic: &str, partition: i32) {
+    let producer = client.producer().build().unwrap();
+    let record = Record::to(topic).partition(partition).value("more");
+    producer.send(record).await.unwrap();
+    producer.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs kafka"]
+async fn while_a_broker_is_down_its_partitions_age_and_the_rest_stays_fresh() {
+    let kafka = Kafka::here();
+    let client = kafka.client().await;
+    let topic = unique("single");
+    let new = NewTopic::new(topic.as_str()).partitions(6).replication(1);
+    kafka.create(&client, &topic, new).await;
+    let group = unique("bereft");
+    let at = |partition| TopicPartition::new(topic.as_str(), partition);
+    for partition in 0..6 {
+        write(&client, &topic, partition).await;
+    }
+    let offsets: Vec<_> = (0..6).map(|partition| (at(partition), 0)).collect();
+    commit(&client, &group, &offsets).await;
+    let lag = client.lag(group.as_str()).topics([topic.as_str()]);
+    let lag = lag.refresh(SECOND / 2).start().await.unwrap();
+    let (exporter, address) = exporter(&kafka, &["--group-filter", &group]).await;
+    let of = |partition: i32| {
+        format!(
+            "kafka_consumergroup_lag{{consumergroup=\"{group}\",topic=\"{topic}\",\
+             partition=\"{partition}\"}}"
+        )
+    };
+    until_told(&address, &of(0), |told| told == Some("1")).await;
+
+    // The group's coordinator goes too, so that another one has to be found.
+    let listed = client.groups().list().await.unwrap().groups;
+    let home = listed.iter().find(|one| *one.group == *group).unwrap();
+    let victim = home.coordinator;
+    let view = client.cluster().all_topics().await.unwrap();
+    let partitions = &view.topic(&topic).unwrap().partitions;
+    let led = |partition: i32| partitions[partition as usize].leader;
+    let dead: Vec<i32> = (0..6).filter(|at| led(*at) == Some(victim)).collect();
+    let alive: Vec<i32> = (0..6).filter(|at| !dead.contains(at)).collect();
+    assert!(!dead.is_empty() && !alive.is_empty(), "{partitions:?}");
+    let down = kafka.harm(Harm::Kill, victim.0).await;
+    let since = Instant::now();
+    for partition in &alive {
+        write(&client, &topic, *partition).await;
+    }
+    for partition in &alive {
+        until_told(&address, &of(*partition), |told| told == Some("2")).await;
+    }
+    println!("fresh {:?} after the coordinator's end", since.elapsed());
+    sleep(Duration::from_secs(8).saturating_sub(since.elapsed())).await;
+    let snapshot = lag.snapshot();
+    let age = |partition: &i32| {
+        let figures = snapshot.partition(&topic, *partition).unwrap();
+        figures.age(Instant::now())
+    };
+    let ages: Vec<_> = (0..6).map(|partition| age(&partition)).collect();
+    for partition in &alive {
+        assert!(age(partition) < 4 * SECOND, "{partition}: {ages:?}");
+    }
+    for partition in &dead {
+        assert!(age(partition) > 5 * SECOND, "{partition}: {ages:?}");
+    }
+    let page = until_told(&address, "ottla_exporter_up", |told| told == Some("1")).await;
+    assert_eq!(samples(&page)["kafka_brokers"], "2", "{page}");
+    let leader = format!("kafka_topic_partition_leader{{topic=\"{topic}\",partition=\"");
+    for partition in &dead {
+        let leader = format!("{leader}{partition}\"}}");
+        assert!(!samples(&page).contains_key(leader.as_str()), "{page}");
+    }
+
+    down.end().await;
+    kafka.settled().await;
+    for partition in &dead {
+        write(&client, &topic, *partition).await;
+        until_told(&address, &of(*partition), |told| told == Some("2")).await;
+    }
+    exporter.end().await;
+    client.topics().delete(&topic).await.unwrap();
+}
