@@ -39,6 +39,17 @@ const OWN: &[Setting] = &[
         "false",
         "The sticky partitioner places keyed records as if they had no key.",
     ),
+    // Of every role. Ours are hooks in code, and the `metrics` facade; nothing is pushed to brokers.
+    Setting::ignored("enable.metrics.push", Kind::Bool, "true"),
+    Setting::ignored("interceptor.classes", Kind::List, ""),
+    Setting::ignored("metric.reporters", Kind::List, ""),
+    Setting::ignored("metrics.num.samples", Kind::Int(1, i32::MAX as i64), "2"),
+    Setting::ignored("metrics.recording.level", Kind::Text, "INFO"),
+    Setting::ignored(
+        "metrics.sample.window.ms",
+        Kind::Millis(0, i64::MAX),
+        "30000",
+    ),
 ];
 
 /// Every setting, each crate's rows in turn.
@@ -129,6 +140,9 @@ pub(crate) fn check(row: &Setting, value: &str) -> Result<()> {
         Kind::OneOf(words) => wrong(format!("one of {}", words.join(", "))),
     }
 }
+
+#[cfg(test)]
+mod known;
 
 #[cfg(test)]
 mod tests {

@@ -340,7 +340,8 @@ impl Config {
             "preset" => drop(Preset::by_name(value)?),
             "dead.letter.topic" => {
                 let letters = self.hooks.dead_letters.take().unwrap_or_default();
-                self.hooks.dead_letters = Some(letters.topic(value));
+                let letters = Some(letters.topic(value));
+                self.hooks.dead_letters = letters.filter(|_| !value.is_empty());
             }
             "dead.letter.format" => self.dead_letter_format(name, value)?,
             // librdkafka's way to say "its own default".
@@ -494,5 +495,7 @@ mod tests {
         assert_eq!(letters.topic_of("orders"), "orders-dlq");
         config.set("dead.letter.topic", "{topic}").unwrap();
         assert!(config.check().is_err());
+        config.set("dead.letter.topic", "").unwrap();
+        assert_eq!(config.hooks.dead_letters, None, "empty is not set");
     }
 }
