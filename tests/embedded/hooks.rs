@@ -2,8 +2,8 @@
 
 use ottla::{
     Acks, CleanupPolicy, Client, Compression, DeadLetterFormat, DeadLetters, Delivered,
-    DeliveryHook, Ensured, ErrorKind, Failed, Interceptor, NewTopic, Preset, Record, Scratch,
-    WriteOutcome,
+    DeliveryHook, Ensured, Error, ErrorKind, Failed, Interceptor, NewTopic, Preset, Record,
+    Scratch, WriteOutcome,
 };
 use ottla_broker::{ApiKey, Cluster, Code};
 use ottla_tests::client;
@@ -127,6 +127,48 @@ async fn an_interceptor_changes_what_is_sent_by_every_way_in() {
         let header = ("origin".to_owned(), Some(b"was for elsewhere".to_vec()));
         assert_eq!(record.headers, [header]);
     }
+}
+
+/// Adds a header, and takes no record without a key.
+struct Guard;
+
+impl Interceptor for Guard {
+    fn on_send<'r>(&'r self, record: Record<'r>, scratch: &'r Scratch) -> Record<'r> {
+        record.header("seen", scratch.keep("by the guard"))
+    }
+
+    fn check(&self, record: &Record<'_>) -> ottla::Result<()> {
+        assert!(!record.headers.is_empty(), "checked when it is changed");
+        match record.key {
+            Some(_) => Ok(()),
+            None => Err(Error::new(ErrorKind::State, "every order has a customer")),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_an_interceptor_finds_wrong_is_not_taken_by_any_way_in() {
+    let (cluster, client) = orders(1).await;
+    cluster.create_topic("orders.dlq", 1).unwrap();
+    let builder = client.producer().interceptor(Guard);
+    let producer = builder.dead_letters(DeadLetters::new()).build().unwrap();
+    producer.prepare("orders").await.unwrap();
+    let wrong = || Record::to("orders").value("wrong");
+    let sent = producer.send(wrong()).await.unwrap_err();
+    let (tried, given_back) = producer.try_enqueue(wrong()).unwrap_err();
+    assert_eq!(given_back.value, Some(&b"wrong"[..]));
+    for error in [&sent, &tried] {
+        assert!(
+            error.to_string().contains("every order has a customer"),
+            "{error}"
+        );
+        assert_eq!(error.write_outcome(), Some(WriteOutcome::NotWritten));
+    }
+    producer.dead_letter(wrong(), &sent).await.unwrap();
+    assert_eq!(cluster.log("orders.dlq", 0).len(), 1);
+    producer.send(wrong().key("ada")).await.unwrap();
+    assert_eq!(cluster.log("orders", 0).len(), 1);
+    assert_eq!(producer.metrics().buffer_used_bytes, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -89,6 +89,73 @@ async fn a_key_goes_where_the_java_client_sends_it_and_keeps_its_order() {
     assert_eq!(seen, 500);
 }
 
+/// Each name that the configuration takes, with the partition of 12 for the key `hejsan` and for an
+/// empty one: from librdkafka's test 0048, and from mmh3 5. `None` is wherever a run goes.
+#[tokio::test(start_paused = true)]
+async fn every_partitioner_places_keys_as_the_configuration_names_it() {
+    let [crc32, fnv1a] = [0xd077_037e_u32, 0x17b1_e27a].map(|hash| Some((hash % 12) as i32));
+    let [murmur2, murmur3] = [0x5ec1_9395_u32, 0xa031_dc47].map(|hash| Some((hash % 12) as i32));
+    let empty = [0x106e_08d9_u32, 0x7ee3_623b].map(|hash| Some((hash % 12) as i32));
+    let [empty2, empty1a] = empty;
+    let internals = "org.apache.kafka.clients.producer.internals.DefaultPartitioner";
+    let uniform = "org.apache.kafka.clients.producer.UniformStickyPartitioner";
+    let round_robin = "org.apache.kafka.clients.producer.RoundRobinPartitioner";
+    let names = [
+        ("", murmur2, empty2),
+        ("sticky", murmur2, empty2),
+        (internals, murmur2, empty2),
+        ("uniform_sticky", None, None),
+        (uniform, None, None),
+        ("random", None, None),
+        ("round_robin", None, None),
+        (round_robin, None, None),
+        ("consistent", crc32, Some(0)),
+        ("consistent_random", crc32, None),
+        ("murmur2", murmur2, empty2),
+        ("murmur2_random", murmur2, empty2),
+        ("fnv1a", fnv1a, empty1a),
+        ("fnv1a_random", fnv1a, empty1a),
+        ("murmur3_modulo", murmur3, Some(0)),
+        ("uuid_modulo", murmur2, empty2),
+    ];
+    let told = |name: &&str| names.iter().any(|(own, ..)| own == name);
+    assert!(
+        ottla::partitioner::NAMES.iter().all(told),
+        "a name without a row"
+    );
+    let cluster = cluster("orders", 12).await;
+    let client = client(&cluster).connect().await.unwrap();
+    for (name, hejsan, empty) in names {
+        for spelling in ["partitioner", "partitioner.class"] {
+            let builder = client.producer().property(spelling, name).unwrap();
+            let producer = builder.batch_bytes(1).build().unwrap();
+            for (key, wanted) in [("hejsan", hejsan), ("", empty)] {
+                let mut partitions = std::collections::BTreeSet::new();
+                for _ in 0..60 {
+                    let record = Record::to("orders").key(key).value("v");
+                    partitions.insert(producer.send(record).await.unwrap().partition);
+                }
+                match wanted {
+                    Some(wanted) => assert!(partitions.into_iter().eq([wanted]), "{name} {key:?}"),
+                    None => assert!(partitions.len() > 3, "{name} {key:?}: {partitions:?}"),
+                }
+            }
+            let by_number = b"\xf8\x1d\x4f\xae\x7d\xec\x11\xd0\xa7\x65\x00\xa0\xc9\x1e\x6b\xf6";
+            let explicit = Record::to("orders").key("hejsan").partition(11).value("v");
+            assert_eq!(
+                producer.send(explicit).await.unwrap().partition,
+                11,
+                "{name}"
+            );
+            if name == "uuid_modulo" {
+                let record = Record::to("orders").key(by_number).value("v");
+                assert_eq!(producer.send(record).await.unwrap().partition, 10);
+            }
+            producer.close().await.unwrap();
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_compression_is_read_back_by_the_broker() {
     let cluster = cluster("orders", 1).await;

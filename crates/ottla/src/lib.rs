@@ -31,8 +31,8 @@ pub use ottla_lag as lag;
 pub use ottla_partitioner as partitioner;
 pub use ottla_partitioner::{LagAware, Partitioner};
 pub use ottla_producer::{
-    Acks, DeadLetterFormat, DeadLetters, Delivered, Delivery, DeliveryHook, Failed, Interceptor,
-    Metrics, Preset, Producer, RecordMetadata, Scratch, metrics,
+    Acks, DeadLetterFormat, DeadLetters, Delivered, Delivery, DeliveryHook, DeliveryLog, Failed,
+    Interceptor, Metrics, Preset, Producer, RecordMetadata, Scratch, metrics,
 };
 pub use ottla_producer::{Decision, GroupMetadata, Transaction, TransactionalProducer};
 pub use ottla_proto::batch::Compression;

@@ -3,7 +3,7 @@
 
 use crate::dead_letter::DeadLetters;
 use crate::delivery::{Delivery, RecordMetadata};
-use ottla_proto::{Error, Record, Result};
+use ottla_proto::{Error, Record, Result, WriteOutcome};
 use parking_lot::Mutex;
 
 use std::fmt;
@@ -71,6 +71,17 @@ pub trait Interceptor: Send + Sync + 'static {
     /// The record to send in the place of `record`. What it refers to lives in the interceptor, in
     /// the record, or in `scratch`, which is dropped when the record is in its batch.
     fn on_send<'r>(&'r self, record: Record<'r>, scratch: &'r Scratch) -> Record<'r>;
+
+    /// Whether the record may be sent, asked when every interceptor has changed what it would; it may
+    /// unless this says otherwise.
+    ///
+    /// # Errors
+    /// Why not, in your own words: whoever sends the record gets this error, and it is not taken. With
+    /// dead letters, [`Producer::dead_letter`](crate::Producer::dead_letter) keeps such a record.
+    fn check(&self, record: &Record<'_>) -> Result<()> {
+        let _ = record;
+        Ok(())
+    }
 
     /// Records were acknowledged, or failed for good with [`Failed::error`].
     fn on_acknowledgement(&self, batch: Result<&Delivered<'_>, &Failed<'_>>) {
@@ -146,11 +157,23 @@ impl Hooks {
     }
 
     /// Shows a record to every interceptor.
-    pub(crate) fn intercept<'r>(&'r self, record: Record<'r>, scratch: &'r Scratch) -> Record<'r> {
+    ///
+    /// # Errors
+    /// One of them refuses it.
+    pub(crate) fn intercept<'r>(
+        &'r self,
+        record: Record<'r>,
+        scratch: &'r Scratch,
+    ) -> Result<Record<'r>> {
         let interceptors = self.interceptors.iter();
-        interceptors.fold(record, |record, interceptor| {
+        let record = interceptors.fold(record, |record, interceptor| {
             interceptor.on_send(record, scratch)
-        })
+        });
+        for interceptor in &self.interceptors {
+            let checked = interceptor.check(&record);
+            checked.map_err(|error| error.with_outcome(WriteOutcome::NotWritten))?;
+        }
+        Ok(record)
     }
 }
 
@@ -264,7 +287,8 @@ mod tests {
             ..Hooks::default()
         };
         let scratch = Scratch::default();
-        let record = hooks.intercept(Record::to("orders").value("v"), &scratch);
+        let record = Record::to("orders").value("v");
+        let record = hooks.intercept(record, &scratch).unwrap();
         let headers: Vec<_> = record.headers.iter().map(|h| (h.key, h.value)).collect();
         assert_eq!(headers, [("a", Some(&b"a0"[..])), ("b", Some(&b"b1"[..]))]);
     }

@@ -60,7 +60,7 @@ impl Producer {
             .shared
             .config
             .hooks
-            .intercept(record.borrowed(), &scratch);
+            .intercept(record.borrowed(), &scratch)?;
         // Boxed, so that records without interceptors do not carry its size.
         Box::pin(self.enqueue_as_it_is(record)).await
     }
@@ -72,7 +72,8 @@ impl Producer {
             .shared
             .config
             .hooks
-            .intercept(record.borrowed(), &scratch);
+            .intercept(record.borrowed(), &scratch)
+            .map_err(Refusal::Final)?;
         self.append(&record, None)
     }
 
