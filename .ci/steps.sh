@@ -100,6 +100,12 @@ ottla_binary() {
   "$OTTLA_BIN" --version
 }
 
+# What steering costs a producer: at most 2 % more instructions a record.
+steering_cost() {
+  packages valgrind=valgrind
+  cargo run --release --locked -p ottla-benches --bin instructions
+}
+
 # One test at a time: they kill and freeze the brokers they share. A soak's name starts with soak_.
 cluster_tests() { # TEST-RUNNER-ARGUMENTS...
   cargo test --locked -p ottla-tests --test cluster -- --ignored --test-threads 1 --nocapture "$@"

@@ -1,9 +1,16 @@
-//! What the benchmarks share: a clock around a closure, text to send, and a model of producers and
-//! consumers to steer in.
+//! What the benchmarks share: a clock around a closure, text to send, a plan to go by, and a model of
+//! producers and consumers to steer in.
 
 pub mod steering;
 
-use std::time::Instant;
+use ottla_partitioner::{Drain, DrainPartition, TopicPlan};
+use std::time::{Duration, Instant};
+
+/// The topic of [`plan`].
+pub const TOPIC: &str = "orders";
+
+/// What each partition's consumer reads in [`plan`], in records a second.
+pub const RATE: f64 = 1_000.0;
 
 /// Runs `work` `rounds` times and gives the best time of one of its `steps`, in nanoseconds.
 pub fn best_ns(rounds: usize, steps: usize, mut work: impl FnMut()) -> f64 {
@@ -19,4 +26,21 @@ pub fn best_ns(rounds: usize, steps: usize, mut work: impl FnMut()) -> f64 {
 pub fn payload(bytes: usize) -> Vec<u8> {
     let words = b"order customer amount currency shipped pending berlin lisbon tromso ";
     words.iter().copied().cycle().take(bytes).collect()
+}
+
+/// A plan of [`TOPIC`] that is renewed every second, with a little unread in most partitions. `load` is
+/// what all producers write, as a part of what the consumers read, and `own` our part of that.
+pub fn plan(partitions: usize, load: f64, own: f64) -> TopicPlan {
+    let arrival_rate = RATE * load * partitions as f64;
+    let partition = |at: usize| DrainPartition {
+        rate: RATE,
+        backlog: (at % 7) as f64 * 10.0,
+        share: 1.0 / partitions as f64,
+    };
+    let drain = Drain {
+        partitions: (0..partitions).map(partition).collect(),
+        arrival_rate,
+        own_rate: arrival_rate * own,
+    };
+    TopicPlan::drain(TOPIC.into(), Instant::now(), Duration::from_secs(1), &drain)
 }

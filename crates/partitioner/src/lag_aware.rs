@@ -6,6 +6,9 @@ use crate::hashes::{fnv1a, java_partition, murmur2};
 use crate::keys::{KeyPolicy, KeyTicket, Moving};
 use crate::plan::{Choice, PlanReader, TopicPlan};
 use crate::sticky::{Sticky, below};
+use crate::striped::Share;
+use crate::tally::PartitionTally;
+use crate::weights::Weights;
 use crate::{KeyChoice, Partitioner, Run, TopicView};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -125,46 +128,33 @@ impl LagAware {
         self.plan.counters()
     }
 
-    fn steered(&self, view: &TopicView<'_>, now: Instant, random: u64) -> Result<Run, Fallback> {
+    /// The next run by a plan.
+    #[inline]
+    fn steered(
+        &self,
+        topic: &TopicPlan,
+        tally: Share<'_, PartitionTally>,
+        view: &TopicView<'_>,
+        now: Instant,
+        random: u64,
+    ) -> Result<Run, Fallback> {
         let mode = self.steering.load(Ordering::Relaxed);
-        if mode == Steering::Off as u8 {
-            return Err(Fallback::Off);
-        }
-        if view.available.is_empty() {
-            return Err(Fallback::NoLeader);
-        }
-        let plan = self.plan.load();
-        let plan = plan.as_deref().ok_or(Fallback::NoPlan)?;
-        let topic = plan.topic(view.topic).ok_or(Fallback::UnknownTopic)?;
         let (micros, age) = topic.age(now).ok_or(Fallback::TooOld)?;
         let run = match topic.choice() {
-            Choice::Uniform(reason) => return Err(*reason),
-            Choice::Weighted(weights) => {
-                let may = |partition| {
-                    let is_led = view.available.binary_search(&partition).is_ok();
-                    is_led && !self.sticky.masks(view, partition, now)
-                };
-                let partition = weights.choose(may, random);
-                self.run(
-                    view,
-                    partition.ok_or(Fallback::NoWeights)?,
-                    UNSURE_RUN_RECORDS,
-                )
-            }
             Choice::Drain(lanes) => {
                 let seen = lanes.seen(When::new(micros, age), view.stripe);
                 let seen = seen.ok_or(Fallback::NoRates)?;
-                let partition = self.soonest(lanes, &seen, view, now, random);
-                let span = RUN_SPAN.as_secs_f32();
-                let records = lanes.run_records(partition, self.run_drain_seconds, span);
+                let run = self.by_drain(lanes, &seen, view, now, random);
                 if mode == Steering::On as u8 {
                     // Counted as sent when the run begins, so that the next choice knows of it.
-                    seen.add(partition, records);
+                    seen.add(run.partition, run.records);
                 }
-                self.run(view, partition, records)
+                run
             }
+            Choice::Weighted(weights) => self.by_weight(weights, view, now, random)?,
+            Choice::Uniform(reason) => return Err(*reason),
         };
-        topic.tally().count_run(view.stripe, run.partition);
+        tally.count_run(run.partition);
         if mode == Steering::Watch as u8 {
             return Err(Fallback::Off);
         }
@@ -174,7 +164,77 @@ impl LagAware {
         Ok(run)
     }
 
+    /// Why no plan is asked.
+    #[inline]
+    fn unasked(&self, view: &TopicView<'_>) -> Option<Fallback> {
+        if self.steering.load(Ordering::Relaxed) == Steering::Off as u8 {
+            return Some(Fallback::Off);
+        }
+        view.available.is_empty().then_some(Fallback::NoLeader)
+    }
+
+    #[inline(never)]
+    fn unsteered(
+        &self,
+        reason: Fallback,
+        view: &TopicView<'_>,
+        now: Instant,
+        random: u64,
+        previous: Option<i32>,
+    ) -> Run {
+        self.plan.count_fallback(reason);
+        let run = self.sticky.begin_run(view, now, random, previous);
+        match reason {
+            Fallback::Off => run,
+            // Whatever is missing may come at any moment.
+            _ => Run {
+                records: UNSURE_RUN_RECORDS,
+                ..run
+            },
+        }
+    }
+
+    #[inline]
+    fn by_drain(
+        &self,
+        lanes: &Lanes,
+        seen: &Seen<'_>,
+        view: &TopicView<'_>,
+        now: Instant,
+        random: u64,
+    ) -> Run {
+        let partition = self.soonest(lanes, seen, view, now, random);
+        let span = RUN_SPAN.as_secs_f32();
+        let records = lanes.run_records(partition, self.run_drain_seconds, span);
+        Run {
+            partition,
+            bytes: self.sticky.bytes(view),
+            records,
+        }
+    }
+
+    #[inline(never)]
+    fn by_weight(
+        &self,
+        weights: &Weights,
+        view: &TopicView<'_>,
+        now: Instant,
+        random: u64,
+    ) -> Result<Run, Fallback> {
+        let may = |partition| {
+            let is_led = view.available.binary_search(&partition).is_ok();
+            is_led && !self.sticky.masks(view, partition, now)
+        };
+        let partition = weights.choose(may, random).ok_or(Fallback::NoWeights)?;
+        Ok(Run {
+            partition,
+            bytes: self.sticky.bytes(view),
+            records: UNSURE_RUN_RECORDS,
+        })
+    }
+
     /// Of a few random partitions with a leader, the one that will read a new record first.
+    #[inline]
     fn soonest(
         &self,
         lanes: &Lanes,
@@ -183,31 +243,47 @@ impl LagAware {
         now: Instant,
         random: u64,
     ) -> i32 {
-        let drawn = places(view.available.len(), random);
-        let drawn = drawn.map(|at| view.available.get(at).copied().unwrap_or(0));
-        // A partition made since the plan was taken looks empty to everyone, and own sends to it are
-        // not counted: taken in two of three cases it gets at most twice its fair share.
-        let wait_when_new = || match (random >> 16).is_multiple_of(3) {
-            true => f32::MAX,
-            false => lanes.wait_when_new(),
-        };
-        let wait = |partition| seen.wait(partition).unwrap_or_else(wait_when_new);
-        let [a, b, c] = drawn;
-        let candidates = [(wait(a), a), (wait(b), b), (wait(c), c)];
-        let best = least(&candidates, |_| true).unwrap_or(0);
-        let slack = QUEUE_SLACK_RUNS * u64::from(self.sticky.bytes(view));
+        let [a, b, c] = places(view.available.len(), random);
+        let led = |at: usize| view.available.get(at).copied().unwrap_or(0);
+        let drawn = [led(a), led(b), led(c)];
+        let waits = seen.waits(&drawn);
+        let waits = waits.unwrap_or_else(|| waits_of_new(lanes, seen, &drawn, random));
+        let best = least(&waits, &drawn, |_| true).unwrap_or(0);
         // What is within the slack is within every bound on queues: most often that is all to ask.
-        let is_free = view.queued.waiting_bytes(best) <= slack;
+        let is_free = view.queued.waiting_bytes(best) <= self.slack(view);
         if is_free && !self.sticky.masks(view, best, now) {
             return best;
         }
-        let queued = |partition: i32| view.queued.waiting_bytes(partition);
-        let shortest = drawn.into_iter().map(queued).min().unwrap_or(0);
-        let queue_max = shortest.saturating_mul(2).saturating_add(slack);
-        let is_free =
-            |partition| queued(partition) <= queue_max && !self.sticky.masks(view, partition, now);
+        self.soonest_free(&waits, &drawn, view, now, random)
+    }
+
+    /// The soonest of the candidates whose leaders take records.
+    #[inline(never)]
+    fn soonest_free(
+        &self,
+        waits: &[f32; CANDIDATES],
+        drawn: &[i32; CANDIDATES],
+        view: &TopicView<'_>,
+        now: Instant,
+        random: u64,
+    ) -> i32 {
+        let [a, b, c] = *drawn;
+        let waiting = |partition| view.queued.waiting_bytes(partition);
+        let queued = [waiting(a), waiting(b), waiting(c)];
+        let shortest = queued.iter().copied().fold(u64::MAX, u64::min);
+        let queue_max = shortest.saturating_mul(2).saturating_add(self.slack(view));
+        let is_free = |at: usize| {
+            let partition = drawn.get(at).copied().unwrap_or(0);
+            queued.get(at).is_some_and(|queued| *queued <= queue_max)
+                && !self.sticky.masks(view, partition, now)
+        };
         // When the leaders of all of them take nothing, any other is better.
-        least(&candidates, is_free).unwrap_or_else(|| self.sticky.choose(view, now, random, None))
+        least(waits, drawn, is_free).unwrap_or_else(|| self.sticky.choose(view, now, random, None))
+    }
+
+    #[inline]
+    fn slack(&self, view: &TopicView<'_>) -> u64 {
+        QUEUE_SLACK_RUNS * u64::from(self.sticky.bytes(view))
     }
 
     /// Where a keyed record goes under a policy that may move it.
@@ -269,14 +345,6 @@ impl LagAware {
         let slots = keys.slots(slots);
         slots.place(view, topic.outlook(), keys.fence(), key, moving)
     }
-
-    fn run(&self, view: &TopicView<'_>, partition: i32, records: u32) -> Run {
-        Run {
-            partition,
-            bytes: self.sticky.bytes(view),
-            records,
-        }
-    }
 }
 
 /// Of a few partitions by a key's hash, the healthy one with the least to read; if all of them are
@@ -294,18 +362,39 @@ fn healthiest(topic: &TopicPlan, view: &TopicView<'_>, hash: u64) -> Option<i32>
     })
 }
 
-/// The partition of the shortest wait among those that may be taken; of equal waits, the first.
+/// The waits where not all candidates are in the plan.
+#[cold]
+fn waits_of_new(
+    lanes: &Lanes,
+    seen: &Seen<'_>,
+    drawn: &[i32; CANDIDATES],
+    random: u64,
+) -> [f32; CANDIDATES] {
+    // A partition made since the plan was taken looks empty to everyone, and own sends to it are not
+    // counted: taken in two of three cases it gets at most twice its fair share.
+    let wait_when_new = match (random >> 16).is_multiple_of(3) {
+        true => f32::MAX,
+        false => lanes.wait_when_new(),
+    };
+    drawn.map(|partition| seen.wait(partition).unwrap_or(wait_when_new))
+}
+
+/// The candidate with the shortest wait among those that may be taken; of equal waits, the first.
 #[inline]
-fn least(candidates: &[(f32, i32); CANDIDATES], may: impl Fn(i32) -> bool) -> Option<i32> {
+fn least(
+    waits: &[f32; CANDIDATES],
+    candidates: &[i32; CANDIDATES],
+    may: impl Fn(usize) -> bool,
+) -> Option<i32> {
     // The bits of floats that are not below zero are in the order of the floats. With the place below
     // them the least is found without a branch on what is random.
-    let keys = (0u64..).zip(candidates).map(|(at, (wait, partition))| {
-        let key = u64::from(wait.to_bits()) << 32 | at;
-        if may(*partition) { key } else { u64::MAX }
+    let keys = (0..).zip(waits).map(|(at, wait)| {
+        let key = u64::from(wait.to_bits()) << 32 | at as u64;
+        if may(at) { key } else { u64::MAX }
     });
     let least = keys.min()?;
-    let candidate = candidates.get((least & u64::from(u32::MAX)) as usize);
-    candidate.map(|(_, partition)| *partition)
+    let at = (least & u64::from(u32::MAX)) as usize;
+    candidates.get(at).copied()
 }
 
 /// Three different places below `count`; all of them, turned, if there are no more, and then some
@@ -356,39 +445,70 @@ impl Partitioner for LagAware {
         random: u64,
         previous: Option<i32>,
     ) -> Run {
-        match self.steered(view, now, random) {
-            Ok(run) => run,
-            Err(reason) => {
-                self.plan.count_fallback(reason);
-                let run = self.sticky.begin_run(view, now, random, previous);
-                match reason {
-                    Fallback::Off => run,
-                    // Whatever is missing may come at any moment.
-                    _ => Run {
-                        records: UNSURE_RUN_RECORDS,
-                        ..run
-                    },
-                }
-            }
-        }
+        // A run that took nothing and reserved nothing counts for nothing.
+        let nothing = |partition| Run {
+            partition,
+            bytes: 0,
+            records: 0,
+        };
+        self.next_run(view, now, random, previous.map(|at| (nothing(at), 0)))
     }
 
     fn end_run(&self, view: &TopicView<'_>, reserved: Run, records: u32) {
-        let plan = self.plan.load();
-        let Some(topic) = plan.as_deref().and_then(|plan| plan.topic(view.topic)) else {
-            return;
+        self.plan.with(view.topic, |topic| {
+            let tally = topic.ok().and_then(|topic| topic.tally().of(view.stripe));
+            if let (Ok(topic), Some(tally)) = (topic, tally) {
+                end(topic, tally, view.stripe, reserved, records);
+            }
+        });
+    }
+
+    fn next_run(
+        &self,
+        view: &TopicView<'_>,
+        now: Instant,
+        random: u64,
+        ended: Option<(Run, u32)>,
+    ) -> Run {
+        let next = |topic: Result<&TopicPlan, Fallback>| {
+            let topic = topic?;
+            let tally = topic.tally().of(view.stripe).ok_or(Fallback::NoPlan)?;
+            if let Some((run, records)) = ended {
+                end(topic, tally, view.stripe, run, records);
+            }
+            match self.unasked(view) {
+                None => self.steered(topic, tally, view, now, random),
+                Some(reason) => Err(reason),
+            }
         };
-        let tally = topic.tally();
-        tally.add_records(view.stripe, reserved.partition, records);
-        let unused = reserved.records.saturating_sub(records);
-        if reserved.records == Run::UNLIMITED || unused == 0 {
-            return;
-        }
-        if let Choice::Drain(lanes) = topic.choice() {
-            // A run that began without this plan was not counted in it; the estimate never falls
-            // below nothing, and the next plan corrects it.
-            lanes.take_back(reserved.partition, view.stripe, unused);
-        }
+        let previous = || ended.map(|(run, _)| run.partition);
+        let unsteered = |reason| {
+            let reason = self.unasked(view).unwrap_or(reason);
+            self.unsteered(reason, view, now, random, previous())
+        };
+        self.plan
+            .with(view.topic, |topic| next(topic).unwrap_or_else(unsteered))
+    }
+}
+
+/// Counts a run that has ended, and takes back what it did not use.
+#[inline]
+fn end(
+    topic: &TopicPlan,
+    tally: Share<'_, PartitionTally>,
+    stripe: usize,
+    reserved: Run,
+    records: u32,
+) {
+    tally.add_records(reserved.partition, records);
+    let unused = reserved.records.saturating_sub(records);
+    if reserved.records == Run::UNLIMITED || unused == 0 {
+        return;
+    }
+    if let Choice::Drain(lanes) = topic.choice() {
+        // A run that began without this plan was not counted in it; the estimate never falls below
+        // nothing, and the next plan corrects it.
+        lanes.take_back(reserved.partition, stripe, unused);
     }
 }
 

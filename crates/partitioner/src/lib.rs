@@ -21,6 +21,7 @@ mod queues;
 mod round_robin;
 mod sticky;
 mod striped;
+mod tally;
 #[cfg(test)]
 mod testing;
 mod weights;
@@ -122,5 +123,22 @@ pub trait Partitioner: fmt::Debug + Send + Sync + 'static {
     /// begins on that stripe. [`LagAware`] counts its own sends here; others ignore it.
     fn end_run(&self, view: &TopicView<'_>, reserved: Run, records: u32) {
         let _ = (view, reserved, records);
+    }
+
+    /// Ends a run, if there was one, and begins the next on the same stripe: `ended` is what the run
+    /// was and how many records really went to it. The same as [`end_run`](Self::end_run) and
+    /// [`begin_run`](Self::begin_run) one after the other, for partitioners that do both at once in
+    /// less time.
+    fn next_run(
+        &self,
+        view: &TopicView<'_>,
+        now: Instant,
+        random: u64,
+        ended: Option<(Run, u32)>,
+    ) -> Run {
+        if let Some((run, records)) = ended {
+            self.end_run(view, run, records);
+        }
+        self.begin_run(view, now, random, ended.map(|(run, _)| run.partition))
     }
 }

@@ -3,10 +3,11 @@
 use crate::drain::{Age, Drain, Lanes};
 use crate::explain::{Counters, Explanation, Fallback, Method, PartitionHealth, TopicCounters};
 use crate::keys::{KeyOffsets, KeyPolicy, Outlook, TopicKeys};
-use crate::striped::{Striped, count};
+use crate::tally::Tally;
 use crate::weights::Weights;
 use arc_swap::{ArcSwapOption, Guard};
 use parking_lot::Mutex;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,68 +18,6 @@ const STALE_REFRESHES: u32 = 3;
 
 /// A plan older than this (or than four refreshes, if that is longer) steers nothing any more.
 const TOO_OLD: Duration = Duration::from_secs(60);
-
-/// Runs and records by partition. It outlives the plans of its topic, so no count is lost when one
-/// is replaced.
-#[derive(Debug)]
-pub(crate) struct Tally(Striped<PartitionTally>);
-
-#[derive(Debug, Default)]
-struct PartitionTally {
-    runs: AtomicU64,
-    records: AtomicU64,
-}
-
-impl Tally {
-    fn new(partition_count: usize) -> Self {
-        Self(Striped::new(partition_count))
-    }
-
-    fn grown_from(old: &Self, partition_count: usize) -> Self {
-        let new = Self::new(partition_count);
-        for (partition, (runs, records)) in (0i32..).zip(old.runs().zip(old.records())) {
-            if let Some(tally) = new.0.own(0, partition) {
-                tally.runs.store(runs, Ordering::Relaxed);
-                tally.records.store(records, Ordering::Relaxed);
-            }
-        }
-        new
-    }
-
-    #[inline]
-    pub(crate) fn count_run(&self, stripe: usize, partition: i32) {
-        if let Some(tally) = self.0.own(stripe, partition) {
-            count(&tally.runs, 1);
-        }
-    }
-
-    #[inline]
-    pub(crate) fn add_records(&self, stripe: usize, partition: i32, records: u32) {
-        if let Some(tally) = self.0.own(stripe, partition) {
-            count(&tally.records, u64::from(records));
-        }
-    }
-
-    fn sums(&self, of: fn(&PartitionTally) -> &AtomicU64) -> impl Iterator<Item = u64> {
-        (0..self.0.partition_count()).map(move |at| {
-            let counts = self
-                .0
-                .all(at)
-                .map(|tally| of(tally).load(Ordering::Relaxed));
-            counts.fold(0, u64::wrapping_add)
-        })
-    }
-
-    /// By partition.
-    fn runs(&self) -> impl Iterator<Item = u64> {
-        self.sums(|tally| &tally.runs)
-    }
-
-    /// By partition.
-    fn records(&self) -> impl Iterator<Item = u64> {
-        self.sums(|tally| &tally.records)
-    }
-}
 
 #[derive(Debug)]
 pub(crate) enum Choice {
@@ -92,10 +31,10 @@ pub(crate) enum Choice {
 pub struct TopicPlan {
     topic: Arc<str>,
     taken_at: Instant,
-    /// Its backlog says nothing any more when it is older than this.
-    stale_after: Duration,
-    /// It says nothing at all when it is older than this.
-    too_old_after: Duration,
+    /// Its backlog says nothing any more when it is older than this, in nanoseconds.
+    stale_after: u64,
+    /// It says nothing at all when it is older than this, in nanoseconds.
+    too_old_after: u64,
     choice: Choice,
     health: Vec<PartitionHealth>,
     offsets: Vec<KeyOffsets>,
@@ -115,8 +54,8 @@ impl TopicPlan {
         Self {
             topic,
             taken_at,
-            stale_after: refresh.saturating_mul(STALE_REFRESHES),
-            too_old_after: TOO_OLD.max(refresh.saturating_mul(STALE_REFRESHES + 1)),
+            stale_after: nanos(refresh.saturating_mul(STALE_REFRESHES)),
+            too_old_after: nanos(TOO_OLD.max(refresh.saturating_mul(STALE_REFRESHES + 1))),
             choice,
             health: Vec::new(),
             offsets: Vec::new(),
@@ -214,8 +153,8 @@ impl TopicPlan {
 
     /// Goes on with what was counted and kept under the topic's last plan.
     fn follow(&mut self, last: &Self) {
-        let count = self.tally.0.partition_count();
-        if last.tally.0.partition_count() >= count {
+        let count = self.tally.partition_count();
+        if last.tally.partition_count() >= count {
             self.tally = Arc::clone(&last.tally);
         } else {
             self.tally = Arc::new(Tally::grown_from(&last.tally, count));
@@ -232,8 +171,9 @@ impl TopicPlan {
 
     /// How long ago the figures were asked for, in microseconds, and what they are still good for;
     /// `None` when that is nothing.
+    #[inline]
     pub(crate) fn age(&self, now: Instant) -> Option<(u32, Age)> {
-        let age = now.saturating_duration_since(self.taken_at);
+        let age = nanos(now.saturating_duration_since(self.taken_at));
         if age > self.too_old_after {
             return None;
         }
@@ -242,20 +182,25 @@ impl TopicPlan {
         } else {
             Age::Fresh
         };
-        let seconds = age.as_secs().saturating_mul(1_000_000);
-        let micros = seconds.saturating_add(u64::from(age.subsec_micros()));
-        Some((u32::try_from(micros).unwrap_or(u32::MAX), kind))
+        Some((u32::try_from(age / 1_000).unwrap_or(u32::MAX), kind))
     }
+}
+
+/// As one number, which compares in one step; more than 584 years count as that.
+#[inline]
+fn nanos(duration: Duration) -> u64 {
+    let seconds = duration.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(u64::from(duration.subsec_nanos()))
 }
 
 /// The plan of every topic, ascending by name.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    topics: Vec<TopicPlan>,
+    topics: Vec<Arc<TopicPlan>>,
 }
 
 impl Plan {
-    pub(crate) fn topic(&self, name: &str) -> Option<&TopicPlan> {
+    pub(crate) fn topic(&self, name: &str) -> Option<&Arc<TopicPlan>> {
         let at = self
             .topics
             .binary_search_by(|t| (*t.topic).cmp(name))
@@ -267,16 +212,37 @@ impl Plan {
 #[derive(Debug, Default)]
 struct Shared {
     plan: ArcSwapOption<Plan>,
+    /// Changes with the plan, and no two plans ever have the same, nor two readers before their first
+    /// plan: a thread that sees a plan before its stamp must not take it for another reader's.
+    stamp: AtomicU64,
     fallbacks: [AtomicU64; Fallback::ALL.len()],
     stale_runs: AtomicU64,
     key_policy: Mutex<KeyPolicy>,
 }
 
+static NEXT_STAMP: AtomicU64 = AtomicU64::new(1);
+
+/// The topic's plan that a thread went by last: to load a shared pointer costs as much as the rest of
+/// a choice does. It stays until the thread goes by another one.
+#[derive(Debug)]
+struct Recent {
+    stamp: u64,
+    topic: Arc<TopicPlan>,
+}
+
+thread_local! {
+    static RECENT: Cell<Option<Recent>> = const { Cell::new(None) };
+}
+
 /// Makes the two ends of a plan: one publishes, any number read.
 pub fn plan_channel() -> (PlanPublisher, PlanReader) {
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared {
+        stamp: AtomicU64::new(NEXT_STAMP.fetch_add(1, Ordering::Relaxed)),
+        ..Shared::default()
+    });
     let publisher = PlanPublisher {
         shared: Arc::clone(&shared),
+        replaced: Vec::new(),
     };
     (publisher, PlanReader { shared })
 }
@@ -285,6 +251,9 @@ pub fn plan_channel() -> (PlanPublisher, PlanReader) {
 #[derive(Debug)]
 pub struct PlanPublisher {
     shared: Arc<Shared>,
+    /// Those that a thread may still go by, at most one a thread: they are freed here, and not by
+    /// whoever is about to send a record.
+    replaced: Vec<Arc<TopicPlan>>,
 }
 
 impl PlanPublisher {
@@ -300,7 +269,15 @@ impl PlanPublisher {
             }
             topic.keys.fence().note(&topic.offsets);
         }
+        let topics = topics.into_iter().map(Arc::new).collect();
         self.shared.plan.store(Some(Arc::new(Plan { topics })));
+        let stamp = NEXT_STAMP.fetch_add(1, Ordering::Relaxed);
+        // After the plan: whoever sees the stamp finds that plan or a newer one.
+        self.shared.stamp.store(stamp, Ordering::Release);
+        if let Some(old) = old {
+            self.replaced.extend_from_slice(&old.topics);
+        }
+        self.replaced.retain(|topic| Arc::strong_count(topic) > 1);
     }
 
     /// How many keyless records the readers of this plan sent to the topic since it was first
@@ -341,6 +318,42 @@ impl PlanReader {
         self.shared.plan.load()
     }
 
+    /// Works with the plan of a topic. While neither the plan nor the topic is another than at this
+    /// thread's last call, nothing is looked up and nothing shared is written.
+    #[inline]
+    pub(crate) fn with<R>(
+        &self,
+        topic: &str,
+        work: impl FnOnce(Result<&TopicPlan, Fallback>) -> R,
+    ) -> R {
+        let stamp = self.shared.stamp.load(Ordering::Acquire);
+        // Taken out and not borrowed: the work asks for the producer's queues, and whoever answers
+        // may choose too.
+        let recent = RECENT.try_with(Cell::take).ok().flatten();
+        let recent = match recent {
+            Some(recent) if recent.stamp == stamp && *recent.topic.topic == *topic => Ok(recent),
+            _ => self.find(topic, stamp),
+        };
+        let result = work(match &recent {
+            Ok(recent) => Ok(&recent.topic),
+            Err(reason) => Err(*reason),
+        });
+        if let Ok(recent) = recent {
+            // Without effect while the thread ends.
+            let _ = RECENT.try_with(|cell| cell.set(Some(recent)));
+        }
+        result
+    }
+
+    #[inline(never)]
+    fn find(&self, topic: &str, stamp: u64) -> Result<Recent, Fallback> {
+        let plan = self.shared.plan.load();
+        let plan = plan.as_deref().ok_or(Fallback::NoPlan)?;
+        let topic = plan.topic(topic).ok_or(Fallback::UnknownTopic)?;
+        let topic = Arc::clone(topic);
+        Ok(Recent { stamp, topic })
+    }
+
     pub(crate) fn count_fallback(&self, reason: Fallback) {
         if let Some(count) = self.shared.fallbacks.get(reason as usize) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -379,7 +392,7 @@ impl PlanReader {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let plan = self.load();
         let topics = plan.as_deref().map_or(&[][..], |plan| &plan.topics);
-        let of_topic = |topic: &TopicPlan| TopicCounters {
+        let of_topic = |topic: &Arc<TopicPlan>| TopicCounters {
             topic: Arc::clone(&topic.topic),
             taken_at: topic.taken_at,
             runs: topic.tally.runs().collect(),
@@ -424,7 +437,9 @@ mod tests {
             .topic("b")
             .unwrap()
             .tally()
-            .add_records(0, 1, 7);
+            .of(0)
+            .unwrap()
+            .add_records(1, 7);
         assert_eq!(publisher.sent("b"), 7);
         // More partitions: what was counted is kept.
         publisher.publish(vec![weighted("b", now + 2 * SECOND, &[1.0; 4])]);
@@ -434,6 +449,48 @@ mod tests {
         assert_eq!(counters.topics[0].records, [0, 7, 0, 0]);
         assert_eq!(counters.topics[0].taken_at, now + 2 * SECOND);
         assert_eq!(publisher.sent("a"), 0);
+    }
+
+    /// When the plan that this thread goes by was taken.
+    fn taken_at(reader: &PlanReader, topic: &str) -> Result<Instant, Fallback> {
+        reader.with(topic, |topic| Ok(topic?.taken_at))
+    }
+
+    #[test]
+    fn a_thread_goes_by_the_newest_plan_of_each_reader_and_topic() {
+        let now = Instant::now();
+        let (mut one, reader) = plan_channel();
+        let (mut other, of_other) = plan_channel();
+        assert_eq!(taken_at(&reader, "a"), Err(Fallback::NoPlan));
+        let stamp = |reader: &PlanReader| reader.shared.stamp.load(Ordering::Relaxed);
+        assert_ne!(stamp(&reader), stamp(&of_other));
+        one.publish(vec![weighted("a", now, &[1.0])]);
+        assert_eq!(taken_at(&reader, "a"), Ok(now));
+        assert_eq!(taken_at(&of_other, "a"), Err(Fallback::NoPlan));
+        other.publish(vec![weighted("a", now + SECOND, &[1.0])]);
+        let b = weighted("b", now + 3 * SECOND, &[1.0]);
+        one.publish(vec![weighted("a", now + 2 * SECOND, &[1.0]), b]);
+        for _ in 0..2 {
+            assert_eq!(taken_at(&reader, "a"), Ok(now + 2 * SECOND));
+            assert_eq!(taken_at(&of_other, "a"), Ok(now + SECOND));
+            assert_eq!(taken_at(&reader, "b"), Ok(now + 3 * SECOND));
+            assert_eq!(taken_at(&of_other, "b"), Err(Fallback::UnknownTopic));
+        }
+        one.publish(vec![]);
+        assert_eq!(taken_at(&reader, "a"), Err(Fallback::UnknownTopic));
+    }
+
+    #[test]
+    fn replaced_plans_are_kept_while_a_thread_goes_by_them_and_no_longer() {
+        let now = Instant::now();
+        let (mut publisher, reader) = plan_channel();
+        for at in 1..10 {
+            publisher.publish(vec![weighted("a", now + at * SECOND, &[1.0])]);
+            assert_eq!(taken_at(&reader, "a"), Ok(now + at * SECOND));
+            let kept = publisher.replaced.iter().map(|topic| topic.taken_at);
+            let last = (at > 1).then(|| now + (at - 1) * SECOND);
+            assert_eq!(kept.collect::<Vec<_>>(), Vec::from_iter(last));
+        }
     }
 
     #[test]

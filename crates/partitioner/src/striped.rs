@@ -91,10 +91,18 @@ impl<T> Clone for Share<'_, T> {
 impl<T> Copy for Share<'_, T> {}
 
 impl<'s, T> Share<'s, T> {
+    /// What it has for so many partitions, so that who looks at as many of something else finds both
+    /// or neither.
+    #[inline]
+    pub(crate) fn first(self, count: usize) -> Option<Self> {
+        self.0.get(..count).map(Self)
+    }
+
     /// `None` if there is no such partition.
     #[inline]
     pub(crate) fn partition(self, partition: i32) -> Option<&'s T> {
-        self.0.get(usize::try_from(partition).ok()?)
+        // One below zero is far above any count.
+        self.0.get(partition.cast_unsigned() as usize)
     }
 }
 

@@ -34,9 +34,14 @@ impl Packed {
     fn begin(run: Run) -> Self {
         let partition =
             u64::from(run.partition.max(0).cast_unsigned()) & ((1 << PARTITION_BITS) - 1);
-        let records = u64::from(run.records).clamp(1, RECORDS_MAX);
+        let records = Self::reserved(run);
         let units = (u64::from(run.bytes) / UNIT_BYTES).clamp(1, UNITS_MAX);
         Self(partition << (RECORD_BITS + UNIT_BITS) | records << UNIT_BITS | units)
+    }
+
+    /// How many records a run may have.
+    fn reserved(run: Run) -> u64 {
+        u64::from(run.records).clamp(1, RECORDS_MAX)
     }
 
     fn partition(self) -> i32 {
@@ -263,24 +268,30 @@ impl Stripe {
         if !state.is_over() && passed != Some(state.partition()) {
             return state; // another caller of this stripe was faster
         }
-        let previous = last.map(|run| run.partition);
-        self.end(&mut last, partitioner, view);
-        let run = partitioner.begin_run(view, now, random, previous);
+        let ended = self.take(&mut last);
+        let run = partitioner.next_run(view, now, random, ended);
         *last = Some(run);
         let state = Packed::begin(run);
         self.state.store(state.0, Ordering::Relaxed);
         state
     }
 
-    /// Ends the run, if there is one, and tells how much of it was used.
+    /// Ends the run, if there is one, and tells the partitioner.
     fn end(&self, last: &mut Option<Run>, partitioner: &dyn Partitioner, view: &TopicView<'_>) {
+        if let Some((run, used)) = self.take(last) {
+            partitioner.end_run(view, run, used);
+        }
+    }
+
+    /// The run, if there is one, and how many records went to it.
+    #[inline]
+    fn take(&self, last: &mut Option<Run>) -> Option<(Run, u32)> {
         // From here on callers find the run over, and wait for the lock.
         let state = Packed(self.state.swap(0, Ordering::Relaxed));
-        if let Some(run) = last.take() {
-            let reserved = Packed::begin(run).records_left();
-            let used = reserved.saturating_sub(state.records_left());
-            partitioner.end_run(view, run, u32::try_from(used).unwrap_or(u32::MAX));
-        }
+        let run = last.take()?;
+        let used = Packed::reserved(run).saturating_sub(state.records_left());
+        // It fits: no run has more than `RECORDS_MAX`.
+        Some((run, used as u32))
     }
 }
 

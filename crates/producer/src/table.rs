@@ -118,7 +118,9 @@ impl Default for Directory {
     fn default() -> Self {
         Self {
             table: ArcSwap::default(),
-            stamp: AtomicU64::new(0),
+            // A thread may find a first topic before its stamp: it must not take it for another
+            // directory's.
+            stamp: AtomicU64::new(NEXT_STAMP.fetch_add(1, Ordering::Relaxed)),
         }
     }
 }
@@ -208,6 +210,8 @@ mod tests {
     #[test]
     fn a_thread_sees_each_change_and_each_directory_for_itself() {
         let (one, other) = (Directory::default(), Directory::default());
+        let stamp = |directory: &Directory| directory.stamp.load(Ordering::Relaxed);
+        assert_ne!(stamp(&one), stamp(&other));
         assert_eq!(look(&one, "orders"), None);
         one.insert(&topic("orders", 1));
         assert_eq!(look(&one, "orders"), Some(1));

@@ -7,42 +7,30 @@
 //! by counting a short run too. Ends with 1 when steering costs more than 2 %.
 
 use ottla::{Client, LagAware, Record, Result};
+use ottla_benches::{RATE, TOPIC};
 use ottla_broker::Cluster;
-use ottla_partitioner::{Drain, DrainPartition, PlanPublisher, TopicPlan, plan_channel};
+use ottla_partitioner::{PlanPublisher, TopicPlan, plan_channel};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-const TOPIC: &str = "orders";
 const PARTITIONS: usize = 12;
-/// What each partition's consumer reads, in records a second.
-const RATE: f64 = 1_000.0;
-/// Between two looks at the lag.
-const REFRESH: Duration = Duration::from_secs(1);
 const SHORT: usize = 60_000;
 const LONG: usize = 360_000;
 const RECORD_BYTES: usize = 100;
+/// The first record's time, since the epoch.
+const FIRST_MILLIS: i64 = 1_750_000_000_000;
 /// What steering may cost, as a ratio.
 const MOST: f64 = 1.02;
 
+/// All that the consumers read comes from this producer.
 fn plan() -> TopicPlan {
-    let drain = Drain {
-        partitions: (0..PARTITIONS)
-            .map(|at| DrainPartition {
-                rate: RATE,
-                backlog: (at % 7) as f64 * 10.0,
-                share: 1.0 / PARTITIONS as f64,
-            })
-            .collect(),
-        arrival_rate: RATE * PARTITIONS as f64,
-        own_rate: RATE * PARTITIONS as f64,
-    };
-    TopicPlan::drain(TOPIC.into(), Instant::now(), REFRESH, &drain)
+    ottla_benches::plan(PARTITIONS, 1.0, 1.0)
 }
 
 /// Sends the records; what the counted process does.
 async fn send(bootstrap: &str, steered: bool, records: usize) -> Result<()> {
     let client = Client::builder(bootstrap).connect().await?;
-    let builder = client.producer().linger(Duration::from_secs(1));
+    let builder = client.producer().linger(Duration::from_secs(60));
     let (mut publisher, reader) = plan_channel();
     publisher.publish(vec![plan()]);
     let builder = match steered {
@@ -53,9 +41,16 @@ async fn send(bootstrap: &str, steered: bool, records: usize) -> Result<()> {
     let value = ottla_benches::payload(RECORD_BYTES);
     for at in 0..records {
         renew(&mut publisher, at);
-        drop(producer.enqueue(Record::to(TOPIC).value(&value)).await?);
+        let record = Record::to(TOPIC).value(&value).timestamp(written_at(at));
+        drop(producer.enqueue(record).await?);
     }
     producer.close().await
+}
+
+/// When that record is written at that load, in milliseconds: what is counted goes on far slower.
+fn written_at(at: usize) -> i64 {
+    let seconds = at as f64 / (RATE * PARTITIONS as f64);
+    FIRST_MILLIS + (seconds * 1_000.0) as i64
 }
 
 /// A new plan for every second of load, in both cases.

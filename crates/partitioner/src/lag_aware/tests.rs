@@ -311,3 +311,32 @@ fn three_places_are_different_and_even() {
         }
     }
 }
+
+#[test]
+fn a_next_run_is_an_end_and_a_beginning() {
+    let now = Instant::now();
+    let figures: Vec<_> = (0..12).map(|at| (100.0, f64::from(at * 9))).collect();
+    let both = [0; 2].map(|_| steered_by(now, &figures));
+    let [(_, at_once), (_, apart)] = &both;
+    let (mut bits, mut last) = (Bits(5), None::<(Run, u32)>);
+    for step in 0..4_000u32 {
+        let view = TopicView {
+            available: if step % 50 == 49 { &[] } else { &ALL },
+            ..view(12, &ALL)
+        };
+        if step % 1_000 == 0 {
+            let modes = [Steering::On, Steering::Watch, Steering::Off, Steering::On];
+            let mode = modes[step as usize / 1_000];
+            [at_once, apart].map(|steer| steer.set_steering(mode));
+        }
+        let (at, random) = (now + Duration::from_millis(step.into()), bits.next());
+        let run = at_once.next_run(&view, at, random, last);
+        if let Some((run, records)) = last {
+            apart.end_run(&view, run, records);
+        }
+        let previous = last.map(|(run, _)| run.partition);
+        assert_eq!(run, apart.begin_run(&view, at, random, previous));
+        last = Some((run, bits.next() as u32 % run.records.min(9)));
+    }
+    assert_eq!(at_once.counters(), apart.counters());
+}

@@ -78,12 +78,16 @@ impl Packed {
         if raw < 0x80 {
             return self.then(raw, 1);
         }
+        // A batch's offsets and times are mostly so.
+        if raw < 1 << 14 {
+            return self.then(raw & 0x7f | (raw & 0x3f80) << 1 | 0x80, 2);
+        }
         if raw >= 1 << 28 {
             return None;
         }
         let groups =
             raw & 0x7f | (raw & 0x3f80) << 1 | (raw & 0x1f_c000) << 2 | (raw & 0xfe0_0000) << 3;
-        let len = 2 + usize::from(raw >= 1 << 14) + usize::from(raw >= 1 << 21);
+        let len = 3 + usize::from(raw >= 1 << 21);
         // Every byte but the last says that another follows.
         let more = 0x8080_8080 & ((1 << (8 * (len - 1))) - 1);
         self.then(groups | more, len)
