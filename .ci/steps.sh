@@ -100,7 +100,7 @@ ottla_binary() {
   "$OTTLA_BIN" --version
 }
 
-# What steering costs a producer: at most 2 % more instructions a record.
+# What steering costs a producer in instructions a record, by valgrind's count.
 steering_cost() {
   packages valgrind=valgrind
   cargo run --release --locked -p ottla-benches --bin instructions
