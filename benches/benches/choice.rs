@@ -18,10 +18,14 @@ const RUNS: u32 = 5_000;
 const BATCHES: usize = 801;
 /// Between two runs of a thread.
 const STEP: Duration = Duration::from_nanos(50);
+/// In a run by [`plan`]: what its consumer reads in 50 ms.
+const RUN_RECORDS: u32 = 50;
+/// In a run of the sticky partitioner: a batch of 1 MB, at 100 bytes a record.
+const STICKY_RECORDS: u32 = 10_000;
 /// Between two plans, where plans are published meanwhile: far less than any collector takes.
 const REFRESH: Duration = Duration::from_millis(10);
 
-/// A plan in which others write as much as we do, for runs of 40 records.
+/// A plan in which others write as much as we do.
 fn plan(partitions: usize) -> TopicPlan {
     let committed = KeyOffsets {
         committed: Committed::At(0),
@@ -168,22 +172,15 @@ fn main() {
     for partitions in [12, 1_000] {
         for threads in [1, 2] {
             let (_publisher, steered) = steered(partitions);
-            let available: Vec<i32> = (0..partitions).collect();
-            let first = steered.begin_run(&view(&available, 0), Instant::now(), 0, None);
             let times = runs(&steered, partitions, threads);
             let name = format!("lag-aware, threads: {threads}");
-            print(&name, partitions, &times, first.records);
+            print(&name, partitions, &times, RUN_RECORDS);
             let times = runs(&Sticky::default(), partitions, threads);
-            // Its run fills a batch: 100 bytes a record.
             let name = format!("sticky, threads: {threads}");
-            print(&name, partitions, &times, 10_000);
+            print(&name, partitions, &times, STICKY_RECORDS);
         }
         let (times, plans) = runs_while_publishing(partitions);
-        print(
-            &format!("lag-aware, {plans} new plans"),
-            partitions,
-            &times,
-            40,
-        );
+        let name = format!("lag-aware, {plans} new plans");
+        print(&name, partitions, &times, RUN_RECORDS);
     }
 }

@@ -4,8 +4,7 @@
 //! The same records go through a producer of a process of its own, once by the sticky partitioner and
 //! once by the lag-aware one with a plan that is renewed every second of load. The load is a thousand
 //! records a second to each of 12 partitions; what starting and ending a process takes is subtracted
-//! by counting a short run too. Ends with 1 when steering costs more than 4 %;
-//! the aim is 2 %.
+//! by counting a short run too. Ends with 1 when steering costs more than 4 %; the aim is 2 %.
 
 use ottla::{Client, LagAware, Record, Result};
 use ottla_benches::{RATE, TOPIC};
