@@ -327,7 +327,9 @@ fn a_next_run_is_an_end_and_a_beginning() {
         if step % 1_000 == 0 {
             let modes = [Steering::On, Steering::Watch, Steering::Off, Steering::On];
             let mode = modes[step as usize / 1_000];
-            [at_once, apart].map(|steer| steer.set_steering(mode));
+            for steer in [at_once, apart] {
+                steer.set_steering(mode);
+            }
         }
         let (at, random) = (now + Duration::from_millis(step.into()), bits.next());
         let run = at_once.next_run(&view, at, random, last);
