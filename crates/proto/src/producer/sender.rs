@@ -235,17 +235,18 @@ impl<T> Sender<T> {
         let Some(partition) = self.partitions.get_mut(index.0 as usize) else {
             return;
         };
-        let next = partition.next_timer();
-        if next == partition.timer {
+        // One that has become too early is put right when it comes up, once in a delivery timeout,
+        // and not at every batch.
+        let Some(next) = partition.next_timer() else {
+            return;
+        };
+        if partition.timer.is_some_and(|timer| timer <= next) {
             return;
         }
-        if let Some(old) = partition.timer {
+        if let Some(old) = partition.timer.replace(next) {
             self.timers.remove(&(old, index));
         }
-        partition.timer = next;
-        if let Some(next) = next {
-            self.timers.insert((next, index));
-        }
+        self.timers.insert((next, index));
     }
 
     /// Everything that has not been acknowledged fails: the producer closes without waiting.

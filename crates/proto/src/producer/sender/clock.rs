@@ -31,6 +31,10 @@ impl<T> Sender<T> {
             if at > now {
                 break;
             }
+            self.timers.pop_first();
+            if let Some(partition) = self.at(index) {
+                partition.timer = None;
+            }
             self.expire(now, index);
             if let Some(partition) = self.at(index)
                 && partition.blocked_until.is_some_and(|until| until <= now)

@@ -333,3 +333,21 @@ fn a_batch_that_is_put_back_before_one_of_less_time_does_not_hide_its_deadline()
     many.answer(&sent, Code::NONE);
     assert_eq!(many.acked(), [1]);
 }
+
+#[test]
+fn a_timer_that_came_too_early_is_put_right_and_ends_nothing() {
+    let mut many = many(1, config());
+    push_until(&mut many, 1, 20);
+    let sent = many.sent();
+    many.answer(&sent, Code::NONE);
+    assert_eq!(many.acked(), [1]);
+    push_until(&mut many, 2, 50);
+    let _unanswered = many.sent();
+    push_until(&mut many, 3, 40);
+    for due in [20, 20] {
+        many.pass(due * SECOND);
+    }
+    assert_eq!(failed(&mut many), [3]);
+    many.pass(10 * SECOND);
+    assert_eq!(failed(&mut many), [3, 2]);
+}
