@@ -21,6 +21,8 @@ struct Consumer {
     /// What it may read by now, in records; whole ones are read.
     credit: f64,
     processed: usize,
+    /// Up to here it has processed records before, perhaps before it was started anew.
+    ever_processed: usize,
     /// `None` until the first commit.
     committed: Option<i64>,
 }
@@ -29,11 +31,15 @@ struct Consumer {
 #[derive(Debug)]
 pub(crate) struct Group {
     consumers: Vec<Consumer>,
-    /// The number of the last processed record of each key.
-    seen: Vec<Option<u32>>,
+    /// The latest record that was processed of each key: its number, and its partition.
+    seen: Vec<Option<(u32, usize)>>,
     commit_every: u64,
     pub(crate) processed: u64,
-    /// Records that were processed after a later one of their key.
+    /// Records that were processed once more, after a restart.
+    pub(crate) repeated: u64,
+    /// Records that were processed after a later one of their key. A consumer that was started anew
+    /// reads on from its last commit; what it repeats is in order unless a later record of the key
+    /// was processed elsewhere.
     pub(crate) violations: u64,
     pub(crate) overtaken: Option<String>,
 }
@@ -44,6 +50,7 @@ impl Group {
             speed,
             credit: 0.0,
             processed: 0,
+            ever_processed: 0,
             committed: None,
         };
         Self {
@@ -51,6 +58,7 @@ impl Group {
             seen: vec![None; keys],
             commit_every,
             processed: 0,
+            repeated: 0,
             violations: 0,
             overtaken: None,
         }
@@ -58,6 +66,13 @@ impl Group {
 
     pub(crate) fn set_speed(&mut self, partition: usize, speed: f64) {
         self.consumers[partition].speed = speed;
+    }
+
+    /// A partition's consumer ends, and another one reads on from its last commit.
+    pub(crate) fn restart(&mut self, partition: usize) {
+        let consumer = &mut self.consumers[partition];
+        consumer.processed = consumer.committed.map_or(0, |offset| offset as usize);
+        consumer.credit = 0.0;
     }
 
     /// Reads on for so many milliseconds, and commits where that is due.
@@ -68,17 +83,23 @@ impl Group {
             while consumer.credit >= 1.0 && consumer.processed < log.len() {
                 consumer.credit -= 1.0;
                 let entry = log[consumer.processed];
+                let is_repeated = consumer.processed < consumer.ever_processed;
                 consumer.processed += 1;
-                self.processed += 1;
+                consumer.ever_processed = consumer.ever_processed.max(consumer.processed);
+                self.processed += u64::from(!is_repeated);
+                self.repeated += u64::from(is_repeated);
                 let seen = &mut self.seen[entry.key];
-                if seen.is_some_and(|seen| entry.number < seen) {
+                let is_late = |(seen, place): (u32, usize)| {
+                    entry.number < seen && !(is_repeated && place == partition)
+                };
+                if seen.is_some_and(is_late) {
                     self.violations += 1;
                     self.overtaken.get_or_insert_with(|| {
                         let Entry { key, number } = entry;
                         format!("record {number} of key {key} after {seen:?} at {now} ms")
                     });
                 }
-                *seen = Some(seen.map_or(entry.number, |seen| seen.max(entry.number)));
+                *seen = (*seen).max(Some((entry.number, partition)));
             }
             // Who has nothing to read does not save his time up.
             consumer.credit = consumer.credit.min(1.0);

@@ -54,6 +54,10 @@ fn are_many() -> bool {
 fn kept_keys_are_processed_in_order_in_any_weather() {
     let outcome = play_all(KeyPolicy::Keep, Scene::Storm, true);
     assert_eq!((outcome.moves, outcome.held), (0, 0));
+    assert!(
+        !are_many() || outcome.repeated > 1_000,
+        "consumers start anew: {outcome:?}"
+    );
 }
 
 #[test]
@@ -69,6 +73,7 @@ fn migrating_keys_are_processed_in_order_in_any_weather() {
             "and records wait after a start: {outcome:?}"
         );
         assert!(outcome.restarts > 20, "{outcome:?}");
+        assert!(outcome.repeated > 1_000, "consumers too: {outcome:?}");
     }
 }
 

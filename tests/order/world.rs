@@ -24,7 +24,7 @@ const LENGTH: u64 = 60_000;
 pub(crate) enum Scene {
     /// Brokers fail, but consumers are well and the producer lives.
     Well,
-    /// Consumers are slow and stand still too, and the producer dies.
+    /// Consumers are slow, stand still and start anew too, and the producer dies.
     Storm,
 }
 
@@ -39,6 +39,8 @@ pub(crate) struct Outcome {
     /// How often a record was held because its key had no place yet.
     pub(crate) held: u64,
     pub(crate) restarts: u64,
+    /// Records that consumers processed once more after a restart of theirs.
+    pub(crate) repeated: u64,
 }
 
 impl Outcome {
@@ -49,6 +51,7 @@ impl Outcome {
         self.moves += other.moves;
         self.held += other.held;
         self.restarts += other.restarts;
+        self.repeated += other.repeated;
     }
 }
 
@@ -151,8 +154,8 @@ impl World {
         let partition = self.rng.usize(..PARTITIONS);
         let mut happens =
             |times_a_minute: f64| self.rng.f64() < times_a_minute * STEP as f64 / 60_000.0;
-        let (cut, moved, slow, restart) =
-            (happens(10.0), happens(6.0), happens(20.0), happens(2.0));
+        let (cut, moved, slow) = (happens(10.0), happens(6.0), happens(20.0));
+        let (restart, consumer_restarts) = (happens(2.0), happens(6.0));
         if cut {
             self.leaders.cut_until[partition] = now + self.rng.u64(100..2_000);
         }
@@ -175,6 +178,10 @@ impl World {
                     .unwrap_or(&1.0);
             let group = self.rng.usize(..self.groups.len());
             self.groups[group].set_speed(partition, speed);
+        }
+        if consumer_restarts {
+            let group = self.rng.usize(..self.groups.len());
+            self.groups[group].restart(partition);
         }
         if restart {
             self.restart();
@@ -207,6 +214,7 @@ impl World {
             group.step(LENGTH, STEP, &self.logs);
             self.outcome.processed += group.processed;
             self.outcome.violations += group.violations;
+            self.outcome.repeated += group.repeated;
             let overtaken = group.overtaken.take();
             self.outcome.overtaken = self.outcome.overtaken.take().or(overtaken);
         }
