@@ -3,8 +3,8 @@ use crate::explain::{PartitionHealth, Status};
 use crate::hashes::java_partition;
 use crate::testing::view;
 use crate::{
-    Drain, DrainPartition, KeyChoice, LagAware, Partitioner, PlanPublisher, Steering, TopicPlan,
-    plan_channel,
+    Drain, DrainPartition, Fallback, KeyChoice, LagAware, Partitioner, PlanPublisher, Steering,
+    TopicPlan, plan_channel,
 };
 use std::time::{Duration, Instant};
 
@@ -113,6 +113,35 @@ fn a_slot_moves_only_when_all_it_wrote_is_committed() {
 }
 
 #[test]
+fn what_lay_at_home_before_the_start_holds_a_slot_there() {
+    let behind = (Committed::At(3), 10, 0);
+    let (mut publisher, steer) = producer(KeyPolicy::MIGRATE, [behind, READ, READ, READ]);
+    let key = key_at_0(0);
+    drop(ticket(&steer, &key));
+    publisher.publish(vec![plan(slow(9))]);
+    assert_eq!(ticket(&steer, &key).partition(), 0, "9 is still to be read");
+    publisher.publish(vec![plan(slow(10))]);
+    assert_ne!(ticket(&steer, &key).partition(), 0);
+}
+
+#[test]
+fn a_slot_moves_only_where_that_is_worth_it_and_somebody_leads() {
+    let (mut publisher, steer) = producer(KeyPolicy::MIGRATE, [READ; 4]);
+    let key = key_at_0(0);
+    drop(ticket(&steer, &key));
+    let soon_read = (Committed::At(999), 1_000, 900);
+    publisher.publish(vec![plan([soon_read, READ, READ, READ])]);
+    assert_eq!(ticket(&steer, &key).partition(), 0, "less than a second");
+    publisher.publish(vec![plan(slow(999))]);
+    let home_alone = view(COUNT, &[0]);
+    let place = steer
+        .track(&home_alone, key.as_bytes())
+        .map(|t| t.partition());
+    assert_eq!(place, Some(0), "no other has a leader");
+    assert_ne!(ticket(&steer, &key).partition(), 0);
+}
+
+#[test]
 fn a_record_on_its_way_or_in_doubt_holds_its_slot() {
     let (mut publisher, steer) = producer(KeyPolicy::MIGRATE, [READ; 4]);
     let key = key_at_0(0);
@@ -142,6 +171,18 @@ fn an_acknowledgement_of_an_earlier_record_ends_no_doubt() {
         0,
         "the later one may lie beyond 999"
     );
+}
+
+#[test]
+fn a_record_handed_out_before_the_doubt_began_ends_it_as_little() {
+    let (mut publisher, steer) = producer(KeyPolicy::MIGRATE, [READ; 4]);
+    let key = key_at_0(0);
+    let earlier = ticket(&steer, &key);
+    let later = ticket(&steer, &key);
+    earlier.settle(Written::Perhaps);
+    later.settle(Written::At(20));
+    publisher.publish(vec![plan(slow(999))]);
+    assert_eq!(ticket(&steer, &key).partition(), 0);
 }
 
 #[test]
@@ -180,6 +221,37 @@ fn after_a_start_a_key_goes_where_it_can_overtake_nothing() {
         Some(0),
         "none was ever moved"
     );
+    let unknown = (Committed::Unknown, 10, 0);
+    assert_eq!(place([READ, unknown, unknown, unknown]), None);
+    let unread = (Committed::Nothing, 10, 0);
+    assert_eq!(place([unread, behind, behind, behind]), None);
+    let empty = (Committed::Nothing, 0, 0);
+    assert_ne!(place([empty, behind, behind, behind]), Some(0));
+}
+
+#[test]
+fn a_group_that_may_not_be_seen_has_moved_no_key() {
+    let (mut publisher, reader) = plan_channel();
+    let uniform = |reason| {
+        let now = Instant::now();
+        TopicPlan::uniform("orders".into(), now, SECOND, COUNT as usize, reason)
+    };
+    let steer = LagAware::new(reader).keys(KeyPolicy::MIGRATE);
+    let key = key_at_0(0);
+    publisher.publish(vec![uniform(Fallback::NoRates)]);
+    assert!(track(&steer, &key).is_none());
+    publisher.publish(vec![uniform(Fallback::Denied)]);
+    assert_eq!(ticket(&steer, &key).partition(), 0);
+}
+
+#[test]
+fn a_topic_that_grew_holds_no_key_back() {
+    let (mut publisher, reader) = plan_channel();
+    let small = TopicPlan::weighted("orders".into(), Instant::now(), SECOND, &[1.0; 2]);
+    publisher.publish(vec![small]);
+    let steer = LagAware::new(reader).keys(KeyPolicy::MIGRATE);
+    publisher.publish(vec![plan([(Committed::At(3), 10, 0); 4])]);
+    assert_eq!(ticket(&steer, &key_at_0(0)).partition(), 0);
 }
 
 #[test]
