@@ -207,5 +207,12 @@ fn the_compose_file_runs_the_kafka_of_the_script() -> io::Result<()> {
         script,
         text("docker-compose.yml")?,
     ));
+    let deployed = repository.files.iter();
+    let deployed = deployed.filter(|file| file.path.starts_with("deploy/"));
+    let deployed: Vec<(&str, &str)> = deployed
+        .map(|file| (file.path.as_str(), file.text.as_str()))
+        .collect();
+    let compose = text("docker-compose.yml")?;
+    assert_clean(&services::compose_is_whole(compose, &deployed));
     Ok(())
 }

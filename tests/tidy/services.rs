@@ -33,6 +33,60 @@ pub(crate) fn compose_in_step(script: &str, compose: &str) -> Vec<Breach> {
     breaches
 }
 
+/// Whether every file that the compose file mounts is in the repository, and every host that it and
+/// the files it mounts name is one of its services.
+pub(crate) fn compose_is_whole(compose: &str, mounted: &[(&str, &str)]) -> Vec<Breach> {
+    let lines = || compose.lines().map(str::trim);
+    let mut breaches = Vec::new();
+    let mut breach = |rule| breaches.push(Breach::of_file("docker-compose.yml", rule));
+    for line in lines() {
+        let Some((source, _)) = line
+            .strip_prefix("- ./")
+            .and_then(|mount| mount.split_once(':'))
+        else {
+            continue;
+        };
+        let is_there = |(path, _): &&(&str, &str)| {
+            let rest = path.strip_prefix(source);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if !mounted.iter().any(|file| is_there(&file)) {
+            breach(format!("mounts ./{source}, which is not there"));
+        }
+    }
+    let services: Vec<&str> = services(compose).collect();
+    let texts = mounted.iter().map(|(_, text)| *text).chain([compose]);
+    for host in texts.flat_map(hosts) {
+        if !services.contains(&host) {
+            breach(format!("{host} is named as a host, and is no service"));
+        }
+    }
+    breaches
+}
+
+/// The names under `services:`.
+fn services(compose: &str) -> impl Iterator<Item = &str> {
+    let body = compose.split_once("\nservices:\n").map_or("", |(_, b)| b);
+    let body = body.split_once("\nvolumes:\n").map_or(body, |(b, _)| b);
+    body.lines().filter_map(|line| {
+        let name = line.strip_prefix("  ")?.strip_suffix(':')?;
+        (!name.starts_with([' ', '#'])).then_some(name)
+    })
+}
+
+/// The hosts that are written with a port behind them, but for this machine's.
+fn hosts(text: &str) -> impl Iterator<Item = &str> {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || "-:.".contains(letter);
+    let code = text.lines().filter(|line| !line.trim().starts_with('#'));
+    let words = code.flat_map(move |line| line.split(move |letter| !is_part(letter)));
+    words.filter_map(|word| {
+        let (host, port) = word.split_once(':')?;
+        let is_host = host.starts_with(|letter: char| letter.is_ascii_lowercase());
+        let is_port = port.len() >= 4 && port.bytes().all(|byte| byte.is_ascii_digit());
+        (is_host && is_port && host != "localhost").then_some(host)
+    })
+}
+
 /// The broker settings of the script whose values are written out, under the names the image takes them by.
 fn settings(script: &str) -> Vec<(String, &str)> {
     let body = script
@@ -83,5 +137,18 @@ mod tests {
             1,
             "a script without settings is no pass"
         );
+    }
+
+    const WHOLE: &str = "x: y\nservices:\n  db:\n    image: db:1\n  page:\n    command: [\"db:6379\"]\n    \
+                         volumes:\n      - ./deploy/page:/etc/page:ro\n\nvolumes:\n  data:\n";
+
+    #[test]
+    fn what_is_mounted_and_who_is_reached_must_be_there() {
+        let files = [("deploy/page/a.yml", "url: http://db:6379\n# old:1234")];
+        assert_eq!(compose_is_whole(WHOLE, &files), []);
+        let missing = compose_is_whole(WHOLE, &[("deploy/pages/a.yml", "")]);
+        assert!(missing[0].rule.contains("./deploy/page,"), "{missing:?}");
+        let unknown = compose_is_whole(WHOLE, &[("deploy/page/a.yml", "targets: [\"bd:6379\"]")]);
+        assert!(unknown[0].rule.contains("bd is named"), "{unknown:?}");
     }
 }

@@ -88,6 +88,7 @@ async fn topics_and_groups_are_told_under_the_names_that_dashboards_know() {
             "ottla_group_retention_margin{consumergroup=\"bill\\\"ing\",topic=\"orders\",\
              partition=\"0\"} 4",
             "ottla_group_status{consumergroup=\"bill\\\"ing\",status=\"WAITING\"} 1",
+            "ottla_group_status{consumergroup=\"bill\\\"ing\",status=\"OK\"} 0",
         ],
     );
     let unknown = told
@@ -117,6 +118,29 @@ async fn groups_come_and_go_and_topics_can_be_left_out() {
     client.groups().delete("late").await.unwrap();
     let told = page(&mut looker).await;
     assert!(!told.contains("consumergroup="), "{told}");
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_groups_of_a_broker_that_hangs_are_not_taken_for_gone() {
+    let (cluster, client) = cluster().await;
+    commit(&client, "billing", 0, 4).await;
+    let mut hasty = Client::builder(cluster.bootstrap());
+    for (name, value) in [
+        ("request.timeout.ms", "300"),
+        ("default.api.timeout.ms", "2000"),
+    ] {
+        hasty = hasty.property(name, value).unwrap();
+    }
+    let hasty = hasty.connect().await.unwrap();
+    let mut looker = looker(&hasty, ".*");
+    let seen = looker.look().await.unwrap();
+    assert_eq!((seen.groups.len(), seen.brokers_missing), (1, 0));
+    let home = cluster.coordinator("billing").unwrap();
+    cluster.freeze_node(home).unwrap();
+    let seen = looker.look().await.unwrap();
+    assert_eq!((seen.groups.len(), seen.brokers_missing), (1, 1));
+    cluster.thaw_node(home).unwrap();
     cluster.shutdown().await;
 }
 

@@ -425,6 +425,10 @@ mod tests {
             (&json!(6), &json!("billing"))
         );
         assert_eq!(part["groups"][0]["lag"], 0, "{told}");
+        assert_eq!(
+            part["retention_margin"], 4,
+            "the one's that decides: {told}"
+        );
         cluster.shutdown().await;
     }
 }
