@@ -186,9 +186,7 @@ impl Driver {
                         break; // the cluster is closed
                     }
                 }
-                _ = self.tasks.join_next(), if !self.tasks.is_empty() => {
-                    while self.tasks.try_join_next().is_some() {}
-                }
+                _ = self.tasks.join_next(), if !self.tasks.is_empty() => {}
                 () = sleep => {}
             }
         }
@@ -206,6 +204,8 @@ impl Driver {
             self.handle(now, message);
         }
         self.spare = messages;
+        // Under load the inbox always wakes first, and what has ended would stay.
+        while self.tasks.try_join_next().is_some() {}
         self.follow_view(now);
         self.seal_expired(now);
         self.forget_idle(now);
@@ -493,11 +493,26 @@ impl Driver {
         }
     }
 
+    /// A batch ended without being sent: the partitioner's view hears that it does not wait any more.
+    fn gave_up_waiting(&self, partition: PartitionIndex) {
+        let Some(place) = self.places.get(partition.0 as usize) else {
+            return;
+        };
+        let queued = self.core.queued(partition);
+        place.slot.set_queued(queued);
+        if queued == 0 {
+            // With nothing left to take the leader refuses nothing. Another partition's batch that
+            // it leaves waiting shows with the next one that becomes ready.
+            place.slot.account().accept();
+        }
+    }
+
     /// The partition's window opened: a batch that has lingered long enough goes now.
     fn room(&mut self, now: Instant, partition: PartitionIndex) {
         let Some(place) = self.places.get(partition.0 as usize) else {
             return;
         };
+        place.slot.set_queued(self.core.queued(partition));
         place.limit(now, self.shared.config.batch_bytes);
         if place.open.is_some_and(|open| open.overdue) {
             self.seal_open(now, partition);

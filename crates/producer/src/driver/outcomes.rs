@@ -57,6 +57,7 @@ impl Driver {
                 attempts,
                 records,
             } => {
+                self.gave_up_waiting(token.partition);
                 let Some((token, records)) = self.rest(token, &error, attempts, records) else {
                     return; // it is sent again after a while
                 };

@@ -199,6 +199,16 @@ impl Driver {
     }
 
     fn retire(&mut self, name: &Arc<str>) {
+        // Batches that still wait must hear of new leaders, however long nothing new is written.
+        let done = |slot: &Arc<Slot>| {
+            let index = slot.index();
+            let idle = self.core.is_idle(index) || self.core.needs_epoch(index);
+            idle && !self.resting.has(index)
+        };
+        let waits = |known: &Known| !known.slots.iter().all(done);
+        if self.topics.get(name).is_none_or(waits) {
+            return;
+        }
         let Some(known) = self.topics.get_mut(name) else {
             return;
         };
@@ -230,9 +240,6 @@ impl Driver {
             self.core.forget(slot.index());
         }
         self.topics.remove(name);
-        let cluster = &self.shared.cluster;
-        // Once for us, and once for whoever asked for it first.
-        cluster.unwatch_topic(name);
-        cluster.unwatch_topic(name);
+        self.shared.cluster.unwatch_topic(name);
     }
 }

@@ -173,8 +173,8 @@ impl Cluster {
         self.inner().wake.notify_one();
     }
 
-    /// Undoes one [`Cluster::watch_topics`] or every [`Cluster::topic`] of that name; when nothing
-    /// is left the topic leaves the view with the next refresh.
+    /// Undoes one [`Cluster::watch_topics`], the last one also every [`Cluster::topic`] of that
+    /// name: then the topic leaves the view with the next refresh.
     pub fn unwatch_topic(&self, name: &str) {
         self.inner().watched.lock().unwatch(name);
     }

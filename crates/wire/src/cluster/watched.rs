@@ -59,10 +59,9 @@ impl Watched {
         let Some(watch) = self.topics.get_mut(name) else {
             return;
         };
-        match watch.count {
-            0 => watch.asked = false,
-            _ => watch.count -= 1,
-        }
+        watch.count = watch.count.saturating_sub(1);
+        // Whoever only asked hears of it again when it asks again; the others count on each other.
+        watch.asked &= watch.count > 0;
         self.drop_unused(name);
     }
 

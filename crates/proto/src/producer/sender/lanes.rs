@@ -78,6 +78,14 @@ impl Broker {
             .any(|&lane| !self.lane(lane).ready.is_empty())
     }
 
+    /// The broker reads nothing until then, which is no stall.
+    pub(super) fn mute(&mut self, until: Instant) {
+        self.muted_until = self.muted_until.max(Some(until));
+        for lane in [&mut self.main, &mut self.apart] {
+            lane.head_since = lane.head_since.map(|since| since.max(until));
+        }
+    }
+
     fn has_room(&self, lane: Lane, requests_max: usize) -> bool {
         let state = self.lane(lane);
         let most = match lane {
@@ -238,13 +246,14 @@ impl<T> Sender<T> {
         let done = self.requests.remove(&request)?;
         let usual = self.usual(done.bytes);
         let broker = self.brokers.entry(done.broker).or_default();
+        let readable = broker.muted_until.map_or(now, |until| until.max(now));
         let lane = broker.lane_mut(done.lane);
         let was_head = lane.in_flight.front() == Some(&request);
         lane.in_flight.retain(|other| *other != request);
         if !was_head {
             return Some(done);
         }
-        let next = (!lane.in_flight.is_empty()).then_some(now);
+        let next = (!lane.in_flight.is_empty()).then_some(readable);
         if let Some(since) = std::mem::replace(&mut lane.head_since, next).filter(|_| answered) {
             let took = now.saturating_duration_since(since);
             broker.note_latency(done.lane, took, usual);

@@ -486,6 +486,31 @@ fn a_later_shorter_throttle_does_not_end_a_longer_one() {
 }
 
 #[test]
+fn a_broker_that_throttles_is_not_taken_for_one_that_stalls() {
+    let mut many = many(2, stalling()).proven(2);
+    let mut sent = Vec::new();
+    for partition in 0..2 {
+        many.push(partition, partition, 1);
+        sent.push(many.sent());
+    }
+    let answer = ProduceAnswer {
+        throttle: 20 * STALL,
+        partitions: vec![],
+    };
+    many.sender
+        .handle_answer(many.now, sent[0].request, &answer);
+    many.push(0, 2, 1);
+    let given_up = |many: &Many| {
+        let gives_up = |event: &Event<u32>| matches!(event, Event::Abandon(..));
+        many.events.iter().any(gives_up)
+    };
+    many.pass(20 * STALL);
+    assert!(!given_up(&many), "it reads nothing until then");
+    many.pass(2 * STALL);
+    assert!(given_up(&many), "and then it should");
+}
+
+#[test]
 fn a_request_takes_no_batch_that_would_make_it_too_large() {
     let small = Config {
         request_bytes_max: 250,

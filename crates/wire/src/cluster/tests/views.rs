@@ -294,3 +294,20 @@ async fn a_topic_is_watched_as_long_as_somebody_wants_it() {
     assert!(cluster.refresh().await.unwrap().topic("orders").is_none());
     cluster.unwatch_topic("never watched");
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_a_topic_up_takes_it_from_nobody_else() {
+    let (net, _world) = three_brokers();
+    let cluster = connect(&net, &["b1:1"]).await.unwrap();
+    for _ in 0..3 {
+        // As each producer does: it asks, then it watches.
+        cluster.topic("orders", soon()).await.unwrap();
+        cluster.watch_topics(["orders".into()]);
+    }
+    for _ in 0..2 {
+        cluster.unwatch_topic("orders");
+        assert!(cluster.refresh().await.unwrap().topic("orders").is_some());
+    }
+    cluster.unwatch_topic("orders");
+    assert!(cluster.refresh().await.unwrap().topic("orders").is_none());
+}
