@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails should panic")]
 
 mod bad_input;
+mod beside;
 mod bugs;
 mod collection;
 mod consumer;

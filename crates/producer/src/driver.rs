@@ -11,13 +11,13 @@ use crate::compressing::{Job, Queue, compress};
 use crate::config::{Acks, CompressOn};
 use crate::dead_letter::{DeadLetters, Predecessor};
 use crate::inbox::{Message, Parcel};
-use crate::producer::Shared;
+use crate::producer::{Producer, Shared};
 use crate::slot::{Slot, later};
 use crate::transaction::Opening;
 use ottla_proto::batch::Compression;
 use ottla_proto::producer::{Batch, Config as Core, Lane, PartitionIndex, Sender};
 use ottla_proto::{BrokerId, Error, ErrorKind, Result, WriteOutcome};
-use ottla_wire::Connection;
+use ottla_wire::{Class, Connection};
 use resend::Resting;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -88,6 +88,8 @@ pub(crate) struct Driver {
     closing: Option<oneshot::Sender<Result<()>>>,
     ending: bool,
     connections: BTreeMap<(BrokerId, Lane), Connection>,
+    /// The number of this producer's own connections.
+    lane: u32,
     /// Partitions whose open batch has lingered, but whose window is full, by its deadline: nobody
     /// else watches over a batch that is not sealed.
     overdue: BTreeSet<(Instant, PartitionIndex)>,
@@ -150,6 +152,7 @@ impl Driver {
             closing: None,
             ending: false,
             connections: BTreeMap::new(),
+            lane: shared.cluster.lane(),
             overdue: BTreeSet::new(),
             identity_failures: 0,
             desk,
@@ -165,6 +168,8 @@ impl Driver {
     }
 
     pub(crate) async fn run(mut self) {
+        let cluster = self.shared.cluster.clone();
+        let mut closed = std::pin::pin!(cluster.closed());
         loop {
             let now = self.shared.now();
             self.turn(now);
@@ -181,11 +186,9 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = self.shared.shop.inbox.arrived() => {}
-                changed = self.views.changed() => {
-                    if changed.is_err() {
-                        break; // the cluster is closed
-                    }
-                }
+                () = &mut closed => break,
+                // The cluster is held by us.
+                _ = self.views.changed() => {}
                 _ = self.tasks.join_next(), if !self.tasks.is_empty() => {}
                 () = sleep => {}
             }
@@ -307,6 +310,10 @@ impl Driver {
                 self.add_topic(now, &name);
                 // A caller that has left does not mind.
                 let _ = known.send(());
+            }
+            Message::Wanted(name) => {
+                let shared = Arc::clone(&self.shared);
+                self.tasks.spawn(Producer::load_wanted(shared, name));
             }
             Message::Buried { serial } => self.settled(serial),
             Message::Pressed => {
@@ -493,20 +500,6 @@ impl Driver {
         }
     }
 
-    /// A batch ended without being sent: the partitioner's view hears that it does not wait any more.
-    fn gave_up_waiting(&self, partition: PartitionIndex) {
-        let Some(place) = self.places.get(partition.0 as usize) else {
-            return;
-        };
-        let queued = self.core.queued(partition);
-        place.slot.set_queued(queued);
-        if queued == 0 {
-            // With nothing left to take the leader refuses nothing. Another partition's batch that
-            // it leaves waiting shows with the next one that becomes ready.
-            place.slot.account().accept();
-        }
-    }
-
     /// The partition's window opened: a batch that has lingered long enough goes now.
     fn room(&mut self, now: Instant, partition: PartitionIndex) {
         let Some(place) = self.places.get(partition.0 as usize) else {
@@ -538,6 +531,9 @@ impl Drop for Driver {
         let ended = self.has_ended();
         self.shared.closed.store(true, Ordering::Release);
         self.shared.shop.pool.close();
+        for class in [Class::Produce(self.lane), Class::ProduceApart(self.lane)] {
+            self.shared.cluster.release(class);
+        }
         // Nobody is left to carry them.
         self.dead_letters = None;
         self.compressing.clear();

@@ -178,7 +178,7 @@ impl Hooks {
 }
 
 /// Runs a user's code on the producer's task: its panic must not end every record's way.
-fn guarded(who: &str, call: impl FnOnce()) {
+pub(crate) fn guarded(who: &str, call: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(call)).is_err() {
         tracing::error!("{who} panicked; the producer goes on");
     }

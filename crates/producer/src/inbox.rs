@@ -68,6 +68,8 @@ pub(crate) enum Message {
         name: Arc<str>,
         known: oneshot::Sender<()>,
     },
+    /// Someone who does not wait would produce to a topic that is not loaded.
+    Wanted(Arc<str>),
     /// The dead letters of a batch, or of a part of one, are written or lost.
     Buried { serial: u64 },
     /// Someone waits for memory.

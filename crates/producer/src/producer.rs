@@ -17,6 +17,8 @@ use ottla_partitioner::{KeyChoice, Partitioner, TopicView};
 use ottla_proto::batch::{BatchWriter, Compression, HEADER_BYTES};
 use ottla_proto::{Error, ErrorKind, Record, Result, TopicPartition, WriteOutcome};
 use ottla_wire::Cluster;
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -33,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) graveyard: Graveyard,
     pub(crate) closed: AtomicBool,
+    /// Topics that a caller who does not wait asked for, while they are being loaded.
+    pub(crate) wanted: Mutex<BTreeSet<Arc<str>>>,
     /// Milliseconds since the Unix epoch, as of the last look at the clock.
     now_millis: AtomicI64,
     born: tokio::time::Instant,
@@ -402,6 +406,7 @@ impl Producer {
             table: Directory::default(),
             counters: Counters::new(&client_id),
             graveyard: Graveyard::new(graveyard_bytes),
+            wanted: Mutex::default(),
             closed: AtomicBool::new(false),
             now_millis: AtomicI64::new(0),
             born: tokio::time::Instant::now(),
@@ -459,7 +464,9 @@ impl Producer {
     ///
     /// # Errors
     /// Gives the record back with the reason: [`ErrorKind::BufferFull`]; [`ErrorKind::State`] when
-    /// the topic's metadata is not loaded yet (see [`prepare`](Self::prepare)); or what
+    /// the topic's metadata is not loaded yet (see [`prepare`](Self::prepare)), or not any more since
+    /// nothing was written to it for `metadata.max.idle.ms`: it is loaded then, so a later try
+    /// succeeds; or what
     /// [`enqueue`](Self::enqueue) gives.
     pub fn try_enqueue<'r>(&self, record: Record<'r>) -> Result<Delivery, (Error, Record<'r>)> {
         let taken = match self.intercepts() {
@@ -475,6 +482,7 @@ impl Producer {
             }
             Err(Refusal::Unplaced) => Err((tracked::unplaced(record.topic), record)),
             Err(Refusal::Topic) => {
+                self.want(record.topic);
                 let message = format!("the metadata of topic {} is not loaded yet", record.topic);
                 let error = Error::new(ErrorKind::State, message);
                 Err((error.with_outcome(WriteOutcome::NotWritten), record))

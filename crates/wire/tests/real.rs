@@ -113,7 +113,7 @@ async fn records_go_in_and_come_out_in_every_version() {
     let cluster = connect().await;
     let name = fresh_name();
     let topic = make_topic(&cluster, &name).await;
-    let connection = leader(&cluster, &topic, Class::Produce).await;
+    let connection = leader(&cluster, &topic, Class::Produce(0)).await;
     let tried = versions(&connection, ApiKey::Produce, 3, 13);
     assert!(tried.len() >= 9, "{tried:?}");
     for (nth, version) in (0..).zip(&tried) {

@@ -71,7 +71,7 @@ pub(crate) type Predecessor = Option<oneshot::Receiver<()>>;
 pub(crate) struct Turn {
     before: Predecessor,
     /// Its end tells the next one.
-    _done: oneshot::Sender<()>,
+    done: Option<oneshot::Sender<()>>,
 }
 
 impl Turn {
@@ -80,15 +80,20 @@ impl Turn {
         let (done, next) = oneshot::channel();
         Self {
             before: last.replace(next),
-            _done: done,
+            done: Some(done),
         }
     }
 
-    async fn comes(&mut self) {
+    async fn comes(&mut self, deadline: tokio::time::Instant) {
         if let Some(before) = self.before.take() {
             // However the one before ended.
-            let _ = before.await;
+            let _ = tokio::time::timeout_at(deadline, before).await;
         }
+    }
+
+    /// The next one's turn.
+    fn end(&mut self) {
+        self.done = None;
     }
 }
 
@@ -118,7 +123,7 @@ pub(crate) async fn bury(shared: Arc<Shared>, policy: Arc<DeadLetters>, burial: 
         records,
         attempts,
         mut ending,
-        turn,
+        mut turn,
     } = burial;
     let failure = Failure {
         topic: &topic,
@@ -129,13 +134,20 @@ pub(crate) async fn bury(shared: Arc<Shared>, policy: Arc<DeadLetters>, burial: 
     };
     let count = u64::from(ending.count);
     let target = policy.topic_of(&topic);
+    let deadline = tokio::time::Instant::now() + shared.config.max_block;
     let (written, why) = match shared.graveyard.reserve(records.raw_size_bytes()) {
         None => (0, Some(no_room(&shared.graveyard))),
         Some(_plot) => match letters(&policy, records, &failure) {
-            Ok(letters) => send(&shared, &target, partition, letters, turn).await,
+            Ok(letters) => {
+                let place = (&*target, partition);
+                send(&shared, place, letters, &mut turn, deadline).await
+            }
             Err(error) => (0, Some(error)),
         },
     };
+    // The next one's letters stand behind those of the one before, also without ours between.
+    turn.comes(deadline).await;
+    drop(turn);
     let lost = count.saturating_sub(written);
     shared.counters.dead_letters(written, true);
     let word = if lost == 0 {
@@ -217,35 +229,38 @@ fn borrowed<'a>(record: &RecordRef<'a>) -> Record<'a> {
     }
 }
 
-/// Sends the letters in their order; gives how many were acknowledged, and why others were not.
+/// Sends the letters in their order; gives how many were acknowledged, and why others were not. All
+/// of them together wait for their turn and for room in the buffer until the deadline.
 async fn send(
     shared: &Arc<Shared>,
-    target: &str,
-    partition: i32,
+    (target, partition): (&str, i32),
     letters: Vec<Letter>,
-    mut turn: Turn,
+    turn: &mut Turn,
+    deadline: tokio::time::Instant,
 ) -> (u64, Option<Error>) {
     let producer = Producer::of_driver(Arc::clone(shared));
     if let Err(error) = producer.prepare(target).await {
         return (0, Some(error));
     }
-    turn.comes().await;
+    turn.comes(deadline).await;
     let mut deliveries: Vec<Delivery> = Vec::with_capacity(letters.len());
     let mut why = None;
     for letter in letters {
-        match enqueue(&producer, target, Some(partition), &letter).await {
+        let placing = enqueue(&producer, target, Some(partition), &letter);
+        let placed = tokio::time::timeout_at(deadline, placing).await;
+        match placed.unwrap_or_else(|_| Err(no_place())) {
             Ok(delivery) => deliveries.push(delivery),
             Err(error) => {
                 let hopeless = *error.kind() != ErrorKind::RecordTooLarge;
                 why = Some(error);
                 if hopeless {
-                    // What holds for one holds for all, and each may have waited long.
+                    // What holds for one holds for all.
                     break;
                 }
             }
         }
     }
-    drop(turn);
+    turn.end();
     let mut written = 0;
     for delivery in deliveries {
         match delivery.await {
@@ -279,6 +294,11 @@ async fn enqueue(
         ..Record::to(target)
     };
     producer.enqueue_as_it_is(record).await
+}
+
+fn no_place() -> Error {
+    let what = "the buffer had no room for a batch's dead letters within max.block.ms";
+    Error::new(ErrorKind::BufferFull, what)
 }
 
 fn no_room(yard: &Graveyard) -> Error {

@@ -93,6 +93,20 @@ impl Driver {
         }
     }
 
+    /// A batch ended without being sent: the partitioner's view hears that it does not wait any more.
+    fn gave_up_waiting(&self, partition: PartitionIndex) {
+        let Some(place) = self.places.get(partition.0 as usize) else {
+            return;
+        };
+        let queued = self.core.queued(partition);
+        place.slot.set_queued(queued);
+        if queued == 0 {
+            // With nothing left to take the leader refuses nothing. Another partition's batch that
+            // it leaves waiting shows with the next one that becomes ready.
+            place.slot.account().accept();
+        }
+    }
+
     fn acknowledged(&mut self, token: &Token, ack: Ack) {
         let latency = self.report(token, Ok(&ack));
         let hooks = &self.shared.config.hooks;

@@ -204,8 +204,8 @@ impl Driver {
     pub(super) fn connect(&mut self, broker: BrokerId, lane: Lane) {
         let shared = Arc::clone(&self.shared);
         let class = match lane {
-            Lane::Main => Class::Produce,
-            Lane::Apart => Class::ProduceApart(0),
+            Lane::Main => Class::Produce(self.lane),
+            Lane::Apart => Class::ProduceApart(self.lane),
         };
         self.tasks.spawn(async move {
             let connection = shared.cluster.connection(broker, class).await;

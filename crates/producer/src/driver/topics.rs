@@ -1,6 +1,7 @@
 //! Follows metadata: topics that are produced to, their partitions and leaders.
 
 use super::{Driver, Open, Place};
+use crate::hooks::guarded;
 use crate::slot::{Slot, later};
 use crate::table::Topic;
 use ottla_proto::producer::PartitionIndex;
@@ -92,7 +93,9 @@ impl Driver {
             return;
         }
         let runs = known.map_or_else(Arc::default, |known| {
-            known.runs.end(&*self.shared.partitioner, &known.view());
+            guarded("a partitioner", || {
+                known.runs.end(&*self.shared.partitioner, &known.view());
+            });
             Arc::clone(&known.runs)
         });
         let entry = Arc::new(Topic {

@@ -4,6 +4,7 @@ use super::{Producer, Refusal, Shared, closed};
 use crate::dead_letter::bury_one;
 use crate::delivery::{Delivery, RecordMetadata};
 use crate::hooks::Scratch;
+use crate::inbox::Message;
 use crate::metrics::Metrics;
 use crate::pool::Reservation;
 use ottla_proto::{Error, ErrorKind, Record, Result, WriteOutcome};
@@ -26,6 +27,27 @@ impl Producer {
             shared,
             handle: None,
         }
+    }
+
+    /// Has the topic loaded beside: the caller does not wait, but tries again.
+    #[cold]
+    pub(super) fn want(&self, topic: &str) {
+        let mut wanted = self.shared.wanted.lock();
+        if !wanted.contains(topic) {
+            let topic: Arc<str> = topic.into();
+            wanted.insert(Arc::clone(&topic));
+            self.shared.shop.inbox.push(Message::Wanted(topic));
+        }
+    }
+
+    /// Loads a topic for a caller who does not wait; what is wrong with it shows when it is tried
+    /// again.
+    pub(crate) async fn load_wanted(shared: Arc<Shared>, topic: Arc<str>) {
+        let loaded = Self::of_driver(Arc::clone(&shared)).prepare(&topic).await;
+        if let Err(error) = loaded {
+            tracing::debug!(%topic, %error, "a topic that is wanted was not loaded");
+        }
+        shared.wanted.lock().remove(&topic);
     }
 
     #[inline]

@@ -34,9 +34,10 @@ use watched::{Covered, Watched};
 /// long stands apart from what may not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {
-    /// Produce requests.
-    Produce,
-    /// Produce requests of a partition whose followers lag, so that it holds up nobody else.
+    /// Produce requests of one producer. Its number is from [`Cluster::lane`]: a producer closes a
+    /// connection that a stalled request holds up, and what another one has on it would be lost.
+    Produce(u32),
+    /// Produce requests of partitions whose followers lag, so that they hold up nobody else.
     ProduceApart(u32),
     /// Fetch requests of one consumer, which wait at the broker. Its number is from
     /// [`Cluster::lane`]: a second consumer's requests would wait behind the first one's.
@@ -316,6 +317,13 @@ impl Cluster {
     /// by now.
     pub fn forget_coordinator(&self, kind: CoordinatorKind, key: &str, was: BrokerId) {
         self.inner().coordinators.forget(kind, key, was);
+    }
+
+    /// Waits until somebody [closes](Self::close) it.
+    ///
+    /// Cancel safety: safe.
+    pub async fn closed(&self) {
+        self.inner().stopped().await;
     }
 
     /// Closes every connection; what is unanswered fails, and so does every later call.

@@ -8,7 +8,7 @@ async fn many_callers_share_one_dial() {
     let (net, _world) = three_brokers();
     let cluster = connect(&net, &["b1:1"]).await.unwrap();
     let before = net.dials().len();
-    let calls = (0..10).map(|_| cluster.connection(BrokerId(2), Class::Produce));
+    let calls = (0..10).map(|_| cluster.connection(BrokerId(2), Class::Produce(0)));
     let connections = futures_util::future::join_all(calls).await;
     assert!(connections.iter().all(Result::is_ok));
     assert_eq!(net.dials()[before..], ["b2:2"]);
@@ -32,7 +32,7 @@ async fn dials_of_a_dead_broker_are_backed_off_and_recover() {
     let mut failed = 0;
     while start.elapsed() < 10 * SECOND {
         let error = cluster
-            .connection(BrokerId(2), Class::Produce)
+            .connection(BrokerId(2), Class::Produce(0))
             .await
             .unwrap_err();
         assert!(error.to_string().starts_with("broker 2: "), "{error}");
@@ -42,7 +42,7 @@ async fn dials_of_a_dead_broker_are_backed_off_and_recover() {
     serve(&net, &world, 2);
     assert!(
         cluster
-            .connection(BrokerId(2), Class::Produce)
+            .connection(BrokerId(2), Class::Produce(0))
             .await
             .is_ok()
     );
@@ -63,7 +63,7 @@ async fn a_broker_that_hangs_up_again_and_again_is_not_stormed() {
     });
     let start = Instant::now();
     while start.elapsed() < 10 * SECOND {
-        if let Ok(connection) = cluster.connection(BrokerId(2), Class::Produce).await {
+        if let Ok(connection) = cluster.connection(BrokerId(2), Class::Produce(0)).await {
             connection.closed().await;
         }
     }
@@ -76,7 +76,7 @@ async fn a_broker_that_moved_is_dialled_at_its_new_address() {
     let (net, world) = three_brokers();
     let cluster = connect(&net, &["b1:1"]).await.unwrap();
     cluster
-        .connection(BrokerId(2), Class::Produce)
+        .connection(BrokerId(2), Class::Produce(0))
         .await
         .unwrap();
     world.lock().brokers.insert(2, ("elsewhere".to_owned(), 7));
@@ -84,7 +84,7 @@ async fn a_broker_that_moved_is_dialled_at_its_new_address() {
     net.serve("elsewhere", 7, move |asked| answer(&known, asked));
     cluster.refresh().await.unwrap();
     let connection = cluster
-        .connection(BrokerId(2), Class::Produce)
+        .connection(BrokerId(2), Class::Produce(0))
         .await
         .unwrap();
     assert_eq!(&**connection.address(), "elsewhere:7");
@@ -95,7 +95,7 @@ async fn a_broker_the_cluster_does_not_have_is_named() {
     let (net, _world) = three_brokers();
     let cluster = connect(&net, &["b1:1"]).await.unwrap();
     let error = cluster
-        .connection(BrokerId(9), Class::Produce)
+        .connection(BrokerId(9), Class::Produce(0))
         .await
         .unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Connection);
@@ -184,7 +184,7 @@ async fn a_closed_cluster_refuses_everything_and_its_connections_end() {
     let (net, _world) = three_brokers();
     let cluster = connect(&net, &["b1:1"]).await.unwrap();
     let connection = cluster
-        .connection(BrokerId(1), Class::Produce)
+        .connection(BrokerId(1), Class::Produce(0))
         .await
         .unwrap();
     let waiting = cluster.topic("never", soon() + 1000 * SECOND);
@@ -195,7 +195,7 @@ async fn a_closed_cluster_refuses_everything_and_its_connections_end() {
     assert_eq!(*error.unwrap_err().kind(), ErrorKind::Closed);
     assert!(!connection.is_open());
     let error = cluster
-        .connection(BrokerId(1), Class::Produce)
+        .connection(BrokerId(1), Class::Produce(0))
         .await
         .unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Closed);
@@ -211,7 +211,7 @@ async fn the_last_handle_ends_the_connections() {
     let cluster = connect(&net, &["b1:1"]).await.unwrap();
     let other = cluster.clone();
     let connection = cluster
-        .connection(BrokerId(1), Class::Produce)
+        .connection(BrokerId(1), Class::Produce(0))
         .await
         .unwrap();
     drop(cluster);
