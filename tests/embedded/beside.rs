@@ -1,9 +1,11 @@
 //! Producers beside each other on one client, and topics that rest while something still waits.
 
-use ottla::partitioner::Sticky;
+use ottla::partitioner::{KeyChoice, Partitioner, Run, Sticky, TopicView};
 use ottla::{Client, ErrorKind, Record};
 use ottla_broker::{ApiKey, Cluster};
 use ottla_tests::client;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -132,4 +134,65 @@ async fn a_leader_that_comes_back_after_its_batches_expired_gets_keyless_records
         producer.send(keyless).await.unwrap();
     }
     assert!(cluster.log("orders", 0).len() > before);
+}
+
+/// Sends every run to partition 1 and notes what waits for partition 0.
+#[derive(Debug, Default, Clone)]
+struct Watching(Arc<AtomicU64>);
+
+impl Partitioner for Watching {
+    fn keyed(&self, _view: &TopicView<'_>, _key: &[u8]) -> KeyChoice {
+        KeyChoice::Run
+    }
+
+    fn begin_run(
+        &self,
+        view: &TopicView<'_>,
+        _now: std::time::Instant,
+        _random: u64,
+        _previous: Option<i32>,
+    ) -> Run {
+        self.0
+            .store(view.queued.waiting_bytes(0), Ordering::Relaxed);
+        Run {
+            partition: 1,
+            bytes: 1,
+            records: 1,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_expired_in_the_queue_does_not_wait_there_for_the_partitioner() {
+    let (cluster, client) = three_nodes().await;
+    let waiting = Watching::default();
+    let builder = client.producer().partitioner(waiting.clone());
+    let builder = builder.delivery_timeout(5 * SECOND).batch_bytes(1_000);
+    let producer = builder.build().unwrap();
+    for partition in 0..2 {
+        producer.send(record(partition)).await.unwrap();
+    }
+    cluster
+        .stop_node(cluster.leader("orders", 0).unwrap())
+        .await
+        .unwrap();
+    let value = [b'v'; 900];
+    for _ in 0..10 {
+        let lost = Record::to("orders").partition(0).value(&value);
+        drop(producer.enqueue(lost).await.unwrap());
+    }
+    let look = async || {
+        producer
+            .send(Record::to("orders").value("v"))
+            .await
+            .unwrap();
+        producer
+            .send(Record::to("orders").value("v"))
+            .await
+            .unwrap();
+        waiting.0.load(Ordering::Relaxed)
+    };
+    assert!(look().await > 5_000);
+    sleep(10 * SECOND).await;
+    assert_eq!(look().await, 0);
 }
