@@ -124,7 +124,7 @@ impl Writer {
         let key = format!("key-{}", entry.key);
         let (partition, mut ticket) = match self.steer.keyed(&view, key.as_bytes()) {
             KeyChoice::Partition(partition) => (partition, None),
-            KeyChoice::Tracked => match self.steer.track(&view, key.as_bytes()) {
+            KeyChoice::Tracked => match self.steer.track(&view, key.as_bytes(), at) {
                 Some(ticket) => (ticket.partition(), Some(ticket)),
                 None => return Taken::Unplaced,
             },

@@ -126,7 +126,7 @@ impl Collector {
             let empty = Snapshot::new(Arc::clone(group), began, &[], None);
             let (sender, receiver) = watch::channel(Arc::new(empty));
             let (group, wanted) = (Arc::clone(group), wanted.clone());
-            let watch = Watch::new(group, wanted, self.refresh, share, sender, began);
+            let watch = Watch::new(group, wanted, self.refresh, share, sender);
             self.new.send(watch).await.map_err(|_| ended())?;
             snapshots.push(receiver);
         }

@@ -3,6 +3,7 @@
 use crate::health::{Health, HealthScorer};
 use crate::snapshot::{LagStatus, PartitionLag, TopicLag};
 use ottla_partitioner::{Committed, KeyOffsets, KeyPolicy, PlanPublisher, TopicPlan};
+use ottla_proto::TopicId;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ pub(crate) struct Steered {
 pub(crate) struct Part {
     pub(crate) group: Arc<str>,
     pub(crate) topic: Arc<str>,
+    pub(crate) id: Option<TopicId>,
     pub(crate) partition_count: usize,
     pub(crate) health: Health,
     pub(crate) offsets: Vec<KeyOffsets>,
@@ -40,6 +42,7 @@ impl Part {
 #[derive(Debug)]
 struct Heard {
     taken_at: Instant,
+    /// By topic, ascending.
     parts: Vec<Part>,
 }
 
@@ -91,7 +94,7 @@ impl Joint {
         self.state.lock().publisher.sent(topic)
     }
 
-    /// Takes in one group's topics and publishes what all groups together lead to.
+    /// Takes in one group's topics, ascending by name, and publishes what all groups together lead to.
     pub(crate) fn publish(&self, taken_at: Instant, parts: Vec<Part>) {
         let mut state = self.state.lock();
         let heard = Heard { taken_at, parts };
@@ -116,7 +119,8 @@ impl Joint {
             let mut parts = vec![part];
             for other in others {
                 // What one group is not known to read is not steered.
-                parts.push(other.parts.iter().find(|of| of.topic == part.topic)?);
+                let at = other.parts.binary_search_by(|of| of.topic.cmp(&part.topic));
+                parts.push(other.parts.get(at.ok()?)?);
             }
             Some(joined(&parts, taken_at, self.refresh))
         };
@@ -146,19 +150,24 @@ fn joined(parts: &[&Part], taken_at: Instant, refresh: Duration) -> TopicPlan {
             .reduce(KeyOffsets::joined)
             .unwrap_or_default()
     };
-    plan.with_key_offsets((0..count.unwrap_or(0)).map(offsets).collect())
+    let id = parts.iter().find_map(|part| part.id);
+    plan.with_topic_id(id.map(|id| id.0))
+        .with_key_offsets((0..count.unwrap_or(0)).map(offsets).collect())
 }
 
-/// What moving keys rests on. Ends count only when they were asked for after `began`, when we began
-/// to watch: an older one may lie before records that this process's predecessor has written.
-pub(crate) fn key_offsets(topic: &TopicLag, began: Instant) -> Vec<KeyOffsets> {
+/// What moving keys rests on, of a topic that a group may see or may not. Ends count only when they
+/// were asked for now: an older one may lie before records that this process's predecessor has
+/// written.
+pub(crate) fn key_offsets(topic: &TopicLag, taken_at: Instant, is_denied: bool) -> Vec<KeyOffsets> {
     let of = |partition: &PartitionLag| KeyOffsets {
         committed: match (partition.status, partition.committed) {
             (LagStatus::Known, Some(offset)) => Committed::At(offset),
             (LagStatus::NoCommit, _) => Committed::Nothing,
+            // By a group that nobody may see no key was ever moved.
+            _ if is_denied => Committed::Nothing,
             _ => Committed::Unknown,
         },
-        end: partition.end.filter(|_| partition.taken_at >= began),
+        end: partition.end.filter(|_| partition.taken_at >= taken_at),
     };
     topic.partitions.iter().map(of).collect()
 }

@@ -33,7 +33,6 @@ pub(crate) struct Watch {
     refresh: Duration,
     plan: Joint,
     snapshot: watch::Sender<Arc<Snapshot>>,
-    began: Instant,
     observers: BTreeMap<Arc<str>, (Option<TopicId>, Observer)>,
     tracks: Tracks,
     last: Option<Instant>,
@@ -56,7 +55,6 @@ impl Watch {
         refresh: Duration,
         plan: Joint,
         snapshot: watch::Sender<Arc<Snapshot>>,
-        began: Instant,
     ) -> Self {
         let topics = wanted.named().to_vec();
         Self {
@@ -67,7 +65,6 @@ impl Watch {
             refresh,
             plan,
             snapshot,
-            began,
             observers: BTreeMap::new(),
             tracks: Tracks::default(),
             last: None,
@@ -152,12 +149,13 @@ impl Watch {
             parts.push(Part {
                 group: Arc::clone(&self.asked.group),
                 topic: Arc::clone(&topic.topic),
+                id: topic.id,
                 partition_count: topic.partitions.len(),
                 health: match is_denied {
                     true => DENIED,
                     false => self.observe(topic, found.taken_at),
                 },
-                offsets: key_offsets(topic, self.began),
+                offsets: key_offsets(topic, found.taken_at, is_denied),
             });
         }
         self.plan.publish(found.taken_at, parts);
@@ -298,7 +296,7 @@ mod tests {
         let empty = Snapshot::new(Arc::clone(&group), start, &[], None);
         let (sender, snapshots) = watch::channel(Arc::new(empty));
         Fixture {
-            watch: Watch::new(group, wanted, SECOND, plan_of(publisher), sender, start),
+            watch: Watch::new(group, wanted, SECOND, plan_of(publisher), sender),
             plan,
             snapshots,
             growths: Growths::default(),

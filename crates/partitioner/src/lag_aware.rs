@@ -51,9 +51,13 @@ pub enum Steering {
 /// By drain time, the usual plan: of three random partitions with a leader the one whose next
 /// record will be read first, with what was sent since the plan was taken counted in. A run is at
 /// most [`RUN_DRAIN`] of what that partition's consumer reads.
+///
+/// One serves one producer.
 #[derive(Debug)]
 pub struct LagAware {
     plan: PlanReader,
+    /// Which of the producers that read the plan this is.
+    writer: u32,
     sticky: Sticky,
     run_drain_seconds: f32,
     keys: KeyPolicy,
@@ -65,6 +69,7 @@ impl LagAware {
     pub fn new(plan: PlanReader) -> Self {
         Self {
             keys: plan.key_policy(),
+            writer: plan.next_writer(),
             plan,
             sticky: Sticky::default(),
             run_drain_seconds: RUN_DRAIN.as_secs_f32(),
@@ -304,7 +309,9 @@ impl LagAware {
         let home = java_partition(key, view.partition_count);
         let hash = u64::from(murmur2(key)) << 32 | u64::from(fnv1a(key));
         let away = topic.keys().away(entries);
-        let is_good = |partition| !is_on || !topic.outlook().is_ill(partition);
+        let is_good = |partition| {
+            partition < view.partition_count && (!is_on || !topic.outlook().is_ill(partition))
+        };
         let choose = || healthiest(topic, view, hash).unwrap_or(home);
         KeyChoice::Partition(away.place(hash, home, is_good, choose))
     }
@@ -329,7 +336,13 @@ impl LagAware {
         }
     }
 
-    fn tracked(&self, view: &TopicView<'_>, key: &[u8], slots: usize) -> Option<Box<KeyTicket>> {
+    fn tracked(
+        &self,
+        view: &TopicView<'_>,
+        key: &[u8],
+        slots: usize,
+        now: Instant,
+    ) -> Option<Box<KeyTicket>> {
         let is_on = self.steering.load(Ordering::Relaxed) == Steering::On as u8;
         let plan = self.plan.load();
         let topic = plan.as_deref()?.topic(view.topic)?;
@@ -342,8 +355,9 @@ impl LagAware {
         } else {
             Moving::Stopped
         };
-        let slots = keys.slots(slots);
-        slots.place(view, topic.outlook(), keys.fence(), key, moving)
+        let slots = keys.slots(slots, now);
+        let writer = (self.writer, moving);
+        slots.place(view, topic.outlook(), keys.fence(), key, writer)
     }
 }
 
@@ -427,9 +441,9 @@ impl Partitioner for LagAware {
         }
     }
 
-    fn track(&self, view: &TopicView<'_>, key: &[u8]) -> Option<Box<KeyTicket>> {
+    fn track(&self, view: &TopicView<'_>, key: &[u8], now: Instant) -> Option<Box<KeyTicket>> {
         match self.keys {
-            KeyPolicy::Migrate { slots } => self.tracked(view, key, slots),
+            KeyPolicy::Migrate { slots } => self.tracked(view, key, slots, now),
             _ => None,
         }
     }

@@ -96,8 +96,8 @@ pub trait Partitioner: fmt::Debug + Send + Sync + 'static {
 
     /// Places a record for whose key [`keyed`](Self::keyed) says [`KeyChoice::Tracked`]: to the
     /// ticket's partition. `None` is nowhere yet: ask again in a moment, from the beginning.
-    fn track(&self, view: &TopicView<'_>, key: &[u8]) -> Option<Box<KeyTicket>> {
-        let _ = (view, key);
+    fn track(&self, view: &TopicView<'_>, key: &[u8], now: Instant) -> Option<Box<KeyTicket>> {
+        let _ = (view, key, now);
         None
     }
 

@@ -9,7 +9,7 @@ use arc_swap::{ArcSwapOption, Guard};
 use parking_lot::Mutex;
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// After this many missed refreshes the backlog is dropped and the rates stay. The study: falling
@@ -30,6 +30,8 @@ pub(crate) enum Choice {
 #[derive(Debug)]
 pub struct TopicPlan {
     topic: Arc<str>,
+    /// A topic made anew under the same name has another one.
+    id: Option<[u8; 16]>,
     taken_at: Instant,
     /// Its backlog says nothing any more when it is older than this, in nanoseconds.
     stale_after: u64,
@@ -53,6 +55,7 @@ impl TopicPlan {
     ) -> Self {
         Self {
             topic,
+            id: None,
             taken_at,
             stale_after: nanos(refresh.saturating_mul(STALE_REFRESHES)),
             too_old_after: nanos(TOO_OLD.max(refresh.saturating_mul(STALE_REFRESHES + 1))),
@@ -121,6 +124,14 @@ impl TopicPlan {
         self.with_outlook()
     }
 
+    /// Adds the topic's id, where brokers have ids: what is kept of keys ends with a topic, also when
+    /// another is made under its name.
+    #[must_use]
+    pub fn with_topic_id(mut self, id: Option<[u8; 16]>) -> Self {
+        self.id = id;
+        self
+    }
+
     /// The topic.
     pub fn topic(&self) -> &Arc<str> {
         &self.topic
@@ -161,12 +172,27 @@ impl TopicPlan {
         }
         let is_new = self.taken_at > last.taken_at;
         self.outlook.follow(&last.outlook, is_new);
-        // A topic of which nothing is known just now has no partitions here.
-        if last.keys.partition_count() >= count {
+        let is_other = self
+            .id
+            .is_some_and(|id| last.id.is_some_and(|was| was != id));
+        // A topic of which nothing is known just now has neither an id nor partitions here.
+        self.id = self.id.or(last.id);
+        if last.keys.partition_count() >= count && !is_other {
             self.keys = Arc::clone(&last.keys);
         } else if last.keys.partition_count() > 0 {
-            self.keys = Arc::new(TopicKeys::grown(count));
+            self.keys = Arc::new(last.keys.anew(count));
         }
+    }
+
+    /// What stands for a topic of which a plan does not speak, if anything must be kept of it.
+    fn absent(&self) -> Option<Self> {
+        let reason = Choice::Uniform(Fallback::UnknownTopic);
+        let topic = Arc::clone(&self.topic);
+        self.keys.outlives_plan().then(|| {
+            // Commits only grow: what was read stays read.
+            Self::new(topic, self.taken_at, Duration::ZERO, 0, reason)
+                .with_key_offsets(self.offsets.clone())
+        })
     }
 
     /// How long ago the figures were asked for, in microseconds, and what they are still good for;
@@ -218,6 +244,8 @@ struct Shared {
     fallbacks: [AtomicU64; Fallback::ALL.len()],
     stale_runs: AtomicU64,
     key_policy: Mutex<KeyPolicy>,
+    /// How many producers were given a number.
+    writers: AtomicU32,
 }
 
 static NEXT_STAMP: AtomicU64 = AtomicU64::new(1);
@@ -257,17 +285,24 @@ pub struct PlanPublisher {
 }
 
 impl PlanPublisher {
-    /// Replaces the plan by one atomic store. Topics that are not in `topics` are placed uniformly
-    /// from now on; if a topic stands there twice, one of the two counts.
+    /// Replaces the plan by one atomic store. The keyless records of topics that are not in `topics`
+    /// are placed uniformly from now on, and keys that moved stay where they are; if a topic stands
+    /// there twice, the first counts.
     pub fn publish(&mut self, mut topics: Vec<TopicPlan>) {
         let old = self.shared.plan.load_full();
         topics.sort_by(|a, b| a.topic.cmp(&b.topic));
         topics.dedup_by(|a, b| a.topic == b.topic);
+        let find = |name: &str| topics.binary_search_by(|topic| (*topic.topic).cmp(name));
+        let known = old.iter().flat_map(|old| &old.topics);
+        let absent = known.filter(|last| find(&last.topic).is_err());
+        let absent: Vec<TopicPlan> = absent.filter_map(|last| last.absent()).collect();
+        topics.extend(absent);
+        topics.sort_by(|a, b| a.topic.cmp(&b.topic));
         for topic in &mut topics {
             if let Some(last) = old.as_deref().and_then(|old| old.topic(&topic.topic)) {
                 topic.follow(last);
             }
-            topic.keys.fence().note(&topic.offsets);
+            topic.keys.note(topic.taken_at, &topic.offsets);
         }
         let topics = topics.into_iter().map(Arc::new).collect();
         self.shared.plan.store(Some(Arc::new(Plan { topics })));
@@ -363,6 +398,11 @@ impl PlanReader {
     /// How keyed records are placed, as was said last.
     pub fn key_policy(&self) -> KeyPolicy {
         *self.shared.key_policy.lock()
+    }
+
+    /// A number for a producer that reads this plan; none of the others has it.
+    pub(crate) fn next_writer(&self) -> u32 {
+        self.shared.writers.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn set_key_policy(&self, policy: KeyPolicy) {

@@ -1,6 +1,6 @@
 //! Several groups that read one topic: each partition is as far behind as its slowest group.
 
-use super::{Health, Placing};
+use super::{Health, Placing, scorer};
 use ottla_partitioner::DrainPartition;
 
 impl Health {
@@ -61,25 +61,68 @@ impl Health {
 
     /// Makes the shares, which came from several groups, sum to one again.
     fn share_out(&mut self) {
-        let mut shares: Vec<&mut f64> = match &mut self.choice {
+        let shares: Vec<f64> = match &mut self.choice {
             Ok(Placing::Drain(drain)) => {
-                drain.partitions.iter_mut().map(|p| &mut p.share).collect()
+                let mut shares: Vec<f64> = drain.partitions.iter().map(|p| p.share).collect();
+                even_out(&mut shares);
+                for (partition, share) in drain.partitions.iter_mut().zip(&shares) {
+                    partition.share = *share;
+                }
+                shares
             }
-            Ok(Placing::Weights(weights)) => weights.iter_mut().collect(),
+            Ok(Placing::Weights(weights)) => {
+                even_out(weights);
+                // The only partition that is well for all of them is still not to get everything.
+                scorer::spread(weights);
+                weights.clone()
+            }
             Err(_) => return,
         };
-        let sum: f64 = shares.iter().map(|share| **share).sum();
-        let count = shares.len() as f64;
-        for share in &mut shares {
-            // When each partition is hopeless for one of the groups, no place is better.
-            **share = if sum > 0.0 {
-                **share / sum
-            } else {
-                1.0 / count
-            };
-        }
         for (partition, share) in self.partitions.iter_mut().zip(shares) {
-            partition.weight = *share;
+            partition.weight = share;
         }
+    }
+}
+
+fn even_out(shares: &mut [f64]) {
+    let sum: f64 = shares.iter().sum();
+    let count = shares.len() as f64;
+    for share in shares {
+        // When each partition is hopeless for one of the groups, no place is better.
+        *share = if sum > 0.0 { *share / sum } else { 1.0 / count };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::scorer::SHARE_MAX;
+
+    fn weighted<const N: usize>(weights: [f64; N]) -> Health {
+        Health {
+            partitions: Vec::new(),
+            choice: Ok(Placing::Weights(weights.to_vec())),
+        }
+    }
+
+    fn joined(groups: Vec<Health>) -> Vec<f64> {
+        match Health::of_groups(groups).choice {
+            Ok(Placing::Weights(weights)) => weights,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_one_partition_that_is_well_for_all_groups_does_not_get_everything() {
+        let weights = joined(vec![weighted([0.5, 0.5, 0.0]), weighted([0.5, 0.0, 0.5])]);
+        assert!((weights[0] - SHARE_MAX).abs() < 1e-9, "{weights:?}");
+        assert!(weights[1] > 0.0 && weights[1] == weights[2], "{weights:?}");
+        assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn when_each_partition_is_hopeless_for_one_group_all_share_alike() {
+        let weights = joined(vec![weighted([1.0, 0.0]), weighted([0.0, 1.0])]);
+        assert_eq!(weights, [0.5, 0.5]);
     }
 }

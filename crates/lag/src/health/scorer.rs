@@ -162,7 +162,7 @@ pub(super) fn shares(
 }
 
 /// Takes from a partition that has more than [`SHARE_MAX`] what is above, for all the others alike.
-fn spread(shares: &mut [f64]) {
+pub(super) fn spread(shares: &mut [f64]) {
     let others = shares.len().saturating_sub(1);
     let Some(largest) = (0..shares.len()).max_by(|a, b| {
         let share = |at: &usize| shares.get(*at).copied().unwrap_or(0.0);

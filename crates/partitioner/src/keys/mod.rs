@@ -12,7 +12,9 @@ pub(crate) use slots::{Moving, Slots};
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// How many keys the sticky policy remembers unless told otherwise.
 pub const STICKY_ENTRIES: usize = 1_000;
@@ -54,17 +56,25 @@ pub enum KeyPolicy {
     /// hash and one other. A slot whose records never rest for as long as the group takes to read
     /// them does not move.
     ///
-    /// The promise holds for one writer a key. Producers that share a plan share its slots and count
-    /// as one; those of other processes know nothing of each other's records, and the order among
-    /// what several of them write under one key is lost when it moves. It needs idempotence, a
-    /// group that commits what it has processed and not before, and a topic whose partitions stay as
-    /// many and are not compacted.
+    /// The promise holds while one process at a time writes the topic's keyed records, and writes
+    /// none again once another has taken over, until it begins with a new plan; who takes over
+    /// begins when the last records of the one before are readable. Producers that share a plan count as
+    /// one process. It is for the groups that the plan watches, for those of the key's records that
+    /// were sent while they were watched, and for the first time that they read them: a group that
+    /// goes back reads what moved from two partitions in no order.
     ///
-    /// After a start nothing is known of where earlier records lie. A record whose key may have some
-    /// unread in both its places waits, within `max.block.ms`, until the group has committed what
-    /// was there at the first look. So does every keyed record while there are no lag figures at all,
-    /// and one whose two partitions end in a transaction's marker that the group, as some clients
-    /// do, never commits beyond: order comes before progress here.
+    /// It needs idempotence, a group that commits what it has processed and not before, and a
+    /// topic that is not compacted and that the plan speaks of from the first record on: topics by
+    /// name always, those chosen by pattern or by commit once they are seen. When a topic gets more
+    /// partitions, is made anew, or is left out of 600 plans while nobody writes keys to it, the
+    /// promise ends for what was sent before and begins anew.
+    ///
+    /// After a start nothing is known of where earlier records lie. The first keyed record waits,
+    /// within `max.block.ms`, for the next look; one whose key may have unread records in both its
+    /// places until the groups have committed what was there at that look. So does every keyed
+    /// record while there are no lag figures at all, and one whose two partitions end in a
+    /// transaction's marker that the group, as some clients do, never commits beyond: order comes
+    /// before progress here. A group that may not be seen counts as one that has never committed.
     Migrate {
         /// How many slots a topic has, in some fifty bytes each; [`MIGRATE_SLOTS`]. At least one a
         /// partition.
@@ -126,12 +136,26 @@ impl FromStr for KeyPolicy {
     }
 }
 
+/// How many plans in a row may leave a topic out, with nobody writing keys there, before what is known
+/// of its keys is let go: ten minutes at the usual refresh. One look may miss a topic that is there;
+/// one that is gone must not be kept for ever.
+const ABSENT_PLANS: u32 = 600;
+
 /// What the producers that read one plan know of the keys of a topic. It outlives the topic's plans.
 #[derive(Debug)]
 pub(crate) struct TopicKeys {
     fence: Fence,
-    slots: OnceLock<Arc<Slots>>,
+    slots: OnceLock<Migrating>,
     away: OnceLock<Away>,
+    /// Plans without the topic since a key was last placed.
+    absent_plans: AtomicU32,
+}
+
+/// Slots, and when the first key asked for them.
+#[derive(Debug)]
+struct Migrating {
+    began: Instant,
+    slots: Arc<Slots>,
 }
 
 impl TopicKeys {
@@ -139,10 +163,15 @@ impl TopicKeys {
         Self::fenced_by(Fence::new(partition_count))
     }
 
-    /// For a topic that has grown: its keys hash to other partitions now, and what was promised of
-    /// them ends there, as with every partitioner by hash.
-    pub(crate) fn grown(partition_count: usize) -> Self {
-        Self::fenced_by(Fence::open(partition_count))
+    /// For a topic that has grown, whose keys hash to other partitions now, or that was made anew: what
+    /// was promised of its keys ends there and begins anew.
+    pub(crate) fn anew(&self, partition_count: usize) -> Self {
+        match self.slots.get() {
+            // Whatever is written from now on is written here.
+            Some(_) => Self::fenced_by(Fence::open(partition_count)),
+            // We write no keys yet; somebody else may.
+            None => Self::new(partition_count),
+        }
     }
 
     fn fenced_by(fence: Fence) -> Self {
@@ -150,6 +179,7 @@ impl TopicKeys {
             fence,
             slots: OnceLock::new(),
             away: OnceLock::new(),
+            absent_plans: AtomicU32::new(0),
         }
     }
 
@@ -161,25 +191,52 @@ impl TopicKeys {
         &self.fence
     }
 
+    /// Takes in what was asked for at `taken_at` or later. Before a key was asked for, somebody else
+    /// may be writing them: how far says only a later look.
+    pub(crate) fn note(&self, taken_at: Instant, offsets: &[KeyOffsets]) {
+        if self.slots.get().is_some_and(|keys| taken_at >= keys.began) {
+            self.fence.note(offsets);
+        }
+    }
+
     /// The slots, made by the first who asks.
-    pub(crate) fn slots(&self, count: usize) -> &Arc<Slots> {
-        let make = || Arc::new(Slots::new(self.partition_count(), count));
-        self.slots.get_or_init(make)
+    pub(crate) fn slots(&self, count: usize, now: Instant) -> &Arc<Slots> {
+        self.used();
+        let make = || Migrating {
+            began: now,
+            slots: Arc::new(Slots::new(self.partition_count(), count)),
+        };
+        &self.slots.get_or_init(make).slots
     }
 
     /// The table of keys away from home, made by the first who asks.
     pub(crate) fn away(&self, entries: usize) -> &Away {
+        self.used();
         self.away.get_or_init(|| Away::new(entries))
+    }
+
+    fn used(&self) {
+        // Seldom anything but 0: read alone, it is nobody's cache line to fight for.
+        if self.absent_plans.load(Ordering::Relaxed) != 0 {
+            self.absent_plans.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether what is known must outlive one more plan that does not speak of the topic.
+    pub(crate) fn outlives_plan(&self) -> bool {
+        let is_used = self.slots.get().is_some() || self.away.get().is_some();
+        is_used && self.absent_plans.fetch_add(1, Ordering::Relaxed) < ABSENT_PLANS
     }
 
     /// How often a slot moved.
     pub(crate) fn moves(&self) -> u64 {
-        self.slots.get().map_or(0, |slots| slots.moves())
+        self.slots.get().map_or(0, |keys| keys.slots.moves())
     }
 
     /// How many slots, or keys, are away from the partition of their hash.
     pub(crate) fn away_count(&self) -> usize {
-        let slots = self.slots.get().map_or(0, |slots| slots.away_count());
+        let of_slots = |keys: &Migrating| keys.slots.away_count();
+        let slots = self.slots.get().map_or(0, of_slots);
         slots + self.away.get().map_or(0, Away::count)
     }
 }

@@ -27,6 +27,25 @@ pub enum Committed {
     Nothing,
     /// Everything before this offset is processed.
     At(i64),
+    /// Of several groups, some have never committed there; the others have processed everything
+    /// before this offset.
+    Partly(i64),
+}
+
+impl Committed {
+    /// As of two groups.
+    fn joined(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+            (Self::Nothing, Self::Nothing) => Self::Nothing,
+            (Self::At(one), Self::At(other)) => Self::At(one.min(other)),
+            (Self::Nothing, Self::At(offset) | Self::Partly(offset))
+            | (Self::At(offset) | Self::Partly(offset), Self::Nothing) => Self::Partly(offset),
+            (Self::At(one) | Self::Partly(one), Self::At(other) | Self::Partly(other)) => {
+                Self::Partly(one.min(other))
+            }
+        }
+    }
 }
 
 /// What moving a key rests on, of one partition.
@@ -34,7 +53,8 @@ pub enum Committed {
 pub struct KeyOffsets {
     /// Where the group reads on.
     pub committed: Committed,
-    /// Where the log ends, as of a look after the process began to write; `None` when unknown.
+    /// Where the log ends, asked for when the plan's figures were taken or later; `None` when
+    /// unknown.
     pub end: Option<i64>,
 }
 
@@ -42,20 +62,15 @@ impl KeyOffsets {
     /// As of two groups that both read the partition.
     #[must_use]
     pub fn joined(self, other: Self) -> Self {
-        let committed = match (self.committed, other.committed) {
-            (Committed::At(one), Committed::At(other)) => Committed::At(one.min(other)),
-            (Committed::Unknown, _) | (_, Committed::Unknown) => Committed::Unknown,
-            (Committed::Nothing, _) | (_, Committed::Nothing) => Committed::Nothing,
-        };
         Self {
-            committed,
+            committed: self.committed.joined(other.committed),
             end: self.end.or(other.end),
         }
     }
 }
 
-/// Where each partition ended when we first looked: what was written before, by whoever wrote our
-/// keys then, lies below.
+/// Where each partition ended at the first look after we began to write keys: what was written
+/// before, by whoever wrote our keys then, lies below.
 #[derive(Debug)]
 pub(crate) struct Fence(Box<[AtomicI64]>);
 
@@ -80,13 +95,15 @@ impl Fence {
         self.0.len()
     }
 
-    /// Takes in the first end seen of each partition.
+    /// Takes in the first end seen of each partition, and every lower one: what was there before and
+    /// still is lies below that.
     pub(crate) fn note(&self, offsets: &[KeyOffsets]) {
         for (fence, seen) in self.0.iter().zip(offsets) {
-            if let Some(end) = seen.end
-                && fence.load(Ordering::Relaxed) == UNSEEN
+            let known = fence.load(Ordering::Relaxed);
+            if let Some(end) = seen.end.map(|end| end.max(0))
+                && (known == UNSEEN || end < known)
             {
-                fence.store(end.max(0), Ordering::Relaxed);
+                fence.store(end, Ordering::Relaxed);
             }
         }
     }
@@ -112,7 +129,7 @@ struct Place {
 #[derive(Debug, Default)]
 pub(crate) struct Outlook {
     places: Box<[Place]>,
-    /// Whether the group may not be seen: then no key can have been moved by it.
+    /// Whether a group may not be seen: then no key can have been moved by it.
     pub(crate) is_denied: bool,
 }
 

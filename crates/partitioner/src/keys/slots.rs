@@ -22,23 +22,40 @@ struct Slot {
     last: i64,
     /// How many records were handed out.
     serial: u64,
-    /// Some record handed out before this serial may lie in this place, nobody knows where. A later
-    /// record's offset is above it, since the partition keeps the producer's order.
-    doubt: Option<u64>,
+    /// What may lie in this place, nobody knows where; one of each producer at most.
+    doubts: Vec<Doubt>,
+}
+
+/// Some record that was handed out up to this serial may lie in the slot's place.
+#[derive(Debug)]
+struct Doubt {
+    serial: u64,
+    /// Who has written it; `None` is somebody before the start. A later record of the same producer
+    /// lies behind it, since a partition keeps a producer's order, and not that of several.
+    writer: Option<u32>,
 }
 
 impl Slot {
     /// Whether everything that was ever written to this place is processed.
     fn is_read(&self, committed: Committed) -> bool {
         let beyond = matches!(committed, Committed::At(offset) if offset > self.last);
-        self.in_flight == 0 && self.doubt.is_none() && beyond
+        self.in_flight == 0 && self.doubts.is_empty() && beyond
     }
 
     fn enter(&mut self, place: i32, fence: Option<i64>) {
         self.place = place;
         // What lies there from before the start counts as our own.
         self.last = fence.map_or(-1, |end| end - 1);
-        self.doubt = fence.is_none().then_some(self.serial);
+        self.doubts.clear();
+        if fence.is_none() {
+            self.doubt(None);
+        }
+    }
+
+    fn doubt(&mut self, writer: Option<u32>) {
+        self.doubts.retain(|doubt| doubt.writer != writer);
+        let serial = self.serial;
+        self.doubts.push(Doubt { serial, writer });
     }
 }
 
@@ -87,6 +104,7 @@ pub struct KeyTicket {
     slots: Arc<Slots>,
     slot: usize,
     serial: u64,
+    writer: u32,
     partition: i32,
     outcome: Written,
 }
@@ -118,7 +136,7 @@ impl KeyTicket {
 
 impl Drop for KeyTicket {
     fn drop(&mut self) {
-        self.slots.settle(self.slot, self.serial, self.outcome);
+        self.slots.settle(self);
     }
 }
 
@@ -132,7 +150,7 @@ impl Slots {
                 in_flight: 0,
                 last: -1,
                 serial: 0,
-                doubt: None,
+                doubts: Vec::new(),
             })
         };
         Self {
@@ -168,14 +186,15 @@ impl Slots {
         (slot, place(home), place((home + distance) % count))
     }
 
-    /// Places a record of this key and counts it as on its way; `None` when that cannot be said yet.
+    /// Places a record of this key and counts it as on its way, by a producer of this number; `None`
+    /// when that cannot be said yet.
     pub(crate) fn place(
         self: &Arc<Self>,
         view: &TopicView<'_>,
         outlook: &Outlook,
         fence: &Fence,
         key: &[u8],
-        moving: Moving,
+        (writer, moving): (u32, Moving),
     ) -> Option<Box<KeyTicket>> {
         let (at, home, alternative) = self.find(key);
         let mut slot = self.slots.get(at)?.lock();
@@ -201,23 +220,28 @@ impl Slots {
             slots: Arc::clone(self),
             slot: at,
             serial: slot.serial,
+            writer,
             partition: slot.place,
             outcome: Written::No,
         }))
     }
 
-    fn settle(&self, slot: usize, serial: u64, outcome: Written) {
-        let Some(slot) = self.slots.get(slot) else {
+    fn settle(&self, ticket: &KeyTicket) {
+        let Some(slot) = self.slots.get(ticket.slot) else {
             return;
         };
         let mut slot = slot.lock();
         slot.in_flight = slot.in_flight.saturating_sub(1);
-        match outcome {
+        match ticket.outcome {
             Written::No => {}
-            Written::Perhaps => slot.doubt = Some(slot.serial),
+            Written::Perhaps => slot.doubt(Some(ticket.writer)),
             Written::At(offset) => {
                 slot.last = slot.last.max(offset);
-                slot.doubt = slot.doubt.filter(|doubt| serial <= *doubt);
+                let is_behind = |doubt: &Doubt| {
+                    let is_later = ticket.serial > doubt.serial;
+                    is_later && doubt.writer.is_none_or(|writer| writer == ticket.writer)
+                };
+                slot.doubts.retain(|doubt| !is_behind(doubt));
             }
         }
     }
@@ -227,9 +251,16 @@ impl Slots {
 /// the other one is processed.
 fn first_place(home: i32, alternative: i32, outlook: &Outlook, fence: &Fence) -> Option<i32> {
     let committed = outlook.committed(alternative);
-    // No key is ever sent away to where the group has never committed, or by a group nobody may see.
-    let is_unused = outlook.is_denied || committed == Committed::Nothing;
-    if home == alternative || is_unused || outlook.has_read(alternative, fence) {
+    // No key is ever sent away to where one of the groups has never committed: such a group needs
+    // nothing of what lies there. The figures must be from after we began to write, unless they are
+    // of a group that refuses us and is seldom asked.
+    let is_current = fence.end(alternative).is_some() || outlook.is_denied;
+    let is_clear = match committed {
+        Committed::Nothing => is_current,
+        Committed::Partly(offset) => fence.end(alternative).is_some_and(|end| offset >= end),
+        _ => outlook.has_read(alternative, fence),
+    };
+    if home == alternative || is_clear {
         Some(home)
     } else if outlook.has_read(home, fence) && matches!(committed, Committed::At(_)) {
         Some(alternative)
@@ -251,11 +282,11 @@ fn better(slot: &Slot, home: i32, alternative: i32, outlook: &Outlook) -> Option
 }
 
 impl Outlook {
-    /// Whether the group has processed what was there when we first looked.
+    /// Whether every group has processed what was there when we began.
     fn has_read(&self, partition: i32, fence: &Fence) -> bool {
         match (self.committed(partition), fence.end(partition)) {
+            (_, Some(0)) => true,
             (Committed::At(offset), Some(end)) => offset >= end,
-            (Committed::Nothing, Some(end)) => end == 0,
             _ => false,
         }
     }

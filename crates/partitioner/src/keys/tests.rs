@@ -8,6 +8,8 @@ use crate::{
 };
 use std::time::{Duration, Instant};
 
+mod changes;
+
 const SECOND: Duration = Duration::from_secs(1);
 const COUNT: i32 = 4;
 const ALL: [i32; 4] = [0, 1, 2, 3];
@@ -42,23 +44,31 @@ fn plan(figures: [(Committed, i64, u64); 4]) -> TopicPlan {
 
 const READ: (Committed, i64, u64) = (Committed::At(10), 10, 0);
 
+/// A producer that has asked for a key once, and the look after that.
 fn producer(policy: KeyPolicy, first: [(Committed, i64, u64); 4]) -> (PlanPublisher, LagAware) {
     let (mut publisher, reader) = plan_channel();
     publisher.publish(vec![plan(first)]);
-    (publisher, LagAware::new(reader).keys(policy))
+    let steer = LagAware::new(reader).keys(policy);
+    drop(steer.track(&view(COUNT, &ALL), key_at(3, 0).as_bytes(), Instant::now()));
+    publisher.publish(vec![plan(first)]);
+    (publisher, steer)
 }
 
-/// A key whose hash falls on partition 0.
+/// A key whose hash falls on this partition.
+fn key_at(partition: i32, skip: usize) -> String {
+    let keys = (0..).map(|n: u32| format!("k{n}"));
+    let at = |key: &String| java_partition(key.as_bytes(), COUNT) == partition;
+    keys.filter(at).nth(skip).unwrap()
+}
+
 fn key_at_0(skip: usize) -> String {
-    let mut keys = (0..).map(|n: u32| format!("k{n}"));
-    let at_0 = |key: &String| java_partition(key.as_bytes(), COUNT) == 0;
-    keys.by_ref().filter(at_0).nth(skip).unwrap()
+    key_at(0, skip)
 }
 
 fn track(steer: &LagAware, key: &str) -> Option<Box<KeyTicket>> {
     let view = view(COUNT, &ALL);
     assert_eq!(steer.keyed(&view, key.as_bytes()), KeyChoice::Tracked);
-    steer.track(&view, key.as_bytes())
+    steer.track(&view, key.as_bytes(), Instant::now())
 }
 
 fn ticket(steer: &LagAware, key: &str) -> Box<KeyTicket> {
@@ -135,7 +145,7 @@ fn a_slot_moves_only_where_that_is_worth_it_and_somebody_leads() {
     publisher.publish(vec![plan(slow(999))]);
     let home_alone = view(COUNT, &[0]);
     let place = steer
-        .track(&home_alone, key.as_bytes())
+        .track(&home_alone, key.as_bytes(), Instant::now())
         .map(|t| t.partition());
     assert_eq!(place, Some(0), "no other has a leader");
     assert_ne!(ticket(&steer, &key).partition(), 0);
@@ -240,7 +250,16 @@ fn a_group_that_may_not_be_seen_has_moved_no_key() {
     let key = key_at_0(0);
     publisher.publish(vec![uniform(Fallback::NoRates)]);
     assert!(track(&steer, &key).is_none());
-    publisher.publish(vec![uniform(Fallback::Denied)]);
+    let nothing = KeyOffsets {
+        committed: Committed::Nothing,
+        end: None,
+    };
+    let offsets = vec![nothing; COUNT as usize];
+    publisher.publish(vec![
+        uniform(Fallback::NoRates).with_key_offsets(offsets.clone()),
+    ]);
+    assert!(track(&steer, &key).is_none(), "it may be an old look");
+    publisher.publish(vec![uniform(Fallback::Denied).with_key_offsets(offsets)]);
     assert_eq!(ticket(&steer, &key).partition(), 0);
 }
 
@@ -250,6 +269,11 @@ fn a_topic_that_grew_holds_no_key_back() {
     let small = TopicPlan::weighted("orders".into(), Instant::now(), SECOND, &[1.0; 2]);
     publisher.publish(vec![small]);
     let steer = LagAware::new(reader).keys(KeyPolicy::MIGRATE);
+    assert!(
+        steer
+            .track(&view(2, &[0, 1]), b"any", Instant::now())
+            .is_none()
+    );
     publisher.publish(vec![plan([(Committed::At(3), 10, 0); 4])]);
     assert_eq!(ticket(&steer, &key_at_0(0)).partition(), 0);
 }
@@ -508,9 +532,13 @@ fn of_several_groups_the_one_that_has_read_least_counts() {
         };
         offsets(one).joined(offsets(other)).committed
     };
-    use Committed::{At, Nothing, Unknown};
+    use Committed::{At, Nothing, Partly, Unknown};
     assert_eq!(of(At(3), At(7)), At(3));
-    assert_eq!(of(At(3), Nothing), Nothing);
+    assert_eq!(of(At(3), Nothing), Partly(3));
+    assert_eq!(of(Nothing, Partly(3)), Partly(3));
+    assert_eq!(of(Partly(7), At(3)), Partly(3));
+    assert_eq!(of(Nothing, Nothing), Nothing);
     assert_eq!(of(Nothing, Unknown), Unknown);
+    assert_eq!(of(Partly(3), Unknown), Unknown);
     assert_eq!(of(Unknown, At(3)), Unknown);
 }

@@ -1,6 +1,6 @@
 //! Keyed records whose partitioner waits to hear what became of them.
 
-use super::{Refusal, Shared};
+use super::{Refusal, Shared, clock};
 use crate::config::Config;
 use crate::delivery::{Delivery, RecordMetadata};
 use crate::pool::Reservation;
@@ -34,7 +34,7 @@ impl Shared {
         reservation: Option<&mut Reservation>,
     ) -> Result<Delivery, Refusal> {
         let key = record.key.unwrap_or_default();
-        let ticket = self.partitioner.track(&topic.view(), key);
+        let ticket = self.partitioner.track(&topic.view(), key, clock());
         let mut ticket = ticket.ok_or(Refusal::Unplaced)?;
         let partition = ticket.partition();
         match self.append_at(topic, partition, record, reservation) {
@@ -63,8 +63,9 @@ pub(super) async fn wait(topic: &str, deadline: Instant) -> Result<()> {
     let now = Instant::now();
     if now >= deadline {
         let what = format!(
-            "within max.block.ms the group did not commit what topic {topic} held at the start: \
-             it is not known where records of this key can go without overtaking older ones"
+            "within max.block.ms no look found that the group has committed what topic {topic} held \
+             when keys were first sent to it: it is not known where records of this key can go \
+             without overtaking older ones"
         );
         let error = Error::new(ErrorKind::Timeout, what);
         return Err(error.with_outcome(WriteOutcome::NotWritten));
@@ -78,7 +79,7 @@ pub(super) async fn wait(topic: &str, deadline: Instant) -> Result<()> {
 pub(super) fn unplaced(topic: &str) -> Error {
     let what = format!(
         "it is not known yet where records of this key can go in topic {topic} without overtaking \
-         older ones: the group has still to commit what was there at the start"
+         older ones: the group has still to commit what was there when keys were first sent"
     );
     Error::new(ErrorKind::State, what).with_outcome(WriteOutcome::NotWritten)
 }
