@@ -86,7 +86,10 @@ fn runs(partitioner: &dyn Partitioner, partitions: i32, threads: usize) -> Times
                 now += STEP;
             }
         };
-        timed(|| drop(barrier.wait()), batch)
+        let together = || {
+            barrier.wait();
+        };
+        timed(together, batch)
     };
     std::thread::scope(|scope| {
         let spawn = |stripe| scope.spawn(move || worker(stripe));
