@@ -58,13 +58,19 @@ impl ProducerBuilder {
     /// # Errors
     /// [`ErrorKind::Config`]: an unknown name, a value that does not fit, or a property that belongs
     /// elsewhere; the error says where.
-    pub fn property(mut self, name: &str, value: impl Into<String>) -> Result<Self> {
+    pub fn property(self, name: &str, value: impl Into<String>) -> Result<Self> {
         let row = table::find_or_suggest(name.trim())?;
         if let Some(place) = elsewhere(row.name) {
             let name = row.name;
             let message = format!("{name} has no place in a producer: {place}");
             return Err(Error::new(ErrorKind::Config, message));
         }
+        self.own(name, value)
+    }
+
+    /// Sets a property that is known to have its place here.
+    pub(crate) fn own(mut self, name: &str, value: impl Into<String>) -> Result<Self> {
+        let row = table::find_or_suggest(name.trim())?;
         if row.support == Support::Ignored {
             tracing::warn!(property = row.name, "a known property that has no effect");
         }
@@ -90,7 +96,9 @@ impl ProducerBuilder {
         self.with(Change::BufferBytes(bytes))
     }
 
-    /// How many copies a record needs before it counts as acknowledged; all.
+    /// How many copies a record needs before it counts as acknowledged; all. With fewer,
+    /// idempotence is off, also that of a [`preset`](Self::preset), and the log says so; asked for by
+    /// name, it makes an error instead.
     #[doc(alias = "request.required.acks")]
     pub fn acks(self, acks: Acks) -> Self {
         self.with(Change::Acks(acks))
@@ -227,6 +235,7 @@ impl ProducerBuilder {
         // Fewer copies than all cannot be idempotent. Who asks for them and does not speak of
         // idempotence does without it, as with the Java client.
         if config.acks != Acks::All && !asked {
+            tracing::warn!(acks = ?config.acks, "acks below all: a record may be lost or written twice, for enable.idempotence is off");
             config.idempotence = false;
         }
         let partitioner = match self.partitioner {
@@ -234,12 +243,6 @@ impl ProducerBuilder {
             None => placement::by_properties(&self.properties)?,
         };
         Ok((self.cluster, config, partitioner))
-    }
-
-    /// Sets a property of transactions.
-    pub(crate) fn of_transactions(mut self, name: &str, value: impl Into<String>) -> Result<Self> {
-        self.properties.set(name, value)?;
-        Ok(self)
     }
 
     /// What the other settings change: the last preset, or the defaults.

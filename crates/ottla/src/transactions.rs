@@ -3,8 +3,8 @@
 use crate::producer::ProducerBuilder;
 use ottla_partitioner::Partitioner;
 use ottla_producer::{DeliveryHook, Interceptor, Preset, TransactionalProducer};
-use ottla_proto::Result;
 use ottla_proto::batch::Compression;
+use ottla_proto::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +32,12 @@ impl TransactionalProducerBuilder {
     /// As [`ProducerBuilder::property`].
     pub fn property(mut self, name: &str, value: impl Into<String>) -> Result<Self> {
         self.producer = match name.trim() {
-            "transaction.timeout.ms" => self.producer.of_transactions(name, value)?,
-            _ => self.producer.property(name, value)?,
+            "transactional.id" => {
+                let what = "transactional.id is what Client::transactional_producer is called with";
+                return Err(Error::new(ErrorKind::Config, what));
+            }
+            name if name.starts_with("transaction.") => self.producer.own(name, value)?,
+            name => self.producer.property(name, value)?,
         };
         Ok(self)
     }

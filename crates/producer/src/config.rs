@@ -372,6 +372,10 @@ impl Config {
     /// [`ErrorKind::Config`] names the property at fault.
     pub fn check(&self) -> Result<()> {
         let refuse = |message: String| Err(config(message));
+        if self.transactional_id.is_some() && self.acks != Acks::All {
+            let acks = self.acks.on_wire();
+            return refuse(format!("transactional.id needs acks=all, not acks={acks}"));
+        }
         if self.idempotence && self.acks != Acks::All {
             return refuse("enable.idempotence=true needs acks=all".to_owned());
         }

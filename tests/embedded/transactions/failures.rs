@@ -412,8 +412,22 @@ async fn settings_that_do_not_go_with_transactions_are_refused_by_name() {
         let builder = builder.property(name, value).unwrap();
         let error = builder.build().await.unwrap_err();
         assert_eq!(error.kind(), &ErrorKind::Config, "{error}");
-        assert!(error.to_string().contains("transactional.id"), "{error}");
+        let words = error.to_string();
+        let named = words.contains("transactional.id") && words.contains(name);
+        assert!(named, "{error}");
     }
+    let unnamed = client.transactional_producer("").build().await;
+    assert_eq!(unnamed.unwrap_err().kind(), &ErrorKind::Config);
+    let builder = client.transactional_producer("billing-1");
+    let error = builder.property("transactional.id", "x").unwrap_err();
+    let words = error.to_string();
+    assert!(
+        words.contains("what Client::transactional_producer is called with"),
+        "{error}"
+    );
+    let builder = client.transactional_producer("billing-1");
+    let known = builder.property("transaction.two.phase.commit.enable", "false");
+    drop(known.unwrap());
     let builder = client.transactional_producer("billing-1");
     let builder = builder
         .property("transaction.timeout.ms", "999999999")
@@ -424,10 +438,57 @@ async fn settings_that_do_not_go_with_transactions_are_refused_by_name() {
         Some(Code::INVALID_TRANSACTION_TIMEOUT),
         "{error}"
     );
+    assert!(
+        error.to_string().contains("transaction.timeout.ms"),
+        "{error}"
+    );
     let builder = ottla_tests::client(&cluster).property("transactional.id", "x");
     let client = builder.unwrap().connect().await.unwrap();
     let error = client.producer().build().unwrap_err();
     assert!(error.to_string().contains("transactional.id"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_was_never_asked_for_is_not_in_doubt_whatever_became_of_a_record() {
+    for level in LEVELS {
+        let cluster = cluster(level).await;
+        let client = client(&cluster).await;
+        let mut producer = producer(&client).await;
+        write(&mut producer, "a").await.unwrap();
+        let produce = || cluster.faults().on(ApiKey::Produce).partition(0);
+        produce().times(1).apply_then_lose_answer();
+        produce().error(Answer::PRODUCER_FENCED);
+        let tx = producer.begin().await.unwrap();
+        let delivery = tx.enqueue(record(0, "b")).await.unwrap();
+        let error = tx.commit().await.unwrap_err();
+        assert!(error.is_fatal(), "{error}");
+        assert_eq!(error.write_outcome(), Some(WriteOutcome::NotWritten));
+        let error = delivery.outcome().unwrap().unwrap_err();
+        assert_eq!(error.write_outcome(), Some(WriteOutcome::Unknown));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_of_what_is_lost_already_does_not_wait_for_a_dead_leader() {
+    for level in LEVELS {
+        let cluster = cluster(level).await;
+        let client = client(&cluster).await;
+        let mut producer = producer(&client).await;
+        write(&mut producer, "a").await.unwrap();
+        let dead = cluster.faults().on(ApiKey::Produce).partition(0).always();
+        let dead = dead.disconnect_before_apply();
+        let tx = producer.begin().await.unwrap();
+        drop(tx.enqueue(record(0, "b")).await.unwrap());
+        sleep(SECOND).await;
+        assert!(dead.fired() > 0);
+        let refused = cluster.faults().on(ApiKey::Produce).partition(1);
+        refused.error(Answer::TOPIC_AUTHORIZATION_FAILED);
+        tx.send(record(1, "b")).await.unwrap_err();
+        let begun = Instant::now();
+        let error = tx.commit().await.unwrap_err();
+        assert!(error.requires_abort(), "{error}");
+        assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+    }
 }
 
 #[tokio::test(start_paused = true)]

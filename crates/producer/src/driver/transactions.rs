@@ -156,7 +156,7 @@ impl Desk {
                 Err(error) => tell(Some(told), Err(error)),
             },
             Command::End { decision, told } => match self.core.failure() {
-                Some(error) => tell(Some(told), Err(error.clone())),
+                Some(error) => tell(Some(told), Err(refused(error.clone(), false))),
                 None => {
                     self.in_hand = true;
                     self.end(decision, Some(told));
@@ -215,8 +215,11 @@ impl Desk {
         tracing::warn!(transactional_id = %self.office.id, %error, "a transactional producer is of no further use");
         self.failure.set(Some(error.clone()));
         self.dropping = Some(error.clone());
-        let ending = self.ending.take().and_then(|ending| ending.told);
-        for told in [self.identified.take(), self.begin.take(), ending] {
+        if let Some(ending) = self.ending.take() {
+            let error = refused(error.clone(), ending.handed_over);
+            tell(ending.told, Err(error));
+        }
+        for told in [self.identified.take(), self.begin.take()] {
             tell(told, Err(error.clone()));
         }
     }

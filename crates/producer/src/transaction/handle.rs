@@ -12,7 +12,7 @@ use ottla_proto::{Error, ErrorKind, Record, Result, TopicPartition, WriteOutcome
 use ottla_wire::Cluster;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::RecvError};
 use tokio::time::{Instant, timeout_at};
 
 /// Writes records and consumer offsets in transactions: readers that read only what is committed see
@@ -53,8 +53,9 @@ impl TransactionalProducer {
         config: Config,
         partitioner: Arc<dyn Partitioner>,
     ) -> Result<Self> {
-        let id = config.transactional_id.clone().ok_or_else(|| {
-            let what = "a transactional producer needs a transactional.id";
+        let id = config.transactional_id.clone();
+        let id = id.filter(|id| !id.is_empty()).ok_or_else(|| {
+            let what = "a transactional producer needs a transactional.id that is not empty";
             Error::new(ErrorKind::Config, what)
         })?;
         let failure = Arc::new(Failure::default());
@@ -153,7 +154,11 @@ impl TransactionalProducer {
         self.producer.shared().shop.inbox.push(message);
     }
 
-    async fn wait<T>(&self, what: &str, told: oneshot::Receiver<Result<T>>) -> Result<T> {
+    async fn wait<T>(
+        &self,
+        what: &str,
+        told: impl Future<Output = Result<Result<T>, RecvError>>,
+    ) -> Result<T> {
         let shared = self.producer.shared();
         let deadline = Instant::now() + shared.config.max_block;
         match timeout_at(deadline, told).await {
@@ -282,9 +287,20 @@ impl Transaction<'_> {
     ///
     /// Cancel safety: the commit goes on, as after a timeout.
     pub async fn commit(mut self) -> Result<()> {
-        let told = self.end(Decision::Commit);
-        // Within delivery.timeout.ms; max.block.ms is for the coordinator.
-        self.producer.producer.flush().await.ok();
+        let mut told = self.end(Decision::Commit);
+        // Within delivery.timeout.ms; max.block.ms is for the coordinator. What is lost already waits
+        // for neither.
+        let early = tokio::select! {
+            biased;
+            ended = &mut told => Some(ended),
+            _ = self.producer.producer.flush() => None,
+        };
+        let told = async {
+            match early {
+                Some(ended) => ended,
+                None => told.await,
+            }
+        };
         let what = "the commit of a transaction";
         let ended = self.producer.wait(what, told).await;
         ended.map_err(|error| match (error.kind(), error.write_outcome()) {

@@ -33,7 +33,18 @@ impl Refusal {
                 );
                 Error::new(ErrorKind::Fenced, what)
             }
+            // Another instance took over the member's identity, not this producer's.
+            TransactionVerdict::Abort if code == Code::FENCED_INSTANCE_ID => {
+                let what = format!("{api} was answered with {code}");
+                Error::new(ErrorKind::Broker(code), what)
+            }
             _ => Error::broker(code, api),
+        };
+        let error = match code {
+            Code::INVALID_TRANSACTION_TIMEOUT => error.with_message(
+                "transaction.timeout.ms is above the brokers' transaction.max.timeout.ms",
+            ),
+            _ => error,
         };
         match &self.partition {
             Some(partition) => error.at_partition(partition.clone()),

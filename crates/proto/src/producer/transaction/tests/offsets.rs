@@ -66,6 +66,23 @@ fn offsets_of_a_member_that_was_put_out_break_the_transaction() {
 }
 
 #[test]
+fn no_code_that_only_breaks_the_transaction_is_told_as_the_end_of_the_producer() {
+    let breaks =
+        |code| transaction_verdict(Api::TxnOffsetCommit, code) == TransactionVerdict::Abort;
+    let mut seen = 0;
+    for code in (-1..200).map(Code).filter(|code| breaks(*code)) {
+        let mut bench = Bench::open(LEVEL_TWO);
+        let group = GroupMetadata::outside("billing");
+        bench.core.commit_offsets(group, offsets(&[0])).unwrap();
+        bench.answer(codes(&[(0, code)]));
+        let told = bench.told();
+        assert_eq!(told, "no offsets; broken until the abort", "{code}");
+        seen += usize::from(code == Code::FENCED_INSTANCE_ID);
+    }
+    assert_eq!(seen, 1);
+}
+
+#[test]
 fn a_commit_waits_for_offsets_whose_caller_has_left() {
     let mut bench = Bench::open(LEVEL_TWO);
     let group = GroupMetadata::outside("billing");
