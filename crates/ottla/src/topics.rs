@@ -52,20 +52,26 @@ impl NewTopic {
     }
 
     /// What an existing topic has otherwise, each in one clause.
-    fn differences(&self, found: &TopicDescription) -> Vec<String> {
+    fn differences(&self, found: &Topic) -> Vec<String> {
         let mut differences = Vec::new();
-        let count = i32::try_from(found.topic.partitions.len()).unwrap_or(i32::MAX);
+        let count = i32::try_from(found.partitions.len()).unwrap_or(i32::MAX);
         if let Some(wanted) = self.partitions.filter(|wanted| *wanted != count) {
             differences.push(format!("partitions is {count}, not {wanted}"));
         }
-        let partitions = found.topic.partitions.iter();
+        let partitions = found.partitions.iter();
         let copies = partitions.map(|p| p.replicas.len()).min().unwrap_or(0);
         if let Some(wanted) = self.replication.filter(|wanted| *wanted as usize != copies) {
             differences.push(format!("replication is {copies}, not {wanted}"));
         }
+        differences
+    }
+
+    /// The same of its settings.
+    fn config_differences(&self, found: &[describe_configs::Config]) -> Vec<String> {
+        let mut differences = Vec::new();
         for (name, wanted) in &self.configs {
-            let found = found.configs.iter().find(|(own, _)| own == name);
-            let value = found.and_then(|(_, value)| value.as_deref());
+            let found = found.iter().find(|config| config.name == *name);
+            let value = found.and_then(|config| config.value.as_deref());
             if value != wanted.as_deref() {
                 let [value, wanted] =
                     [value, wanted.as_deref()].map(|v| v.unwrap_or("the default"));
@@ -233,31 +239,40 @@ impl Topics {
     }
 
     /// Creates a topic unless it is there already, whoever makes it first. One that is there stays
-    /// as it is: what differs from the order is told, and said in the log.
+    /// as it is: what differs from the order is told, and said in the log. Who may not create topics,
+    /// or not read their settings, may still find one there.
     ///
     /// # Errors
-    /// As [`create`](Self::create), without `TOPIC_ALREADY_EXISTS`; as
-    /// [`describe`](Self::describe).
+    /// As [`create`](Self::create), unless the topic is there all the same; when no broker answers.
     ///
     /// Cancel safety: the topic may or may not be created.
     pub async fn ensure(&self, topic: NewTopic) -> Result<Ensured> {
         match self.create(topic.clone()).await {
             Ok(()) => return Ok(Ensured::Created),
-            Err(error) if error.code() == Some(Code::TOPIC_ALREADY_EXISTS) => {}
+            Err(error) if error.code() == Some(Code::TOPIC_ALREADY_EXISTS) => {
+                // It may have been made a moment ago, and not show in every broker's metadata yet.
+                self.until(&topic.name, |shown| shown.is_some()).await;
+            }
+            // Whoever may not make it need not: most may only write to what is there.
+            Err(error) if is_forbidden(&error) => {
+                let view = self.cluster.all_topics().await?;
+                view.topic(&topic.name).ok_or(error)?;
+            }
             Err(error) => return Err(error),
         }
         let name = Arc::clone(&topic.name);
-        // It may have been made a moment ago, and not show in every broker's metadata yet.
-        self.until(&name, |shown| shown.is_some()).await;
         let view = self.cluster.all_topics().await?;
-        let found = TopicDescription {
-            topic: view.topic(&name).cloned().ok_or_else(|| unknown(&name))?,
-            configs: {
-                let all = self.configs(&name).await?.into_iter();
-                all.map(|config| (config.name, config.value)).collect()
-            },
-        };
-        let differences = topic.differences(&found);
+        let found = view.topic(&name).ok_or_else(|| unknown(&name))?;
+        let mut differences = topic.differences(found);
+        if !topic.configs.is_empty() {
+            match self.configs(&name).await {
+                Ok(configs) => differences.extend(topic.config_differences(&configs)),
+                Err(error) if is_forbidden(&error) => {
+                    differences.push(format!("its settings are not known: {error}"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
         if !differences.is_empty() {
             let differences = differences.join("; ");
             tracing::warn!(
@@ -318,6 +333,15 @@ impl Topics {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
+}
+
+/// Whether the principal lacks the permission, which says nothing about the topic.
+fn is_forbidden(error: &Error) -> bool {
+    let codes = [
+        Code::TOPIC_AUTHORIZATION_FAILED,
+        Code::CLUSTER_AUTHORIZATION_FAILED,
+    ];
+    error.code().is_some_and(|code| codes.contains(&code))
 }
 
 fn unknown(name: &str) -> Error {
