@@ -425,6 +425,37 @@ async fn a_topic_is_ensured_on_start_and_what_differs_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_topic_that_is_there_needs_no_right_to_make_it_or_to_read_its_settings() {
+    let (cluster, client) = orders(3).await;
+    for code in [
+        Code::TOPIC_AUTHORIZATION_FAILED,
+        Code::CLUSTER_AUTHORIZATION_FAILED,
+    ] {
+        cluster.faults().on(ApiKey::CreateTopics).error(code);
+        let order = NewTopic::new("orders").partitions(3);
+        let ensured = client.topics().ensure(order).await.unwrap();
+        let differences = Vec::new();
+        assert_eq!(ensured, Ensured::Existed { differences });
+        cluster.faults().on(ApiKey::CreateTopics).error(code);
+        let absent = client.topics().ensure(NewTopic::new("absent")).await;
+        assert_eq!(absent.unwrap_err().code(), Some(ottla::Code(code.0)));
+    }
+    let hidden = cluster.faults().on(ApiKey::DescribeConfigs).always();
+    hidden.error(Code::TOPIC_AUTHORIZATION_FAILED);
+    let order = NewTopic::new("orders").cleanup_policy(CleanupPolicy::Delete);
+    let Ensured::Existed { differences } = client.topics().ensure(order).await.unwrap() else {
+        panic!("it was there");
+    };
+    let [unknown] = differences.as_slice() else {
+        panic!("{differences:?}");
+    };
+    assert!(
+        unknown.starts_with("its settings are not known"),
+        "{unknown}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_figures_tell_rate_waits_sizes_retries_and_errors() {
     let (cluster, client) = orders(1).await;
     let producer = client

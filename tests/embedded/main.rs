@@ -8,6 +8,7 @@ mod bugs;
 mod collection;
 mod consumer;
 mod edges;
+mod ends;
 mod fleet;
 mod hooks;
 mod keys;

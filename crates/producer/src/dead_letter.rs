@@ -58,6 +58,10 @@ impl DeadLetterFormat {
 /// by [`only_unwritten`](Self::only_unwritten). A dead letter that fails itself is reported in the
 /// log and counted in the metrics; it gets no dead letter of its own.
 ///
+/// Dead letters on their way take at most as much memory as the buffer itself, `buffer.memory`,
+/// counted before compression. What fails beyond that at the same time, as when a topic's permission is
+/// taken away while much compressed waits, gets no dead letter: it too is reported and counted.
+///
 /// A record that [`enqueue`](crate::Producer::enqueue) refuses is still in its caller's hands; see
 /// [`Producer::dead_letter`](crate::Producer::dead_letter).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The task behind a producer: carries out what the core asks for.
 
+mod end;
 mod identity;
 mod outcomes;
 mod resend;
@@ -233,6 +234,9 @@ impl Driver {
             }
         }
         self.end_flushes();
+        // Also while nothing ends: that is when the buffer fills.
+        let used_bytes = self.shared.shop.pool.used();
+        self.shared.counters.buffer(used_bytes);
     }
 
     /// Whether nothing is left to do for a producer that takes no more.
@@ -438,13 +442,7 @@ impl Driver {
 
     /// Hands a sealed batch to the core, and to compression first if that is wanted.
     fn post(&mut self, now: Instant, partition: PartitionIndex, parcel: Parcel) {
-        let Parcel {
-            serial,
-            completion,
-            mut records,
-            deadline,
-            account,
-        } = parcel;
+        let serial = parcel.serial;
         if let Some(place) = self.places.get_mut(partition.0 as usize)
             && let Some(open) = place.open.take_if(|open| open.serial == serial)
             && open.overdue
@@ -452,19 +450,14 @@ impl Driver {
             self.overdue.remove(&(open.deadline, partition));
         }
         self.unsettled.entry(serial).or_insert(1);
-        let count = records.count();
-        self.shared.counters.sealed(count, records.raw_size_bytes());
-        let token = Token {
-            serial,
-            partition,
-            rounds: 0,
-            attempts: 0,
-            completion,
-            first: 0,
-            count,
-            begun: self.begun(now, deadline),
-            span: self.span(partition, count),
-        };
+        let token = self.token(now, partition, &parcel);
+        let count = token.count;
+        let Parcel {
+            mut records,
+            deadline,
+            account,
+            ..
+        } = parcel;
         let codec = self.shared.config.compression;
         if codec == Compression::None || self.shared.config.compress_on == CompressOn::Driver {
             compress(&self.shared, &account, &mut records);
@@ -489,6 +482,24 @@ impl Driver {
         if let Some(worker) = self.compressing.push(job) {
             let shared = Arc::clone(&self.shared);
             self.tasks.spawn_blocking(move || worker.run(&shared));
+        }
+    }
+
+    /// What a sealed batch is known by, which counts from here on.
+    fn token(&self, now: Instant, partition: PartitionIndex, parcel: &Parcel) -> Token {
+        let count = parcel.records.count();
+        let raw_bytes = parcel.records.raw_size_bytes();
+        self.shared.counters.sealed(count, raw_bytes);
+        Token {
+            serial: parcel.serial,
+            partition,
+            rounds: 0,
+            attempts: 0,
+            completion: Arc::clone(&parcel.completion),
+            first: 0,
+            count,
+            begun: self.begun(now, parcel.deadline),
+            span: self.span(partition, count),
         }
     }
 
@@ -523,52 +534,6 @@ impl Driver {
             let _ = told.send(());
         }
     }
-}
-
-impl Drop for Driver {
-    /// However the task ends, also with its runtime: nobody is left waiting.
-    fn drop(&mut self) {
-        let ended = self.has_ended();
-        self.shared.closed.store(true, Ordering::Release);
-        self.shared.shop.pool.close();
-        for class in [Class::Produce(self.lane), Class::ProduceApart(self.lane)] {
-            self.shared.cluster.release(class);
-        }
-        // Nobody is left to carry them.
-        self.dead_letters = None;
-        self.compressing.clear();
-        for place in &self.places {
-            if let Some(parcel) = place.slot.close() {
-                parcel.completion.complete(Err(closed()));
-            }
-        }
-        // The slots are closed: what is in the inbox now is the last of it.
-        for message in self.shared.shop.inbox.close() {
-            if let Message::Sealed { parcel, .. } = message {
-                parcel.completion.complete(Err(closed()));
-            }
-        }
-        self.end_resting();
-        self.core.fail_all();
-        while let Some(event) = self.core.poll_event() {
-            self.tell(event);
-        }
-        self.unsettled.clear();
-        self.end_flushes();
-        if let Some(told) = self.closing.take() {
-            // A caller that has left does not mind.
-            let _ = told.send(if ended { Ok(()) } else { Err(gave_up()) });
-        }
-    }
-}
-
-/// What a close hears that did not wait for everything.
-fn gave_up() -> Error {
-    Error::new(
-        ErrorKind::Timeout,
-        "the producer ended before its records and its transaction did",
-    )
-    .with_outcome(WriteOutcome::Unknown)
 }
 
 fn closed() -> Error {

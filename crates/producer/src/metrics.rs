@@ -19,7 +19,7 @@
 //! | `ottla_producer_queue_seconds` | histogram | | from a batch's first record to its first sending |
 //! | `ottla_producer_request_seconds` | histogram | | from sending a request to its answer |
 //! | `ottla_producer_delivery_seconds` | histogram | | from a batch's first record to its acknowledgement |
-//! | `ottla_producer_buffer_used_bytes` | gauge | | buffer in use |
+//! | `ottla_producer_buffer_used_bytes` | gauge | | buffer in use, of all producers with the label's client id |
 
 #[cfg(test)]
 mod recorded;
@@ -30,7 +30,7 @@ use ottla_proto::{Error, ErrorKind, WriteOutcome};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// A snapshot of the producer's figures since it was built.
@@ -161,6 +161,8 @@ pub(crate) struct Counters {
     compressed_bytes: AtomicU64,
     errors: [AtomicU64; KINDS.len()],
     verdicts: Mutex<VerdictCounts>,
+    /// What the gauge was told last.
+    buffer_used: AtomicUsize,
     batch_bytes: Histogram,
     batch_records: Histogram,
     queue_micros: Histogram,
@@ -187,6 +189,7 @@ impl Counters {
             compressed_bytes: AtomicU64::new(0),
             errors: Default::default(),
             verdicts: Mutex::default(),
+            buffer_used: AtomicUsize::new(0),
             batch_bytes: Histogram::default(),
             batch_records: Histogram::default(),
             queue_micros: Histogram::default(),
@@ -288,9 +291,21 @@ impl Counters {
         facade.increment(records);
     }
 
-    /// How much of the buffer is in use.
+    /// How much of the buffer is in use. Producers that share a client id add up.
     pub(crate) fn buffer(&self, used_bytes: usize) {
-        self.facade.buffer_used.set(used_bytes as f64);
+        let before = self.buffer_used.swap(used_bytes, Ordering::Relaxed);
+        let gauge = &self.facade.buffer_used;
+        if used_bytes > before {
+            gauge.increment((used_bytes - before) as f64);
+        } else if used_bytes < before {
+            gauge.decrement((before - used_bytes) as f64);
+        }
+    }
+
+    /// Records of full batches that have not ended.
+    pub(crate) fn pending(&self) -> u64 {
+        let ended = get(&self.acknowledged) + get(&self.not_written) + get(&self.unknown);
+        get(&self.sealed).saturating_sub(ended)
     }
 
     /// Everything but what the pool knows.
@@ -298,7 +313,6 @@ impl Counters {
         let acknowledged = get(&self.acknowledged);
         let not_written = get(&self.not_written);
         let unknown = get(&self.unknown);
-        let ended = acknowledged + not_written + unknown;
         let raw = get(&self.raw_bytes);
         let after = get(&self.compressed_bytes);
         let [
@@ -315,7 +329,7 @@ impl Counters {
             records_acknowledged: acknowledged,
             records_not_written: not_written,
             records_unknown: unknown,
-            records_pending: get(&self.sealed).saturating_sub(ended),
+            records_pending: self.pending(),
             records_per_second: self.rate.lock().a_second(now),
             dead_letters_written: get(&self.dead_written),
             dead_letters_lost: get(&self.dead_lost),

@@ -94,10 +94,15 @@ mod tests {
                 "{name}"
             );
             assert_eq!(config.retries, u32::MAX, "{name}");
-            assert_eq!(preset.config().linger, config.linger);
+            let (millis, codec, buffer_bytes) = match preset {
+                Preset::Production => (10, Compression::Lz4, 32 << 20),
+                Preset::Throughput => (50, Compression::Zstd, 128 << 20),
+                Preset::Latency => (0, Compression::None, 32 << 20),
+            };
+            assert_eq!(config.linger, Duration::from_millis(millis), "{name}");
+            assert_eq!(config.compression, codec, "{name}");
+            assert_eq!(config.buffer_bytes, buffer_bytes, "{name}");
         }
-        assert_eq!(Config::production().compression, Compression::Lz4);
-        assert_eq!(Config::latency().linger, Duration::ZERO);
         assert!(
             Preset::by_name("fast")
                 .unwrap_err()

@@ -329,7 +329,8 @@ impl Drop for Handle {
 /// tasks and threads may use them at the same time.
 ///
 /// Call [`close`](Producer::close) at the end. A producer that is dropped without it still sends what
-/// it holds while its runtime runs, and says so once in the log.
+/// it holds while its runtime runs, and says so once in the log. A runtime that ends, as at the end of
+/// `main`, ends its producers: what was not sent by then is lost, and the log says how many records.
 #[derive(Debug, Clone)]
 pub struct Producer {
     shared: Arc<Shared>,

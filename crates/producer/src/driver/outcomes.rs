@@ -149,9 +149,7 @@ impl Driver {
             records: token.count,
             latency,
         };
-        let counters = &self.shared.counters;
-        counters.ended(ended, outcome.err());
-        counters.buffer(self.shared.shop.pool.used());
+        self.shared.counters.ended(ended, outcome.err());
         spans::end(&token.span, outcome);
         latency
     }

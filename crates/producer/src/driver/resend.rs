@@ -1,6 +1,6 @@
 //! Batches that failed for good and are sent once more before they are dead letters.
 
-use super::{Driver, Token, closed};
+use super::{Driver, Token};
 use crate::slot::later;
 use ottla_proto::Error;
 use ottla_proto::batch::SealedRecords;
@@ -71,10 +71,7 @@ impl Driver {
     /// Nobody is left to send them.
     pub(super) fn end_resting(&mut self) {
         for (token, _) in std::mem::take(&mut self.resting.0).into_values() {
-            let error = closed();
-            self.report_failure(&token, &error);
-            let completion = &token.completion;
-            completion.complete_part(token.first, token.count, Err(error));
+            self.end_unsent(&token);
         }
     }
 }

@@ -30,8 +30,13 @@ impl CounterFn for Cell {
 }
 
 impl GaugeFn for Cell {
-    fn increment(&self, _: f64) {}
-    fn decrement(&self, _: f64) {}
+    fn increment(&self, value: f64) {
+        self.add(value);
+    }
+
+    fn decrement(&self, value: f64) {
+        self.add(-value);
+    }
 
     fn set(&self, value: f64) {
         self.0.lock().insert(self.1.clone(), value);
@@ -116,6 +121,7 @@ fn told() -> BTreeMap<String, f64> {
     counters.ended(ended, Some(&late.with_outcome(WriteOutcome::Unknown)));
     counters.dead_letters(2, true);
     counters.dead_letters(1, false);
+    counters.buffer(4_096);
     counters.buffer(512);
     drop(counters);
     std::mem::take(&mut *values.lock())
