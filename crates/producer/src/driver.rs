@@ -18,7 +18,7 @@ use crate::transaction::Opening;
 use ottla_proto::batch::Compression;
 use ottla_proto::producer::{Batch, Config as Core, Lane, PartitionIndex, Sender};
 use ottla_proto::{BrokerId, Error, ErrorKind, Result, WriteOutcome};
-use ottla_wire::{Class, Connection};
+use ottla_wire::Connection;
 use resend::Resting;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
