@@ -7,7 +7,7 @@ use crate::joint::{Joint, Steered};
 use crate::pattern::Wanted;
 use crate::settings::{LOOK_MAX, REFRESH_MIN};
 use crate::snapshot::Snapshot;
-use crate::source::{Asked, LagSource, Pace, Standing};
+use crate::source::{Asked, Found, LagSource, Pace, Standing};
 use crate::watch::Watch;
 use fastrand::Rng;
 use ottla_partitioner::{PlanReader, plan_channel};
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// How many new groups may wait to be taken in. Calls of `start` fill it; a further one waits until
 /// the round that is under way is over. So many, because an exporter finds all groups of a cluster at
@@ -25,6 +25,10 @@ const NEW_WATCHES_MAX: usize = 256;
 
 /// How long looking for topics may hold up a round.
 const LOOK_FOR_TOPICS: Duration = Duration::from_secs(1);
+
+/// How much longer than it was told a source may take before it is given up: one that ends at its
+/// deadline must still be heard.
+const SOURCE_GRACE: Duration = Duration::from_secs(1);
 
 /// How far an interval may differ from the configured one, so that producers that began together do
 /// not choose by the same figures together.
@@ -189,12 +193,18 @@ impl<S: LagSource> Task<S> {
     }
 
     async fn add(&mut self, watch: Watch) {
-        let deadline = Instant::now() + LOOK_FOR_TOPICS;
-        self.source.watch_topics(watch.topics(), deadline).await;
+        self.watch_topics(watch.topics()).await;
         if watch.has_patterns() || watch.wants_committed() {
             self.chosen_at = None;
         }
         self.watches.push(watch);
+    }
+
+    async fn watch_topics(&mut self, topics: &[Arc<str>]) {
+        let deadline = Instant::now() + LOOK_FOR_TOPICS;
+        let watch = self.source.watch_topics(topics, deadline);
+        // Whether their first figures can be had or not: looks go on.
+        let _ = timeout_at(deadline + SOURCE_GRACE, watch).await;
     }
 
     fn drop_unwanted(&mut self) {
@@ -219,15 +229,19 @@ impl<S: LagSource> Task<S> {
         self.chosen_at = Some(now);
         let names = self.topic_names().await;
         let committed = self.committed_topics().await;
+        let (mut new, mut gone) = (Vec::new(), Vec::new());
         for watch in self.watches.iter_mut().filter(|watch| chooses(watch)) {
             let committed = committed.get(watch.group()).cloned().flatten();
             let names = names.as_deref().filter(|_| watch.has_patterns());
-            let (new, gone) = watch.choose(names, committed.filter(|_| watch.wants_committed()));
-            if !new.is_empty() {
-                self.source.watch_topics(&new, now + LOOK_FOR_TOPICS).await;
-            }
-            self.source.unwatch_topics(&gone);
+            let committed = committed.filter(|_| watch.wants_committed());
+            let (begun, ended) = watch.choose(names, committed);
+            new.extend(begun);
+            gone.extend(ended);
         }
+        if !new.is_empty() {
+            self.watch_topics(&new).await;
+        }
+        self.source.unwatch_topics(&gone);
     }
 
     /// All topics there are, if any watch has a pattern for them.
@@ -255,8 +269,9 @@ impl<S: LagSource> Task<S> {
             return BTreeMap::new();
         }
         let deadline = Instant::now() + self.refresh.clamp(LOOK_FOR_TOPICS, LOOK_MAX);
-        let topics = self.source.committed_topics(&groups, deadline).await;
-        groups.into_iter().zip(topics).collect()
+        let topics = self.source.committed_topics(&groups, deadline);
+        let topics = timeout_at(deadline + SOURCE_GRACE, topics).await;
+        groups.into_iter().zip(topics.unwrap_or_default()).collect()
     }
 
     async fn round(&mut self, began: Instant) -> Round {
@@ -272,7 +287,7 @@ impl<S: LagSource> Task<S> {
             deadline: began + self.look_max,
             refresh: self.refresh,
         };
-        let found = self.source.look(&asked, pace).await;
+        let found = self.look(&asked, pace).await;
         if found.iter().any(|found| found.standing == Standing::Closed) {
             return Round::Last;
         }
@@ -290,6 +305,21 @@ impl<S: LagSource> Task<S> {
             }
         }
         Round::Done
+    }
+}
+
+impl<S: LagSource> Task<S> {
+    /// What the source tells; nothing when it does not come back.
+    async fn look(&mut self, asked: &[Asked], pace: Pace) -> Vec<Found> {
+        let look = self.source.look(asked, pace);
+        if let Ok(found) = timeout_at(pace.deadline + SOURCE_GRACE, look).await {
+            return found;
+        }
+        tracing::warn!("the source of lag figures does not come back in time: nothing is known");
+        let unknown = Standing::Unknown(None);
+        let began = pace.began.into_std();
+        let nothing = asked.iter().map(|one| Found::nothing(one, unknown, began));
+        nothing.collect()
     }
 }
 

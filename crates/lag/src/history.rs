@@ -103,13 +103,19 @@ impl Growths {
     }
 
     fn note_topic(&mut self, taken_at: Instant, topic: &TopicOffsets) {
+        if topic.partitions.is_empty() {
+            // Not heard of for this group: that takes nothing from what was heard for another.
+            return;
+        }
         let new = || (topic.id, Vec::new());
         let known = self.0.entry(Arc::clone(&topic.topic)).or_insert_with(new);
         if known.0 != topic.id {
             *known = new();
         }
         let (_, growths) = known;
-        growths.resize_with(topic.partitions.len(), Growth::default);
+        // A source may have measured fewer partitions for one group than for another.
+        let count = topic.partitions.len().max(growths.len());
+        growths.resize_with(count, Growth::default);
         for (growth, offsets) in growths.iter_mut().zip(&topic.partitions) {
             if let Some(end) = offsets.end.high_watermark() {
                 growth.note(taken_at, end);

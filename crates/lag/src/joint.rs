@@ -22,6 +22,8 @@ pub(crate) struct Part {
     pub(crate) group: Arc<str>,
     pub(crate) topic: Arc<str>,
     pub(crate) id: Option<TopicId>,
+    /// When the figures were asked for that it rests on.
+    pub(crate) taken_at: Instant,
     pub(crate) partition_count: usize,
     pub(crate) health: Health,
     pub(crate) offsets: Vec<KeyOffsets>,
@@ -38,19 +40,12 @@ impl Part {
     }
 }
 
-/// One group's topics, as of one look.
-#[derive(Debug)]
-struct Heard {
-    taken_at: Instant,
-    /// By topic, ascending.
-    parts: Vec<Part>,
-}
-
 #[derive(Debug)]
 struct State {
     publisher: PlanPublisher,
-    /// What was last heard of each group; nothing is published before all are heard of.
-    groups: Vec<Option<Heard>>,
+    /// What was last heard of each group, by topic, ascending; nothing is published before all are
+    /// heard of.
+    groups: Vec<Option<Vec<Part>>>,
 }
 
 /// The plan of one watch. Each of its groups has a share in it.
@@ -94,14 +89,20 @@ impl Joint {
         self.state.lock().publisher.sent(topic)
     }
 
+    /// What the topic last led to for this group.
+    pub(crate) fn last(&self, topic: &str) -> Option<Health> {
+        let state = self.state.lock();
+        let parts = state.groups.get(self.group)?.as_deref()?;
+        Some(part_of(parts, topic)?.health.clone())
+    }
+
     /// Takes in one group's topics, ascending by name, and publishes what all groups together lead to.
-    pub(crate) fn publish(&self, taken_at: Instant, parts: Vec<Part>) {
+    pub(crate) fn publish(&self, parts: Vec<Part>) {
         let mut state = self.state.lock();
-        let heard = Heard { taken_at, parts };
         if let Some(group) = state.groups.get_mut(self.group) {
-            *group = Some(heard);
+            *group = Some(parts);
         }
-        let heard: Option<Vec<&Heard>> = state.groups.iter().map(Option::as_ref).collect();
+        let heard: Option<Vec<&[Part]>> = state.groups.iter().map(Option::as_deref).collect();
         let Some(heard) = heard else {
             return;
         };
@@ -109,23 +110,26 @@ impl Joint {
         state.publisher.publish(plans);
     }
 
-    fn plans(&self, heard: &[&Heard]) -> Vec<TopicPlan> {
-        let (Some((first, others)), Some(taken_at)) =
-            (heard.split_first(), heard.iter().map(|h| h.taken_at).min())
-        else {
+    fn plans(&self, heard: &[&[Part]]) -> Vec<TopicPlan> {
+        let Some((first, others)) = heard.split_first() else {
             return Vec::new();
         };
         let plan = |part: &Part| {
             let mut parts = vec![part];
             for other in others {
                 // What one group is not known to read is not steered.
-                let at = other.parts.binary_search_by(|of| of.topic.cmp(&part.topic));
-                parts.push(other.parts.get(at.ok()?)?);
+                parts.push(part_of(other, &part.topic)?);
             }
+            let taken_at = parts.iter().map(|part| part.taken_at).min()?;
             Some(joined(&parts, taken_at, self.refresh))
         };
-        first.parts.iter().filter_map(plan).collect()
+        first.iter().filter_map(plan).collect()
     }
+}
+
+fn part_of<'a>(parts: &'a [Part], topic: &str) -> Option<&'a Part> {
+    let at = parts.binary_search_by(|part| (*part.topic).cmp(topic));
+    parts.get(at.ok()?)
 }
 
 fn joined(parts: &[&Part], taken_at: Instant, refresh: Duration) -> TopicPlan {

@@ -229,7 +229,8 @@ pub struct PartitionLag {
     /// How the group gets on; unknown from a single look.
     pub progress: Progress,
     /// When the figures were asked for; earlier than the snapshot's own time if this partition
-    /// could not be asked then.
+    /// could not be asked then, or nothing was heard of it. End, log start and last stable offset
+    /// may be newer.
     pub taken_at: Instant,
 }
 
@@ -360,17 +361,35 @@ fn topic_lag(topic: &TopicOffsets, taken_at: Instant, previous: Option<&TopicLag
         if !matches!(lag.status, LagStatus::Unknown(_)) {
             return lag;
         }
-        let carried = previous
-            .and_then(|previous| previous.partitions.get(usize::try_from(partition).ok()?))
-            .filter(|known| !matches!(known.status, LagStatus::Unknown(_)))
-            .filter(|known| known.age(taken_at) <= CARRIED_MAX);
-        carried.copied().unwrap_or(lag)
+        let previous =
+            previous.and_then(|previous| previous.partitions.get(usize::try_from(partition).ok()?));
+        previous.map_or(lag, |previous| carried(lag, previous))
     });
     TopicLag {
         topic: Arc::clone(&topic.topic),
         id: topic.id,
         partitions: partitions.collect(),
     }
+}
+
+/// What stands for a partition that is unknown this time: what was known of it last, unless that is
+/// too old, as old as it is. How its log grows is shown as fresh as it is heard.
+fn carried(lag: PartitionLag, previous: &PartitionLag) -> PartitionLag {
+    let is_known = !matches!(previous.status, LagStatus::Unknown(_));
+    let mut carried = match lag.end {
+        _ if is_known && previous.age(lag.taken_at) <= CARRIED_MAX => *previous,
+        Some(_) => lag,
+        None => PartitionLag {
+            taken_at: previous.taken_at,
+            ..lag
+        },
+    };
+    if lag.end.is_some() {
+        carried.end = lag.end;
+        carried.log_start = lag.log_start;
+        carried.last_stable = lag.last_stable;
+    }
+    carried
 }
 
 pub(crate) fn partition_lag(partition: i32, offsets: Offsets, taken_at: Instant) -> PartitionLag {
@@ -546,7 +565,26 @@ mod tests {
         let last = Snapshot::new("g".into(), later, &topic(1, &[FAILED, FINE]), Some(&next));
         let gone = last.partition("orders", 0).unwrap();
         assert_eq!((gone.lag, gone.status), (None, LagStatus::Unknown(None)));
+        assert_eq!(gone.age(later), 61 * second);
         assert_eq!(last.lag(), Some(4));
+        let later = start + 3_600 * second;
+        let last = Snapshot::new("g".into(), later, &topic(1, &[FAILED, FINE]), Some(&last));
+        assert_eq!(last.topics[0].partitions[0].age(later), 3_600 * second);
+    }
+
+    #[test]
+    fn a_coordinator_that_is_away_does_not_hold_still_how_the_log_grows() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(20);
+        let first = Snapshot::new("g".into(), start, &topic(1, &[FINE]), None);
+        let grown = Offsets {
+            committed: Committed::Unknown(None),
+            end: at(50),
+        };
+        let next = Snapshot::new("g".into(), later, &topic(1, &[grown]), Some(&first));
+        let lag = next.partition("orders", 0).unwrap();
+        assert_eq!((lag.lag, lag.taken_at), (Some(4), start), "as it was");
+        assert_eq!((lag.end, lag.log_start), (Some(50), Some(0)));
     }
 
     #[test]

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 /// steers nothing. It cannot hold up a producer, which reads only what was published last.
 pub trait LagSource: Send + 'static {
     /// A watch of these topics begins; returns when the first figures can be had, or at the
-    /// deadline. Every call is undone by one [`unwatch_topics`](Self::unwatch_topics).
+    /// deadline. Every call is undone by one [`unwatch_topics`](Self::unwatch_topics), also one whose
+    /// future is dropped.
     fn watch_topics<'a>(
         &'a mut self,
         topics: &'a [Arc<str>],
@@ -54,8 +55,9 @@ pub trait LagSource: Send + 'static {
         Box::pin(std::future::ready(vec![None; groups.len()]))
     }
 
-    /// Looks at every group once, and tells of each in the order asked. It should be done at
-    /// `pace.deadline`; dropping the future must leave the source fit for the next call.
+    /// Looks at every group once, and tells of each in the order asked; a group that is watched more
+    /// than once is asked about more than once. It should be done at `pace.deadline`, and is dropped
+    /// a second later: dropping the future must leave the source fit for the next call.
     fn look<'a>(&'a mut self, asked: &'a [Asked], pace: Pace) -> BoxFuture<'a, Vec<Found>>;
 }
 

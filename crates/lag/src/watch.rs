@@ -1,13 +1,14 @@
 //! One watched group: from what a round found to its snapshot and its plan.
 
-use crate::health::{Health, Observer};
+use crate::health::{Health, Observed, Observer};
 use crate::history::{Growths, Tracks};
 use crate::joint::{Joint, Part, key_offsets};
 use crate::pattern::Wanted;
-use crate::snapshot::{Committed, End, Offsets, Snapshot, TopicLag, TopicOffsets};
+use crate::snapshot::{CARRIED_MAX, Committed, End, Offsets, Snapshot, TopicLag, TopicOffsets};
 use crate::source::{Asked, Found, Origin, Standing};
 use ottla_partitioner::Fallback;
 use ottla_proto::{Code, TopicId};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +16,14 @@ use tokio::sync::watch;
 
 /// The longest time between two tries at a group that we may not see.
 const DENIED_REST_MAX: Duration = Duration::from_secs(60);
+
+/// How many listings in a row must miss a topic before it is let go: one answer can come from a broker
+/// that is behind, and letting go forgets all that was learnt.
+const LISTINGS_MISSED_MAX: u32 = 3;
+
+/// Of figures that are older than this many refreshes, and than [`CARRIED_MAX`], nothing is believed;
+/// as a plan has it.
+const TOO_OLD_REFRESHES: u32 = 4;
 
 /// What a group, or a topic, leads to that we may not see.
 const DENIED: Health = Health {
@@ -26,19 +35,40 @@ const DENIED: Health = Health {
 #[derive(Debug)]
 pub(crate) struct Watch {
     wanted: Wanted,
-    /// The topics that the patterns chose last, and those in which the group had committed.
-    matching: Vec<Arc<str>>,
-    committed: Vec<Arc<str>>,
+    /// The topics that the patterns chose, and those in which the group has committed.
+    matching: Listed,
+    committed: Listed,
     asked: Asked,
     refresh: Duration,
     plan: Joint,
     snapshot: watch::Sender<Arc<Snapshot>>,
-    observers: BTreeMap<Arc<str>, (Option<TopicId>, Observer)>,
+    learnt: BTreeMap<Arc<str>, Learnt>,
     tracks: Tracks,
     last: Option<Instant>,
     origin: Origin,
     denied: Option<Denied>,
     denied_topics: Vec<Arc<str>>,
+}
+
+/// What was learnt of a topic, which holds for that id only.
+#[derive(Debug)]
+struct Learnt {
+    id: Option<TopicId>,
+    observer: Observer,
+    /// The last look that told anything of any of its partitions.
+    heard_at: Option<Instant>,
+}
+
+/// Topics that were listed, and how many listings in a row have missed each since.
+#[derive(Debug, Default)]
+struct Listed(BTreeMap<Arc<str>, u32>);
+
+impl Listed {
+    fn renew(&mut self, names: Vec<Arc<str>>) {
+        self.0.values_mut().for_each(|missed| *missed += 1);
+        self.0.extend(names.into_iter().map(|name| (name, 0)));
+        self.0.retain(|_, missed| *missed < LISTINGS_MISSED_MAX);
+    }
 }
 
 /// How often in a row we were refused, and until when we do not ask.
@@ -59,13 +89,13 @@ impl Watch {
         let topics = wanted.named().to_vec();
         Self {
             wanted,
-            matching: Vec::new(),
-            committed: Vec::new(),
+            matching: Listed::default(),
+            committed: Listed::default(),
             asked: Asked { group, topics },
             refresh,
             plan,
             snapshot,
-            observers: BTreeMap::new(),
+            learnt: BTreeMap::new(),
             tracks: Tracks::default(),
             last: None,
             origin: Origin::Asked,
@@ -106,13 +136,14 @@ impl Watch {
         committed: Option<Vec<Arc<str>>>,
     ) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         if let Some(names) = names {
-            self.matching = self.wanted.matching(names);
+            self.matching.renew(self.wanted.matching(names));
         }
         if let Some(committed) = committed {
-            self.committed = committed;
+            self.committed.renew(committed);
         }
         let named = self.wanted.named().iter();
-        let chosen = named.chain(&self.matching).chain(&self.committed);
+        let chosen = named.chain(self.matching.0.keys());
+        let chosen = chosen.chain(self.committed.0.keys());
         let mut chosen: Vec<Arc<str>> = chosen.cloned().collect();
         chosen.sort();
         chosen.dedup();
@@ -140,29 +171,65 @@ impl Watch {
             return;
         }
         self.last = Some(found.taken_at);
+        let found = &*self.with_silent_topics(found);
         let snapshot = self.snapshot_of(found, growths);
         let denied = found.topics.iter().filter(|topic| is_denied(topic));
         let denied: Vec<Arc<str>> = denied.map(|topic| Arc::clone(&topic.topic)).collect();
         let mut parts = Vec::with_capacity(snapshot.topics.len());
+        // A plan that nothing has been heard since stays, and ages: published again it would forget
+        // what was sent meanwhile.
+        let mut is_news = snapshot.topics.is_empty();
         for topic in &snapshot.topics {
             let is_denied = found.standing == Standing::Denied || denied.contains(&topic.topic);
+            let (taken_at, health) = if is_denied {
+                (found.taken_at, DENIED)
+            } else {
+                self.hear(topic, found.taken_at)
+            };
+            let is_too_old = health.choice == Err(Fallback::TooOld);
+            is_news |= taken_at == found.taken_at || is_too_old;
             parts.push(Part {
                 group: Arc::clone(&self.asked.group),
                 topic: Arc::clone(&topic.topic),
                 id: topic.id,
+                taken_at,
                 partition_count: topic.partitions.len(),
-                health: match is_denied {
-                    true => DENIED,
-                    false => self.observe(topic, found.taken_at),
-                },
+                health,
                 offsets: key_offsets(topic, found.taken_at, is_denied),
             });
         }
-        self.plan.publish(found.taken_at, parts);
-        self.observers
-            .retain(|name, _| snapshot.topic(name).is_some());
+        if is_news {
+            self.plan.publish(parts);
+        }
+        self.learnt.retain(|name, _| snapshot.topic(name).is_some());
         self.note_topics(denied);
         self.snapshot.send_replace(Arc::new(snapshot));
+    }
+
+    /// What was found, with the partitions that were there last of topics that a source which could
+    /// not ask knows nothing of. Without them they would count as gone, and all that was learnt too.
+    fn with_silent_topics<'a>(&self, found: &'a Found) -> Cow<'a, Found> {
+        let Standing::Unknown(code) = found.standing else {
+            return Cow::Borrowed(found);
+        };
+        let is_silent =
+            |topic: &TopicOffsets| topic.partitions.is_empty() && topic.refused.is_none();
+        if !found.topics.iter().any(is_silent) {
+            return Cow::Borrowed(found);
+        }
+        let unknown = Offsets {
+            committed: Committed::Unknown(code),
+            end: End::Unknown(code),
+        };
+        let last = self.snapshot.borrow();
+        let mut found = found.clone();
+        for topic in found.topics.iter_mut().filter(|topic| is_silent(topic)) {
+            if let Some(last) = last.topic(&topic.topic) {
+                topic.id = last.id;
+                topic.partitions = vec![unknown; last.partitions.len()];
+            }
+        }
+        Cow::Owned(found)
     }
 
     fn snapshot_of(&mut self, found: &Found, growths: &Growths) -> Snapshot {
@@ -181,20 +248,45 @@ impl Watch {
         snapshot
     }
 
-    fn observe(&mut self, topic: &TopicLag, taken_at: Instant) -> Health {
+    /// What a topic leads to, and as of when. A look that tells nothing of any of its partitions is
+    /// as good as none: what the one before it led to stays, as old as it is, and counts for nothing
+    /// when it is too old.
+    fn hear(&mut self, topic: &TopicLag, taken_at: Instant) -> (Instant, Health) {
         let sent = self.plan.sent(&topic.topic);
-        let observer = || match &self.plan.steered.scorer {
+        let steered = &self.plan.steered;
+        let observer = || match &steered.scorer {
             None => Observer::new(self.refresh),
             Some(scorer) => Observer::new(self.refresh).with_scorer(Arc::clone(scorer)),
         };
-        let fresh = || (topic.id, observer());
-        let entry = self.observers.entry(Arc::clone(&topic.topic));
-        let known = entry.or_insert_with(fresh);
-        if known.0 != topic.id {
+        let fresh = || Learnt {
+            id: topic.id,
+            observer: observer(),
+            heard_at: None,
+        };
+        let entry = self.learnt.entry(Arc::clone(&topic.topic));
+        let learnt = entry.or_insert_with(fresh);
+        if learnt.id != topic.id {
             // Nothing that was learnt of a topic holds for another one of the same name.
-            *known = fresh();
+            *learnt = fresh();
         }
-        known.1.observe_topic(taken_at, topic, sent)
+        let tells = |partition| Observed::of(partition, taken_at) != Observed::Missing;
+        if topic.partitions.iter().any(tells) {
+            learnt.heard_at = Some(taken_at);
+            return (
+                taken_at,
+                learnt.observer.observe_topic(taken_at, topic, sent),
+            );
+        }
+        let last = learnt.heard_at.zip(self.plan.last(&topic.topic));
+        let Some((heard_at, last)) = last else {
+            // Of silence nothing is learnt, but why nothing is known.
+            return (taken_at, observer().observe_topic(taken_at, topic, sent));
+        };
+        let too_old = CARRIED_MAX.max(self.refresh.saturating_mul(TOO_OLD_REFRESHES));
+        if taken_at.saturating_duration_since(heard_at) > too_old {
+            return (heard_at, last.too_old());
+        }
+        (heard_at, last)
     }
 
     /// Says once when the store that a fleet shares fails us, and once when it serves again.
@@ -268,170 +360,4 @@ fn is_denied(topic: &TopicOffsets) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::joint::Steered;
-    use ottla_partitioner::{Method, PlanPublisher, PlanReader, plan_channel};
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    struct Fixture {
-        watch: Watch,
-        plan: PlanReader,
-        snapshots: watch::Receiver<Arc<Snapshot>>,
-        growths: Growths,
-        start: Instant,
-    }
-
-    fn plan_of(publisher: PlanPublisher) -> Joint {
-        let mut shares = Joint::shares(publisher, SECOND, &Steered::default(), 1);
-        shares.remove(0)
-    }
-
-    fn fixture() -> Fixture {
-        let group: Arc<str> = "billing".into();
-        let wanted = Wanted::new(vec!["orders".into()], &[]).unwrap();
-        let start = Instant::now();
-        let (publisher, plan) = plan_channel();
-        let empty = Snapshot::new(Arc::clone(&group), start, &[], None);
-        let (sender, snapshots) = watch::channel(Arc::new(empty));
-        Fixture {
-            watch: Watch::new(group, wanted, SECOND, plan_of(publisher), sender),
-            plan,
-            snapshots,
-            growths: Growths::default(),
-            start,
-        }
-    }
-
-    fn found(standing: Standing, id: u8, offsets: &[(Committed, i64)]) -> Found {
-        let partitions = offsets.iter().map(|(committed, end)| Offsets {
-            committed: *committed,
-            end: End::At {
-                high_watermark: *end,
-                log_start: Some(0),
-                last_stable: None,
-            },
-        });
-        Found {
-            group: "billing".into(),
-            standing,
-            taken_at: Instant::now(),
-            origin: Origin::Asked,
-            topics: vec![TopicOffsets {
-                topic: "orders".into(),
-                id: Some(TopicId([id; 16])),
-                refused: None,
-                partitions: partitions.collect(),
-            }],
-        }
-    }
-
-    impl Fixture {
-        fn take(&mut self, seconds: u32, found: &Found) {
-            let taken_at = self.start + seconds * SECOND;
-            let found = Found {
-                taken_at,
-                ..found.clone()
-            };
-            self.growths.note(std::slice::from_ref(&found));
-            self.watch.take(taken_at, &found, &self.growths);
-        }
-
-        fn method(&self) -> Method {
-            self.plan.explain("orders").unwrap().method
-        }
-    }
-
-    #[test]
-    fn a_group_that_commits_is_steered_by_drain_time() {
-        let mut fixture = fixture();
-        for second in 0..6u32 {
-            let offset = i64::from(second) * 100;
-            let offsets = [(Committed::At(offset), offset + 10); 3];
-            fixture.take(second, &found(Standing::Told, 1, &offsets));
-        }
-        assert_eq!(fixture.method(), Method::Drain);
-        let snapshot = Arc::clone(&fixture.snapshots.borrow());
-        assert_eq!(snapshot.lag(), Some(30));
-        let explained = fixture.plan.explain("orders").unwrap();
-        assert_eq!(explained.partitions.len(), 3);
-        assert!(explained.partitions[0].rate.is_some());
-    }
-
-    #[test]
-    fn a_topic_made_anew_is_learnt_anew() {
-        let mut fixture = fixture();
-        for second in 0..6u32 {
-            let offset = i64::from(second) * 100;
-            fixture.take(
-                second,
-                &found(Standing::Told, 1, &[(Committed::At(offset), offset)]),
-            );
-        }
-        assert_eq!(fixture.method(), Method::Drain);
-        fixture.take(6, &found(Standing::Told, 2, &[(Committed::At(0), 5)]));
-        assert_eq!(fixture.method(), Method::Uniform(Fallback::NoRates));
-    }
-
-    #[test]
-    fn a_group_that_refuses_us_is_placed_uniformly_and_asked_less_and_less() {
-        let mut fixture = fixture();
-        let offsets = [(
-            Committed::Unknown(Some(Code::GROUP_AUTHORIZATION_FAILED)),
-            10,
-        )];
-        let denied = found(Standing::Denied, 1, &offsets);
-        fixture.take(0, &denied);
-        assert_eq!(fixture.method(), Method::Uniform(Fallback::Denied));
-        let start = fixture.start;
-        assert!(fixture.watch.question(start + SECOND).is_none());
-        assert!(fixture.watch.question(start + 2 * SECOND).is_some());
-        fixture.take(2, &denied);
-        assert!(fixture.watch.question(start + 5 * SECOND).is_none());
-        for round in 0..20 {
-            fixture.take(100 * round, &denied);
-        }
-        assert!(
-            fixture.watch.question(start + 1_961 * SECOND).is_some(),
-            "a minute at most"
-        );
-        fixture.take(2_000, &found(Standing::Told, 1, &[(Committed::At(1), 10)]));
-        assert!(fixture.watch.question(start + 2_000 * SECOND).is_some());
-    }
-
-    #[test]
-    fn a_coordinator_that_is_away_is_no_refusal() {
-        let mut fixture = fixture();
-        let offsets = [(Committed::Unknown(None), 10)];
-        fixture.take(0, &found(Standing::Unknown(None), 1, &offsets));
-        assert!(fixture.watch.question(fixture.start).is_some());
-        assert_eq!(fixture.method(), Method::Uniform(Fallback::NoRates));
-    }
-
-    #[test]
-    fn a_topic_that_refuses_us_is_placed_uniformly() {
-        let mut fixture = fixture();
-        let denied = Committed::Unknown(Some(Code::TOPIC_AUTHORIZATION_FAILED));
-        fixture.take(0, &found(Standing::Told, 1, &[(denied, 10)]));
-        assert_eq!(fixture.method(), Method::Uniform(Fallback::Denied));
-        let mut refused = found(Standing::Told, 1, &[]);
-        refused.topics[0].refused = Some(Code::TOPIC_AUTHORIZATION_FAILED);
-        fixture.take(1, &refused);
-        assert_eq!(fixture.method(), Method::Uniform(Fallback::Denied));
-    }
-
-    #[test]
-    fn a_watch_is_wanted_while_a_producer_reads_its_plan() {
-        let Fixture {
-            watch,
-            plan,
-            snapshots,
-            ..
-        } = fixture();
-        drop(snapshots);
-        assert!(watch.is_wanted());
-        drop(plan);
-        assert!(!watch.is_wanted());
-    }
-}
+mod tests;

@@ -25,10 +25,15 @@ use ottla_wire::BoxFuture;
 use ottla_wire::api::list_offsets;
 use resting::{PATIENCE_MAX, Role};
 pub(crate) use resting::{Resting, patience_min};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+
+/// What is known of each group.
+type ByGroup = BTreeMap<Arc<str>, Commits>;
 
 /// How many brokers, or coordinator look-ups, are waited for at the same time.
 const ASKED_AT_ONCE_MAX: usize = 16;
@@ -113,30 +118,41 @@ impl<B: Brokers> Collected<B> {
         let brokers = &*self.brokers;
         let view = brokers.view();
         let resting = &mut self.resting;
+        let groups = groups(asked);
         let question = Question::Commits;
-        let mut commits = commits::commits(brokers, &view, question, asked, pace, resting).await;
+        let commits = commits::commits(brokers, &view, question, &groups, pace, resting).await;
         // Share groups were asked for commits too, at no cost, so that one made anew as another type
         // is noticed. Where they read on is asked before the ends, as commits are.
-        let shares = asked.iter().filter(|one| self.kinds.is_share(&one.group));
+        let shares = groups.iter().filter(|one| self.kinds.is_share(&one.group));
         let shares: Vec<Asked> = shares.cloned().collect();
         let question = Question::Shares;
-        let mut shares = commits::commits(brokers, &view, question, &shares, pace, resting).await;
+        let shares = commits::commits(brokers, &view, question, &shares, pace, resting).await;
         let (ends, ()) = tokio::join!(
             ends(brokers, &view, asked, pace, &mut self.resting),
             self.kinds.learn(brokers, &commits, pace),
         );
+        let commits = self.with_shares(commits, shares);
+        let unknown = Commits::default();
         let found = asked.iter().map(|asked| {
-            let mut commits = commits.remove(&asked.group).unwrap_or_default();
-            if self.kinds.is_share(&asked.group) {
-                commits = shares.remove(&asked.group).unwrap_or(commits.hidden());
-                commits.standing = Standing::Share;
-            }
-            found(&view, asked, &commits, &ends, pace)
+            let commits = commits.get(&asked.group).unwrap_or(&unknown);
+            found(&view, asked, commits, &ends, pace)
         });
         let found = found.collect();
         // One whose connection broke has a new one when the next round begins.
         self.probe(pace);
         found
+    }
+
+    /// What stands for the commits of each group: of share groups, where they read on.
+    fn with_shares(&self, mut commits: ByGroup, mut shares: ByGroup) -> ByGroup {
+        for (group, commits) in &mut commits {
+            if self.kinds.is_share(group) {
+                let hidden = std::mem::take(commits).hidden();
+                *commits = shares.remove(group).unwrap_or(hidden);
+                commits.standing = Standing::Share;
+            }
+        }
+        commits
     }
 
     /// Hears what the probes of resting brokers brought, and begins new ones. Rounds do not wait for
@@ -169,6 +185,26 @@ impl<B: Brokers> Collected<B> {
             });
         }
     }
+}
+
+/// Each group once, with all topics that are asked about for it: a group may be watched more than
+/// once, and its coordinator answers for it once.
+fn groups(asked: &[Asked]) -> Cow<'_, [Asked]> {
+    let mut topics: BTreeMap<&Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
+    for one in asked {
+        let topics = topics.entry(&one.group).or_default();
+        topics.extend(one.topics.iter().cloned());
+    }
+    if topics.len() == asked.len() {
+        return Cow::Borrowed(asked);
+    }
+    let groups = topics.into_iter().map(|(group, mut topics)| {
+        topics.sort();
+        topics.dedup();
+        let group = Arc::clone(group);
+        Asked { group, topics }
+    });
+    Cow::Owned(groups.collect())
 }
 
 fn found(view: &ClusterView, asked: &Asked, commits: &Commits, ends: &Ends, pace: Pace) -> Found {

@@ -97,6 +97,38 @@ async fn many_groups_of_a_coordinator_share_a_request_and_all_share_the_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_group_that_is_watched_twice_is_asked_about_once_and_told_to_both() {
+    let fake = Fake::with_topic("orders", 1);
+    let audit = Fake::with_topic("audit", 1);
+    let topics = audit.0.lock().view.topics.clone();
+    let mut state = fake.0.lock();
+    state.view.topics.extend(topics);
+    state.ends.insert(("audit".into(), 0), 9);
+    let place = ("billing".into(), "audit".into(), 0);
+    state.committed.insert(place, 4);
+    drop(state);
+    let watch = |topics: &[&str]| Asked {
+        group: "billing".into(),
+        topics: topics.iter().map(|topic| (*topic).into()).collect(),
+    };
+    let asked = [
+        watch(&["orders"]),
+        watch(&["orders"]),
+        watch(&["audit", "orders"]),
+    ];
+    let found = round(&mut Collected::new(fake.clone()), &asked).await;
+    assert_eq!(fake.count("commits"), 1);
+    for (found, asked) in found.iter().zip(&asked) {
+        assert_eq!(found.standing, Standing::Told);
+        let names: Vec<_> = found.topics.iter().map(|topic| &topic.topic).collect();
+        assert_eq!(names, asked.topics.iter().collect::<Vec<_>>());
+        assert_eq!(found.topics.last().unwrap().partitions, [KNOWN]);
+    }
+    let audit = found[2].topics[0].partitions[0];
+    assert_eq!(audit.committed, Committed::At(4));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_coordinator_that_moved_is_forgotten_and_the_group_asked_again() {
     for code in [Code::NOT_COORDINATOR, Code::COORDINATOR_NOT_AVAILABLE] {
         let fake = Fake::with_topic("orders", 1);

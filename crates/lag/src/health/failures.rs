@@ -65,6 +65,44 @@ fn committed_unknown_for_one_partition() {
     assert_eq!(health.partitions[4].weight, 0.0);
 }
 
+/// A second in which all consumers keep up, and one partition's leader says nothing.
+fn look_without(group: &mut Group, partition: usize) -> Health {
+    for (end, committed) in group.ends.iter_mut().zip(&mut group.committed) {
+        *end += 80;
+        *committed = committed.map(|committed| committed + 80);
+    }
+    let mut seen = group.seen();
+    seen[partition] = Observed::Missing;
+    group.look_at(&seen)
+}
+
+/// A partition whose leader says nothing is drained on from its last figures, for a minute; then it
+/// is taken as one that has no commit is.
+#[test]
+fn one_partition_not_heard_of() {
+    let mut group = Group::of(5);
+    for _ in 0..40 {
+        group.second(80, &[100, 100, 100, 20, 100]);
+    }
+    let mut health = group.look();
+    assert!(health.partitions[3].backlog.unwrap() > 2_000.0);
+    for _ in 0..25 {
+        health = look_without(&mut group, 3);
+    }
+    let silent = &health.partitions[3];
+    assert!(
+        silent.rate.unwrap() < 40.0 && silent.weight == 0.0,
+        "{silent:?}"
+    );
+    for _ in 0..40 {
+        health = look_without(&mut group, 3);
+    }
+    let silent = &health.partitions[3];
+    assert_eq!((silent.rate, silent.status), (None, Status::Unknown));
+    assert!(silent.reason.contains("middle of the others"), "{silent:?}");
+    assert!((0.1..0.3).contains(&silent.weight), "{silent:?}");
+}
+
 #[test]
 fn all_unknown() {
     let mut group = Group::of(3);
@@ -267,4 +305,25 @@ fn kill_switch() {
     );
     steer.set_steering(Steering::On);
     assert_eq!(placed(&steer, 12, &ALL, at)[3], 0);
+}
+
+#[test]
+fn a_scorer_that_nobody_can_ask_is_not_replaced_by_drain_time() {
+    let scored = |look: fn(&mut Group) -> Vec<Observed>| {
+        let mut group = Group::of(3);
+        group.observer = Observer::new(REFRESH).with_scorer(Arc::new(Threshold::default()));
+        for _ in 0..10 {
+            let health = group.second(80, &[100, 100, 10]);
+            assert!(matches!(health.choice, Ok(Placing::Weights(_))));
+        }
+        let seen = look(&mut group);
+        group.look_at(&seen).choice
+    };
+    let missing = scored(|_| vec![Observed::Missing; 3]);
+    assert_eq!(missing, Err(Fallback::NoRates));
+    let uncommitted = scored(|group| {
+        group.committed = vec![None; 3];
+        group.seen()
+    });
+    assert_eq!(uncommitted, Err(Fallback::NoCommits));
 }

@@ -89,6 +89,8 @@ struct Seen {
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     seen: Option<Seen>,
+    /// When its committed offset was last heard.
+    heard_at: f64,
     /// Consumption in records a second, once known.
     pub(super) rate: Option<f64>,
     /// Until then: it cannot be more, because what the first commit seen took was behind the one
@@ -115,6 +117,13 @@ impl Lane {
         self.seen = None;
     }
 
+    /// Not heard of this time. Its committed offset is forgotten when it is too old.
+    pub(super) fn miss(&mut self, now: f64, too_old: f64) {
+        if now - self.heard_at > too_old {
+            self.lose_commit();
+        }
+    }
+
     /// Takes in a committed offset and the lag that goes with it.
     pub(super) fn observe(
         &mut self,
@@ -125,6 +134,7 @@ impl Lane {
         explained: Explained,
         median: Option<f64>,
     ) -> Step {
+        self.heard_at = now;
         let Some(mut seen) = self
             .seen
             .filter(|seen| seen.committed <= committed && (below_start || !seen.below_start))

@@ -35,6 +35,7 @@ mod groups;
 mod lane;
 mod observed;
 mod scorer;
+mod silence;
 mod smoothed;
 mod waterfill;
 
@@ -74,6 +75,11 @@ const BACKLOG_MIN_SECONDS: f64 = 0.02;
 /// A partition without a commit counts as stalled when others commit and it has grown for this many
 /// refreshes.
 const NO_COMMIT_REFRESHES: f64 = 10.0;
+
+/// A partition that was not heard of for as long, in seconds and refreshes, is taken for the middle
+/// of the others: no figure steers for longer than a plan does.
+const SILENCE_MAX_SECONDS: f64 = 60.0;
+const SILENCE_MAX_REFRESHES: f64 = 4.0;
 
 /// The least time that new records are shared out over, in seconds.
 const HORIZON_MIN_SECONDS: f64 = 0.25;
@@ -206,7 +212,7 @@ impl Observer {
                 self.health(now, observed, &steps, median)
             }
         };
-        self.scored(health)
+        self.scored(health, observed)
     }
 
     /// The rate in the middle, and at least what is written to a middle partition of those that are
@@ -231,36 +237,6 @@ impl Observer {
         let committed = self.lanes.iter().any(Lane::has_jumped);
         let written = self.written.iter().filter_map(|written| written.known());
         median(written).filter(|_| committed)
-    }
-
-    /// Replaces the shares by the scorer's, if there is one.
-    fn scored(&self, mut health: Health) -> Health {
-        let Some(scorer) = self.scorer.as_deref() else {
-            return health;
-        };
-        let known = |partition: &PartitionHealth| partition.lag.is_some();
-        if !health.partitions.iter().any(known) {
-            // Nobody can score what nobody knows; why that is, is said already.
-            return health;
-        }
-        let count = health.partitions.len().max(1) as f64;
-        let shares = scorer::shares(scorer, &health.partitions, known);
-        health.choice = match shares {
-            Some(shares) => {
-                for (partition, share) in health.partitions.iter_mut().zip(&shares) {
-                    (partition.weight, partition.reason) = (*share, "by its score");
-                }
-                Ok(Placing::Weights(shares))
-            }
-            None => {
-                for partition in &mut health.partitions {
-                    partition.weight = 1.0 / count;
-                    partition.reason = "no partition has a score: all alike";
-                }
-                Err(Fallback::NoWeights)
-            }
-        };
-        health
     }
 
     fn learn_arrivals(&mut self, observed: &[Observed], elapsed: f64, sent: u64) {
@@ -288,6 +264,7 @@ impl Observer {
 
     fn learn_commits(&mut self, now: f64, observed: &[Observed]) -> Vec<Step> {
         let (explained, median) = (self.explained, self.median);
+        let too_old = SILENCE_MAX_SECONDS.max(SILENCE_MAX_REFRESHES * self.refresh);
         let lanes = self.lanes.iter_mut().zip(&mut self.uncommitted);
         let steps = lanes.zip(observed).map(|((lane, uncommitted), seen)| {
             if let Observed::NoCommit { end } = *seen {
@@ -306,7 +283,10 @@ impl Observer {
                     lane.lose_commit();
                     Step::default()
                 }
-                Observed::Missing => Step::default(),
+                Observed::Missing => {
+                    lane.miss(now, too_old);
+                    Step::default()
+                }
             }
         });
         steps.collect()
@@ -407,12 +387,12 @@ impl Observer {
                 Observed::Lag { lag, .. } => {
                     lane.learn_backlog(now, lag as f64, step.jumped, explained, median_rate, gap);
                 }
-                Observed::Missing => {
+                Observed::Missing if lane.has_commit() => {
                     // What is known of it goes on to drain, at half speed as the choice has it.
                     let drained = 0.5 * lane.rate_or(median_rate) * elapsed;
                     lane.backlog = (lane.backlog - drained).max(0.0);
                 }
-                Observed::NoCommit { .. } | Observed::BeyondEnd { .. } => {}
+                Observed::Missing | Observed::NoCommit { .. } | Observed::BeyondEnd { .. } => {}
             }
             if lane.backlog < BACKLOG_MIN_SECONDS * lane.rate_or(median_rate) {
                 lane.backlog = 0.0;
@@ -428,16 +408,17 @@ impl Observer {
         for ((lane, seen), uncommitted) in
             self.lanes.iter_mut().zip(observed).zip(&self.uncommitted)
         {
-            if let Observed::NoCommit { end } | Observed::BeyondEnd { end } = *seen {
-                lane.rate = None;
-                lane.backlog = neutral * median_rate;
-                if let Some((since, end_then)) = *uncommitted
-                    && others_commit
-                    && now - since > NO_COMMIT_REFRESHES * self.refresh
-                {
-                    let grown = end.saturating_sub(end_then).max(0) as f64;
-                    lane.backlog = lane.backlog.max(grown);
-                }
+            if lane.has_commit() {
+                continue;
+            }
+            lane.rate = None;
+            lane.backlog = neutral * median_rate;
+            if let (Some(end), Some((since, end_then))) = (seen.end(), *uncommitted)
+                && others_commit
+                && now - since > NO_COMMIT_REFRESHES * self.refresh
+            {
+                let grown = end.saturating_sub(end_then).max(0) as f64;
+                lane.backlog = lane.backlog.max(grown);
             }
         }
     }

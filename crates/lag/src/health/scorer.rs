@@ -1,7 +1,8 @@
 //! Scores by which records are placed instead of by drain time: a threshold, a straight line, drain
 //! time as a weight, or the user's own.
 
-use ottla_partitioner::PartitionHealth;
+use super::{Health, Observed, Observer, Placing};
+use ottla_partitioner::{Fallback, PartitionHealth};
 use std::fmt;
 use std::time::Duration;
 
@@ -122,6 +123,41 @@ impl HealthScorer for DrainScore {
         let drain = partition.drain_time.unwrap_or_default().as_secs_f64();
         let within = self.within.as_secs_f64().max(1e-6);
         within / (within + drain)
+    }
+}
+
+impl Observer {
+    /// Replaces the shares by the scorer's, if there is one.
+    pub(super) fn scored(&self, mut health: Health, observed: &[Observed]) -> Health {
+        let Some(scorer) = self.scorer.as_deref() else {
+            return health;
+        };
+        let known = |partition: &PartitionHealth| partition.lag.is_some();
+        let shares = shares(scorer, &health.partitions, known);
+        if let Some(shares) = shares {
+            for (partition, share) in health.partitions.iter_mut().zip(&shares) {
+                (partition.weight, partition.reason) = (*share, "by its score");
+            }
+            health.choice = Ok(Placing::Weights(shares));
+            return health;
+        }
+        // Nobody can score what nobody knows, and what was asked for is no choice by drain time.
+        let (reason, why) = if health.partitions.iter().any(known) {
+            let why = "no partition has a score: all alike";
+            (Fallback::NoWeights, why)
+        } else if observed.iter().all(|seen| *seen == Observed::Missing) {
+            let why = "no partition was heard of: all alike";
+            (Fallback::NoRates, why)
+        } else {
+            let why = "no partition has a commit: all alike";
+            (Fallback::NoCommits, why)
+        };
+        let count = health.partitions.len().max(1) as f64;
+        for partition in &mut health.partitions {
+            (partition.weight, partition.reason) = (1.0 / count, why);
+        }
+        health.choice = Err(reason);
+        health
     }
 }
 

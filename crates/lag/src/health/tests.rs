@@ -7,7 +7,7 @@ pub(super) const REFRESH: Duration = Duration::from_secs(1);
 
 /// A group whose partitions are fed by hand, a second at a time.
 pub(super) struct Group {
-    observer: Observer,
+    pub(super) observer: Observer,
     pub(super) start: Instant,
     seconds: u32,
     pub(super) ends: Vec<i64>,
@@ -34,7 +34,7 @@ impl Group {
         self.look()
     }
 
-    fn seen(&self) -> Vec<Observed> {
+    pub(super) fn seen(&self) -> Vec<Observed> {
         let partitions = self.ends.iter().zip(&self.committed);
         let seen = partitions.map(|(end, committed)| match *committed {
             None => Observed::NoCommit { end: *end },
@@ -54,7 +54,7 @@ impl Group {
         self.look_at(&seen)
     }
 
-    fn look_at(&mut self, seen: &[Observed]) -> Health {
+    pub(super) fn look_at(&mut self, seen: &[Observed]) -> Health {
         self.seconds += 1;
         let at = self.start + self.seconds * REFRESH;
         self.observer.observe(at, seen, 0)

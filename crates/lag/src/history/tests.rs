@@ -221,6 +221,38 @@ fn a_group_that_reads_past_an_open_transaction_is_not_blocked_by_it() {
     assert_eq!(partition.last.unwrap().progress, Progress::Stalled);
 }
 
+/// A metrics server may have measured one group and not, or not all of, another.
+#[test]
+fn what_is_not_heard_for_one_group_takes_nothing_from_what_is_for_another() {
+    use crate::snapshot::TopicOffsets;
+    use crate::source::{Asked, Standing};
+    let start = Instant::now();
+    let mut growths = Growths::default();
+    let asked = |group: &str| Asked {
+        group: group.into(),
+        topics: vec!["orders".into()],
+    };
+    for second in 0..30u32 {
+        let taken_at = start + second * SECOND;
+        let measured = |group: &str, partitions: usize| {
+            let mut found = Found::nothing(&asked(group), Standing::Told, taken_at);
+            let offsets = Offsets {
+                committed: Committed::At(1_000),
+                end: at(100 * i64::from(second), 0),
+            };
+            found.topics = vec![TopicOffsets {
+                partitions: vec![offsets; partitions],
+                ..TopicOffsets::nothing(&"orders".into())
+            }];
+            found
+        };
+        let (all, one, none) = (measured("a", 2), measured("b", 1), measured("c", 0));
+        growths.note(&[all, one, none]);
+    }
+    let behind = growths.0["orders"].1[1].behind(1_000, start + 29 * SECOND);
+    assert_eq!(behind, Some(TimeLag::About(19 * SECOND)));
+}
+
 proptest! {
     /// Whatever offsets come: no panic, a bounded history, and no time before it began.
     #[test]

@@ -1,0 +1,297 @@
+//! What one watch makes of what rounds find.
+
+use super::*;
+use crate::joint::Steered;
+use ottla_partitioner::{Method, PlanPublisher, PlanReader, plan_channel};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Fixture {
+    watch: Watch,
+    plan: PlanReader,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    growths: Growths,
+    start: Instant,
+}
+
+fn plan_of(publisher: PlanPublisher) -> Joint {
+    let mut shares = Joint::shares(publisher, SECOND, &Steered::default(), 1);
+    shares.remove(0)
+}
+
+fn fixture() -> Fixture {
+    let group: Arc<str> = "billing".into();
+    let wanted = Wanted::new(vec!["orders".into()], &[]).unwrap();
+    let start = Instant::now();
+    let (publisher, plan) = plan_channel();
+    let empty = Snapshot::new(Arc::clone(&group), start, &[], None);
+    let (sender, snapshots) = watch::channel(Arc::new(empty));
+    Fixture {
+        watch: Watch::new(group, wanted, SECOND, plan_of(publisher), sender),
+        plan,
+        snapshots,
+        growths: Growths::default(),
+        start,
+    }
+}
+
+fn found(standing: Standing, id: u8, offsets: &[(Committed, i64)]) -> Found {
+    let partitions = offsets.iter().map(|(committed, end)| Offsets {
+        committed: *committed,
+        end: End::At {
+            high_watermark: *end,
+            log_start: Some(0),
+            last_stable: None,
+        },
+    });
+    Found {
+        group: "billing".into(),
+        standing,
+        taken_at: Instant::now(),
+        origin: Origin::Asked,
+        topics: vec![TopicOffsets {
+            topic: "orders".into(),
+            id: Some(TopicId([id; 16])),
+            refused: None,
+            partitions: partitions.collect(),
+        }],
+    }
+}
+
+impl Fixture {
+    fn take(&mut self, seconds: u32, found: &Found) {
+        let taken_at = self.start + seconds * SECOND;
+        let found = Found {
+            taken_at,
+            ..found.clone()
+        };
+        self.growths.note(std::slice::from_ref(&found));
+        self.watch.take(taken_at, &found, &self.growths);
+    }
+
+    fn method(&self) -> Method {
+        self.plan.explain("orders").unwrap().method
+    }
+}
+
+#[test]
+fn a_group_that_commits_is_steered_by_drain_time() {
+    let mut fixture = fixture();
+    for second in 0..6u32 {
+        let offset = i64::from(second) * 100;
+        let offsets = [(Committed::At(offset), offset + 10); 3];
+        fixture.take(second, &found(Standing::Told, 1, &offsets));
+    }
+    assert_eq!(fixture.method(), Method::Drain);
+    let snapshot = Arc::clone(&fixture.snapshots.borrow());
+    assert_eq!(snapshot.lag(), Some(30));
+    let explained = fixture.plan.explain("orders").unwrap();
+    assert_eq!(explained.partitions.len(), 3);
+    assert!(explained.partitions[0].rate.is_some());
+}
+
+#[test]
+fn a_topic_made_anew_is_learnt_anew() {
+    let mut fixture = fixture();
+    for second in 0..6u32 {
+        let offset = i64::from(second) * 100;
+        fixture.take(
+            second,
+            &found(Standing::Told, 1, &[(Committed::At(offset), offset)]),
+        );
+    }
+    assert_eq!(fixture.method(), Method::Drain);
+    fixture.take(6, &found(Standing::Told, 2, &[(Committed::At(0), 5)]));
+    assert_eq!(fixture.method(), Method::Uniform(Fallback::NoRates));
+}
+
+#[test]
+fn a_group_that_refuses_us_is_placed_uniformly_and_asked_less_and_less() {
+    let mut fixture = fixture();
+    let offsets = [(
+        Committed::Unknown(Some(Code::GROUP_AUTHORIZATION_FAILED)),
+        10,
+    )];
+    let denied = found(Standing::Denied, 1, &offsets);
+    fixture.take(0, &denied);
+    assert_eq!(fixture.method(), Method::Uniform(Fallback::Denied));
+    let start = fixture.start;
+    assert!(fixture.watch.question(start + SECOND).is_none());
+    assert!(fixture.watch.question(start + 2 * SECOND).is_some());
+    fixture.take(2, &denied);
+    assert!(fixture.watch.question(start + 5 * SECOND).is_none());
+    for round in 0..20 {
+        fixture.take(100 * round, &denied);
+    }
+    assert!(
+        fixture.watch.question(start + 1_961 * SECOND).is_some(),
+        "a minute at most"
+    );
+    fixture.take(2_000, &found(Standing::Told, 1, &[(Committed::At(1), 10)]));
+    assert!(fixture.watch.question(start + 2_000 * SECOND).is_some());
+}
+
+#[test]
+fn a_coordinator_that_is_away_is_no_refusal() {
+    let mut fixture = fixture();
+    let offsets = [(Committed::Unknown(None), 10)];
+    fixture.take(0, &found(Standing::Unknown(None), 1, &offsets));
+    assert!(fixture.watch.question(fixture.start).is_some());
+    assert_eq!(fixture.method(), Method::Uniform(Fallback::NoRates));
+}
+
+#[test]
+fn a_topic_that_refuses_us_is_placed_uniformly() {
+    let mut fixture = fixture();
+    let denied = Committed::Unknown(Some(Code::TOPIC_AUTHORIZATION_FAILED));
+    fixture.take(0, &found(Standing::Told, 1, &[(denied, 10)]));
+    assert_eq!(fixture.method(), Method::Uniform(Fallback::Denied));
+    let mut refused = found(Standing::Told, 1, &[]);
+    refused.topics[0].refused = Some(Code::TOPIC_AUTHORIZATION_FAILED);
+    fixture.take(1, &refused);
+    assert_eq!(fixture.method(), Method::Uniform(Fallback::Denied));
+}
+
+#[test]
+fn a_watch_is_wanted_while_a_producer_reads_its_plan() {
+    let Fixture {
+        watch,
+        plan,
+        snapshots,
+        ..
+    } = fixture();
+    drop(snapshots);
+    assert!(watch.is_wanted());
+    drop(plan);
+    assert!(!watch.is_wanted());
+}
+
+/// A group that keeps up with 100 records a second in each of three partitions, for six looks.
+fn learnt() -> Fixture {
+    let mut fixture = fixture();
+    for second in 0..6u32 {
+        let offset = i64::from(second) * 100;
+        let offsets = [(Committed::At(offset), offset + 10); 3];
+        fixture.take(second, &found(Standing::Told, 1, &offsets));
+    }
+    assert_eq!(fixture.method(), Method::Drain);
+    fixture
+}
+
+#[test]
+fn a_plan_that_nothing_was_heard_since_ages_and_ends_as_uniform() {
+    let mut fixture = learnt();
+    let fresh = fixture.plan.explain("orders").unwrap();
+    let unknown = [(Committed::Unknown(None), 600); 3];
+    let silence = found(Standing::Unknown(None), 1, &unknown);
+    for second in 6..=65 {
+        fixture.take(second, &silence);
+    }
+    let old = fixture.plan.explain("orders").unwrap();
+    assert_eq!(old.taken_at, fixture.start + 5 * SECOND);
+    assert_eq!(
+        (old.method, old.partitions),
+        (fresh.method, fresh.partitions)
+    );
+    fixture.take(66, &silence);
+    let old = fixture.plan.explain("orders").unwrap();
+    assert_eq!(old.method, Method::Uniform(Fallback::TooOld));
+    assert_eq!(old.taken_at, fixture.start + 5 * SECOND);
+    assert_eq!(
+        (old.partitions[0].rate, old.partitions[0].lag),
+        (None, None)
+    );
+    fixture.take(
+        3_000,
+        &found(Standing::Told, 1, &[(Committed::At(600), 610); 3]),
+    );
+    assert_eq!(fixture.method(), Method::Drain, "the rates are known still");
+}
+
+#[test]
+fn silence_does_not_forget_what_was_sent_since_the_last_plan() {
+    let mut fixture = learnt();
+    let plans = || fixture.plan.counters().topics[0].taken_at;
+    let before = plans();
+    let unknown = [(Committed::Unknown(None), 600); 3];
+    let at = fixture.start + 6 * SECOND;
+    let mut silence = found(Standing::Unknown(None), 1, &unknown);
+    silence.taken_at = at;
+    fixture.watch.take(at, &silence, &fixture.growths);
+    assert_eq!(plans(), before);
+}
+
+#[test]
+fn a_source_that_fails_takes_nothing_from_what_was_learnt() {
+    let mut fixture = learnt();
+    let asked = Asked {
+        group: "billing".into(),
+        topics: vec!["orders".into()],
+    };
+    let nothing = Found::nothing(&asked, Standing::Unknown(None), fixture.start);
+    fixture.take(6, &nothing);
+    assert_eq!(fixture.method(), Method::Drain);
+    let lag = |fixture: &Fixture| {
+        let snapshot = Arc::clone(&fixture.snapshots.borrow());
+        let lag = snapshot.partition("orders", 2).unwrap();
+        (lag.lag, lag.age(snapshot.taken_at))
+    };
+    assert_eq!(lag(&fixture), (Some(10), SECOND));
+    fixture.take(2_005, &nothing);
+    assert_eq!(lag(&fixture), (None, 2_000 * SECOND));
+    assert_eq!(fixture.method(), Method::Uniform(Fallback::TooOld));
+    fixture.take(
+        2_006,
+        &found(Standing::Told, 1, &[(Committed::At(600), 610); 3]),
+    );
+    assert_eq!(fixture.method(), Method::Drain);
+    assert_eq!(lag(&fixture), (Some(10), Duration::ZERO));
+    // What answers that there is no such topic is believed.
+    fixture.take(
+        2_007,
+        &Found::nothing(&asked, Standing::Told, fixture.start),
+    );
+    assert!(fixture.snapshots.borrow().topics[0].partitions.is_empty());
+}
+
+#[test]
+fn one_topic_that_is_silent_ages_beside_another_that_is_not() {
+    let mut fixture = fixture();
+    fixture.watch.asked.topics = vec!["audit".into(), "orders".into()];
+    for second in 0..10u32 {
+        let offset = i64::from(second) * 100;
+        let both = [(Committed::At(offset), offset + 10); 3];
+        let mut round = found(Standing::Told, 1, &both);
+        let mut audit = round.topics[0].clone();
+        audit.topic = "audit".into();
+        if second > 6 {
+            let silent = |offsets: &mut Offsets| offsets.end = End::Unknown(None);
+            audit.partitions.iter_mut().for_each(silent);
+        }
+        round.topics.insert(0, audit);
+        fixture.take(second, &round);
+    }
+    let taken_at = |topic| fixture.plan.explain(topic).unwrap().taken_at;
+    assert_eq!(taken_at("audit"), fixture.start + 6 * SECOND);
+    assert_eq!(taken_at("orders"), fixture.start + 9 * SECOND);
+}
+
+#[test]
+fn a_topic_is_let_go_when_three_listings_in_a_row_miss_it() {
+    let mut fixture = fixture();
+    fixture.watch.wanted = Wanted::new(Vec::new(), &[".*".to_owned()]).unwrap();
+    let mut topics = |names: &[&str]| {
+        let names: Vec<Arc<str>> = names.iter().map(|name| (*name).into()).collect();
+        fixture.watch.choose(Some(&names), None);
+        fixture.watch.topics().to_vec()
+    };
+    assert_eq!(topics(&["audit", "orders"]).len(), 2);
+    for _ in 0..10 {
+        assert_eq!(topics(&["audit"]).len(), 2);
+        assert_eq!(topics(&["audit"]).len(), 2);
+        assert_eq!(topics(&["audit", "orders"]).len(), 2);
+    }
+    topics(&[]);
+    topics(&["audit"]);
+    assert_eq!(topics(&["audit"]), ["audit".into()]);
+}
