@@ -101,12 +101,10 @@ async fn a_group_that_is_watched_twice_is_asked_about_once_and_told_to_both() {
     let fake = Fake::with_topic("orders", 1);
     let audit = Fake::with_topic("audit", 1);
     let topics = audit.0.lock().view.topics.clone();
-    let mut state = fake.0.lock();
-    state.view.topics.extend(topics);
-    state.ends.insert(("audit".into(), 0), 9);
+    fake.0.lock().view.topics.extend(topics);
+    fake.0.lock().ends.insert(("audit".into(), 0), 9);
     let place = ("billing".into(), "audit".into(), 0);
-    state.committed.insert(place, 4);
-    drop(state);
+    fake.0.lock().committed.insert(place, 4);
     let watch = |topics: &[&str]| Asked {
         group: "billing".into(),
         topics: topics.iter().map(|topic| (*topic).into()).collect(),

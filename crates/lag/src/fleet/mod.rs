@@ -6,15 +6,19 @@
 //! - A lease is for one question: a group and its topics. Processes that watch the same topics of a
 //!   group share it. It is taken and renewed by a script, carries a fencing token that grows with each
 //!   taking, and only its holder can publish: one that was paused and comes back publishes nothing.
+//!   It is renewed while the holder looks, however long that takes; a holder that hears nothing worth
+//!   publishing in two looks leaves it to another for a while.
 //! - Ages go by the store's clock, not by the clocks of the machines.
 //! - Whatever is wrong with the store, the brokers are asked instead, as without it. That is said once
 //!   in the log, in each snapshot's [`Origin`], and counted. The store is asked less and less often
 //!   while it fails, each time with a short patience; producing does not wait for any of it.
 //!
 //! # Keys and values
-//! `ottla:lag:1:{CLUSTER/GROUP}:HASH` and then `:lease` (`TOKEN OWNER`, lives three refreshes), `:token`
-//! (a counter) and `:value`, which lives ten refreshes. HASH is of the topics' names. The 1 is the
-//! version of all this; what has another version is not read. A value is text:
+//! `ottla:lag:1:{CLUSTER}/GROUP:HASH` and then `:lease` (`TOKEN OWNER`, lives three refreshes), `:token`
+//! (a counter) and `:value`, which lives ten refreshes, or as long as it may be read. HASH is of the
+//! topics' names and the refresh: who looks seldom is no help to who looks often. All keys of a cluster
+//! go to one node of a Redis Cluster, for a script can touch no other. The 1 is the version of all
+//! this; what has another version is not read. A value is text:
 //!
 //! ```text
 //! 1 STAMP STANDING            version; milliseconds of the store's clock; told or share
@@ -41,7 +45,7 @@ pub use redis::{RedisStore, RedisStoreBuilder};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// The longest value that is written or read. Ten thousand partitions need less than a tenth of it.
 pub const VALUE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -52,8 +56,13 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// The longest time that a store that fails is left alone.
 const REST_MAX: Duration = Duration::from_secs(30);
 
-/// How many refreshes a lease lives without being renewed, and how old shared figures may be.
+/// How many refreshes a lease lives without being renewed.
 const LEASE_REFRESHES: u32 = 3;
+
+/// How often in a row a lease may lead to nothing worth publishing, and for how many leases it is then
+/// left to others: a process that cannot reach a group's coordinator would hold it for ever.
+const UNHEARD_MAX: u32 = 2;
+const UNHEARD_REST_LEASES: u32 = 2;
 
 /// How many refreshes a value lives.
 const VALUE_REFRESHES: u32 = 10;
@@ -63,7 +72,7 @@ const VALUE_REFRESHES: u32 = 10;
 pub struct Key(pub(crate) String);
 
 impl Key {
-    /// What its lease, its token and its value are named by: `ottla:lag:1:{CLUSTER/GROUP}:HASH`.
+    /// What its lease, its token and its value are named by: `ottla:lag:1:{CLUSTER}/GROUP:HASH`.
     pub fn name(&self) -> &str {
         &self.0
     }
@@ -160,6 +169,7 @@ struct Fleet<L, S> {
     cluster: String,
     owner: String,
     seen: BTreeMap<String, Seen>,
+    unheard: BTreeMap<String, Unheard>,
     failing: Option<Failing>,
 }
 
@@ -170,6 +180,13 @@ struct Seen {
     news: Option<(u64, std::time::Instant)>,
     /// Since when there is none.
     missing_since: Instant,
+}
+
+/// How often in a row a lease led to nothing worth publishing, and until when it is left to others.
+#[derive(Debug, Clone, Copy)]
+struct Unheard {
+    times: u32,
+    rests_until: Instant,
 }
 
 /// That the store failed, and until when it is left alone.
@@ -227,22 +244,25 @@ impl<L: LagSource, S: Store> Fleet<L, S> {
             cluster,
             owner: format!("{owner:032x}"),
             seen: BTreeMap::new(),
+            unheard: BTreeMap::new(),
             failing: None,
         }
     }
 
     async fn look_at(&mut self, asked: &[Asked], pace: Pace) -> Vec<Found> {
-        let keys: Vec<Key> = asked.iter().map(|one| key(&self.cluster, one)).collect();
-        self.seen
-            .retain(|key, _| keys.iter().any(|asked| asked.0 == *key));
+        let key = |one| key(&self.cluster, one, pace.refresh);
+        let keys: Vec<Key> = asked.iter().map(key).collect();
+        let is_asked = |key: &String| keys.iter().any(|asked| asked.0 == *key);
+        self.seen.retain(|key, _| is_asked(key));
+        self.unheard.retain(|key, _| is_asked(key));
         let steps = self.steps(asked, &keys, pace).await;
         let questions = asked.iter().zip(&steps);
         let questions = questions.filter(|(_, step)| !matches!(step, Step::Read(_)));
         let questions: Vec<Asked> = questions.map(|(asked, _)| asked.clone()).collect();
-        let mut answers = Vec::new();
-        if !questions.is_empty() {
-            answers = self.local.look(&questions, pace).await;
-        }
+        let held = keys.iter().zip(&steps);
+        let held = held.filter(|(_, step)| matches!(step, Step::Lead(_)));
+        let held: Vec<Key> = held.map(|(key, _)| key.clone()).collect();
+        let answers = self.look_holding(&questions, &held, pace).await;
         let mut answers = answers.into_iter();
         let mut found = Vec::with_capacity(asked.len());
         let mut publications = Vec::new();
@@ -278,6 +298,31 @@ impl<L: LagSource, S: Store> Fleet<L, S> {
         found
     }
 
+    /// Asks by ourselves. These leases are kept meanwhile: they are shorter than a look may be, so
+    /// that one whose holder is gone is soon free.
+    async fn look_holding(&mut self, asked: &[Asked], held: &[Key], pace: Pace) -> Vec<Found> {
+        if asked.is_empty() {
+            return Vec::new();
+        }
+        let look = self.local.look(asked, pace);
+        if held.is_empty() {
+            return look.await;
+        }
+        let (store, owner) = (&mut self.store, &self.owner);
+        let hold = async {
+            loop {
+                sleep(lease(pace) / 3).await;
+                // What has come of it shows when we publish.
+                let _ = timeout(patience(pace), store.claim(held, owner, lease(pace))).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            found = look => found,
+            () = hold => Vec::new(),
+        }
+    }
+
     /// What to do about each question, as the store says.
     async fn steps(&mut self, asked: &[Asked], keys: &[Key], pace: Pace) -> Vec<Step> {
         let alone = |trouble| {
@@ -288,10 +333,19 @@ impl<L: LagSource, S: Store> Fleet<L, S> {
         if let Some(failing) = self.failing.filter(|failing| now < failing.until) {
             return alone(failing.trouble);
         }
-        let lease = pace.refresh.max(Duration::from_secs(1)) * LEASE_REFRESHES;
-        let claim = self.store.claim(keys, &self.owner, lease);
+        let rests = |key: &Key| {
+            let unheard = self.unheard.get(&key.0);
+            unheard.is_some_and(|unheard| now < unheard.rests_until)
+        };
+        let rest: Vec<bool> = keys.iter().map(rests).collect();
+        let claimed = keys.iter().zip(&rest).filter(|(_, rests)| !**rests);
+        let claimed: Vec<Key> = claimed.map(|(key, _)| key.clone()).collect();
+        if claimed.is_empty() {
+            return asked.iter().map(|_| Step::Ask(Origin::Asked)).collect();
+        }
+        let claim = self.store.claim(&claimed, &self.owner, lease(pace));
         let claims = match timeout(patience(pace), claim).await {
-            Ok(Ok(claims)) if claims.len() == keys.len() => claims,
+            Ok(Ok(claims)) if claims.len() == claimed.len() => claims,
             Ok(Ok(_)) => return alone(self.fail(Trouble::Garbage, pace)),
             Ok(Err(trouble)) => return alone(self.fail(trouble, pace)),
             Err(_) => return alone(self.fail(Trouble::Slow, pace)),
@@ -300,24 +354,49 @@ impl<L: LagSource, S: Store> Fleet<L, S> {
             // Whoever has to write knows only then whether the store serves again.
             self.failing = None;
         }
+        let mut claims = claims.into_iter();
         let mut steps = Vec::with_capacity(asked.len());
-        for ((asked, key), claim) in asked.iter().zip(keys).zip(claims) {
+        for ((asked, key), rests) in asked.iter().zip(keys).zip(rest) {
+            let claim = if rests { None } else { claims.next() };
             steps.push(match claim {
-                Claim::Ours { token } => {
-                    self.seen.remove(&key.0);
-                    Step::Lead(token)
-                }
-                Claim::Garbage => Step::Ask(Origin::Degraded(Trouble::Garbage)),
-                Claim::Theirs { now: clock, value } => {
-                    match self.read(asked, key, clock, value.as_deref(), pace) {
-                        Ok(Some(found)) => Step::Read(found),
-                        Ok(None) => Step::Ask(Origin::Asked),
-                        Err(trouble) => Step::Ask(Origin::Degraded(trouble)),
-                    }
-                }
+                None => Step::Ask(Origin::Asked),
+                Some(claim) => self.step(asked, key, claim, pace),
             });
         }
         steps
+    }
+
+    fn step(&mut self, asked: &Asked, key: &Key, claim: Claim, pace: Pace) -> Step {
+        let (clock, value) = match claim {
+            Claim::Ours { token } => {
+                self.seen.remove(&key.0);
+                return self.lead(key, token, pace);
+            }
+            Claim::Garbage => return Step::Ask(Origin::Degraded(Trouble::Garbage)),
+            Claim::Theirs { now, value } => (now, value),
+        };
+        self.unheard.remove(&key.0);
+        match self.read(asked, key, clock, value.as_deref(), pace) {
+            Ok(Some(found)) => Step::Read(found),
+            Ok(None) => Step::Ask(Origin::Asked),
+            Err(trouble) => Step::Ask(Origin::Degraded(trouble)),
+        }
+    }
+
+    /// Counts a look that we owe the others, until it is published.
+    fn lead(&mut self, key: &Key, token: u64, pace: Pace) -> Step {
+        let now = Instant::now();
+        let unheard = self.unheard.entry(key.0.clone()).or_insert(Unheard {
+            times: 0,
+            rests_until: now,
+        });
+        unheard.times += 1;
+        if unheard.times <= UNHEARD_MAX {
+            return Step::Lead(token);
+        }
+        unheard.times = 0;
+        unheard.rests_until = now + lease(pace) * UNHEARD_REST_LEASES;
+        Step::Ask(Origin::Asked)
     }
 
     /// What another process published; `None` if it has not come to that yet.
@@ -329,7 +408,7 @@ impl<L: LagSource, S: Store> Fleet<L, S> {
         value: Option<&[u8]>,
         pace: Pace,
     ) -> Result<Option<Found>, Trouble> {
-        let fresh = pace.refresh.max(Duration::from_secs(1)) * LEASE_REFRESHES;
+        let fresh = fresh(pace);
         let seen = self.seen.entry(key.0.clone()).or_insert(Seen {
             news: None,
             missing_since: pace.began,
@@ -369,7 +448,11 @@ impl<L: LagSource, S: Store> Fleet<L, S> {
         if publications.is_empty() {
             return Ok(());
         }
+        for one in publications {
+            self.unheard.remove(&one.key.0);
+        }
         let lives = pace.refresh.max(Duration::from_secs(1)) * VALUE_REFRESHES;
+        let lives = lives.max(fresh(pace));
         let publish = self.store.publish(publications, &self.owner, lives);
         match timeout(patience(pace), publish).await {
             Ok(Ok(())) => {
@@ -394,6 +477,18 @@ impl<L: LagSource, S: Store> Fleet<L, S> {
     }
 }
 
+/// How long a lease lives without being renewed.
+fn lease(pace: Pace) -> Duration {
+    pace.refresh.max(Duration::from_secs(1)) * LEASE_REFRESHES
+}
+
+/// How old shared figures may be. When a holder publishes them they are as old as its look was long,
+/// and they stand until the next one is over.
+fn fresh(pace: Pace) -> Duration {
+    let look = pace.deadline.saturating_duration_since(pace.began);
+    lease(pace) + 2 * look
+}
+
 fn patience(pace: Pace) -> Duration {
     PATIENCE.min(pace.refresh / 4)
 }
@@ -411,16 +506,16 @@ fn publication(key: Key, token: u64, found: &Found) -> Option<Publication> {
     })
 }
 
-fn key(cluster: &str, asked: &Asked) -> Key {
+fn key(cluster: &str, asked: &Asked, refresh: Duration) -> Key {
+    let refresh = refresh.as_millis().to_string();
+    let topics = asked.topics.iter().map(|topic| &**topic);
     // FNV-1a: it must be the same in every process and version.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for topic in &asked.topics {
-        for byte in topic.bytes().chain([0]) {
+    for word in topics.chain([&*refresh]) {
+        for byte in word.bytes().chain([0]) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
-    Key(format!(
-        "ottla:lag:1:{{{cluster}/{}}}:{hash:016x}",
-        asked.group
-    ))
+    let group = &asked.group;
+    Key(format!("ottla:lag:1:{{{cluster}}}/{group}:{hash:016x}"))
 }

@@ -41,6 +41,7 @@ for at = 1, #KEYS, 3 do
     rows[#rows + 1] = {1, tonumber(token), now, false}
   elseif owner == ARGV[1] then
     redis.call('PEXPIRE', lease, ARGV[2])
+    redis.call('PEXPIRE', counter, ARGV[3])
     rows[#rows + 1] = {1, tonumber(token), now, false}
   elseif redis.call('STRLEN', value) > tonumber(ARGV[4]) then
     rows[#rows + 1] = {2, 0, now, false}

@@ -254,7 +254,7 @@ async fn a_holder_that_was_paused_publishes_nothing_under_its_old_token() {
     for _ in 0..5 {
         second.look().await;
     }
-    let late = publication(key("prod", &asked(&["orders"])), 1, &old).unwrap();
+    let late = publication(key("prod", &asked(&["orders"]), SECOND), 1, &old).unwrap();
     let owner = first.fleet.owner.clone();
     first
         .fleet
@@ -318,7 +318,7 @@ async fn a_full_store_leaves_its_holder_with_fresh_figures() {
             deadline: Instant::now() + SECOND,
             refresh: SECOND,
         };
-        let keys = [key("prod", &asked[0])];
+        let keys = [key("prod", &asked[0], SECOND)];
         let steps = process.fleet.steps(&asked, &keys, pace).await;
         assert!(matches!(steps[..], [Step::Lead(_)]));
         store.fail(&claims_only);
@@ -383,6 +383,99 @@ async fn processes_with_other_topics_share_nothing() {
     first.look().await;
     let found = second.look_at(&["audit", "orders"]).await;
     assert_eq!((found.origin, found.topics.len()), (Origin::Asked, 2));
+}
+
+#[test]
+fn a_question_is_named_by_cluster_group_topics_and_refresh() {
+    let name = |topics: &[&str], refresh| key("prod", &asked(topics), refresh).0;
+    let orders = name(&["orders"], SECOND);
+    assert!(
+        orders.starts_with("ottla:lag:1:{prod}/billing:"),
+        "{orders}"
+    );
+    assert_eq!(orders, name(&["orders"], SECOND));
+    assert_ne!(orders, name(&["audit", "orders"], SECOND));
+    // Who looks every second cannot live on the figures of who looks every five.
+    assert_ne!(orders, name(&["orders"], 5 * SECOND));
+}
+
+/// Brokers that take so long for a look, and tell nothing if they are not reached.
+struct Brokers {
+    takes: Duration,
+    tells: bool,
+    looks: u32,
+}
+
+impl LagSource for Brokers {
+    fn look<'a>(&'a mut self, asked: &'a [Asked], pace: Pace) -> BoxFuture<'a, Vec<Found>> {
+        self.looks += 1;
+        let standing = if self.tells {
+            Standing::Told
+        } else {
+            Standing::Unknown(None)
+        };
+        Box::pin(async move {
+            sleep(self.takes).await;
+            let began = pace.began.into_std();
+            let found = asked.iter();
+            let found = found.map(|asked| Found::nothing(asked, standing, began));
+            found.collect()
+        })
+    }
+}
+
+/// Eight processes for two minutes, the first of which may not reach the brokers; the looks of each,
+/// and in how many of its rounds it read what another one heard.
+async fn fleet_of_eight(takes: Duration, first_tells: bool) -> Vec<(u32, u32)> {
+    let store = FakeStore::default();
+    let processes = (0..8u32).map(|number| {
+        let tells = first_tells || number != 0;
+        let brokers = Brokers {
+            takes,
+            tells,
+            looks: 0,
+        };
+        let owner = u128::from(number);
+        let mut fleet = Fleet::new(brokers, store.clone(), "prod".into(), owner);
+        async move {
+            sleep(SECOND / 10 * number).await;
+            let mut shared = 0;
+            for _ in 0..120 {
+                let began = Instant::now();
+                let pace = Pace {
+                    began,
+                    deadline: began + 10 * SECOND,
+                    refresh: SECOND,
+                };
+                let found = fleet.look(&[asked(&["orders"])], pace).await;
+                shared += u32::from(found[0].origin == Origin::Shared);
+                let next = (began + SECOND).max(Instant::now() + SECOND / 20);
+                tokio::time::sleep_until(next).await;
+            }
+            (fleet.local.looks, shared)
+        }
+    });
+    futures_util::future::join_all(processes).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn looks_that_take_longer_than_a_lease_do_not_dissolve_the_fleet() {
+    for takes in [SECOND / 10, SECOND * 5 / 2, SECOND * 4, SECOND * 9] {
+        let told = fleet_of_eight(takes, true).await;
+        let readers = told.iter().filter(|(looks, shared)| {
+            // Until the first value is there each looks for itself.
+            *looks <= 10 && *shared >= 110
+        });
+        assert_eq!(readers.count(), 7, "{takes:?}: {told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_hears_nothing_leaves_the_lease_to_another() {
+    let told = fleet_of_eight(SECOND / 10, false).await;
+    let readers = told.iter().filter(|(_, shared)| *shared > 100);
+    assert_eq!(readers.count(), 7, "also itself: {told:?}");
+    assert!(told[0].1 > 100, "{told:?}");
 }
 
 fn offsets() -> impl Strategy<Value = Offsets> {

@@ -293,5 +293,5 @@ fn a_topic_is_let_go_when_three_listings_in_a_row_miss_it() {
     }
     topics(&[]);
     topics(&["audit"]);
-    assert_eq!(topics(&["audit"]), ["audit".into()]);
+    assert_eq!(topics(&["audit"]), [Arc::<str>::from("audit")]);
 }

@@ -110,6 +110,7 @@ fn question(group: &str) -> Key {
             group: group.into(),
             topics: vec!["orders".into()],
         },
+        SECOND,
     )
 }
 
@@ -167,6 +168,12 @@ async fn the_token_grows_with_each_taking_and_fences_the_old_holder() {
     let server = Server::start(&[]);
     let (mut first, mut second) = (server.store(), server.store());
     claim(&mut first, "aa").await.unwrap();
+    // A lease that is renewed for days must not outlive its counter.
+    let counter = format!("{}:token", question("billing").0);
+    server.command(&["pexpire", &counter, "60000"]);
+    claim(&mut first, "aa").await.unwrap();
+    let lives: i64 = server.command(&["pttl", &counter]).parse().unwrap();
+    assert!(lives > 60_000, "{lives}");
     // As if it had run out.
     server.command(&["del", &format!("{}:lease", question("billing").0)]);
     assert_eq!(claim(&mut second, "bb").await, Ok(Claim::Ours { token: 2 }));
