@@ -159,7 +159,14 @@ impl Desk {
                 Some(error) => tell(Some(told), Err(refused(error.clone(), false))),
                 None => {
                     self.in_hand = true;
-                    self.end(decision, Some(told));
+                    match (decision, self.failure.check()) {
+                        // Its abort is nothing to wait for.
+                        (Decision::Commit, Err(error)) => {
+                            tell(Some(told), Err(refused(error, false)));
+                            self.end(Decision::Abort, None);
+                        }
+                        _ => self.end(decision, Some(told)),
+                    }
                 }
             },
             Command::Settle(told) => {

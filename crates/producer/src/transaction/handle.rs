@@ -279,7 +279,7 @@ impl Transaction<'_> {
     ///
     /// # Errors
     /// When it says [`Error::requires_abort`], something of the transaction has failed, and the
-    /// producer aborts it by itself. This and fatal errors say by [`Error::write_outcome`] whether
+    /// producer aborts it by itself; records on their way are not waited for. This and fatal errors say by [`Error::write_outcome`] whether
     /// the transaction may be committed all the same, which only an earlier attempt that nobody
     /// answered can have done. `Timeout` after `max.block.ms` without an answer says [`WriteOutcome::Unknown`]: the producer goes on
     /// asking, [`TransactionalProducer::settle`] tells how it ended, and the next
