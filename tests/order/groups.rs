@@ -11,6 +11,34 @@ pub(crate) struct Entry {
     pub(crate) key: usize,
     /// Its number among the records of its key.
     pub(crate) number: u32,
+    /// When it was given its place, in milliseconds.
+    pub(crate) placed_at: u64,
+    /// Between which changes of the topic; see [`Topic`].
+    pub(crate) life: u32,
+}
+
+/// What the brokers have under the topic's name. Its logs, and when it is made anew or grows, which
+/// ends what is promised of earlier records: its life is odd from then until the producer knows.
+#[derive(Debug)]
+pub(crate) struct Topic {
+    pub(crate) logs: Vec<Vec<Entry>>,
+    pub(crate) id: u8,
+    pub(crate) life: u32,
+}
+
+impl Topic {
+    /// From now on, until the producer knows, nothing is promised.
+    pub(crate) fn changes(&mut self) {
+        self.life |= 1;
+    }
+}
+
+/// The latest record of a key that was processed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Seen {
+    life: u32,
+    number: u32,
+    place: usize,
 }
 
 /// One partition's consumer.
@@ -23,17 +51,34 @@ struct Consumer {
     processed: usize,
     /// Up to here it has processed records before, perhaps before it was started anew.
     ever_processed: usize,
+    /// What lies before was committed once, and is read again after somebody set the group back.
+    again_until: usize,
     /// `None` until the first commit.
     committed: Option<i64>,
+}
+
+impl Consumer {
+    fn new(speed: f64) -> Self {
+        Self {
+            speed,
+            credit: 0.0,
+            processed: 0,
+            ever_processed: 0,
+            again_until: 0,
+            committed: None,
+        }
+    }
 }
 
 /// A consumer group that commits what it has processed.
 #[derive(Debug)]
 pub(crate) struct Group {
     consumers: Vec<Consumer>,
-    /// The latest record that was processed of each key: its number, and its partition.
-    seen: Vec<Option<(u32, usize)>>,
+    seen: Vec<Option<Seen>>,
+    speed: f64,
     commit_every: u64,
+    /// Since when it is watched; it is promised nothing of what was written before.
+    since: u64,
     pub(crate) processed: u64,
     /// Records that were processed once more, after a restart.
     pub(crate) repeated: u64,
@@ -45,22 +90,44 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn new(partitions: usize, keys: usize, speed: f64, commit_every: u64) -> Self {
-        let consumer = Consumer {
-            speed,
-            credit: 0.0,
-            processed: 0,
-            ever_processed: 0,
-            committed: None,
-        };
+    pub(crate) fn new(
+        partitions: usize,
+        keys: usize,
+        speed: f64,
+        commit_every: u64,
+        since: u64,
+    ) -> Self {
         Self {
-            consumers: vec![consumer; partitions],
+            consumers: vec![Consumer::new(speed); partitions],
             seen: vec![None; keys],
+            speed,
             commit_every,
+            since,
             processed: 0,
             repeated: 0,
             violations: 0,
             overtaken: None,
+        }
+    }
+
+    /// Its topic was made anew: its commits went with the former one.
+    pub(crate) fn topic_made_anew(&mut self) {
+        for consumer in &mut self.consumers {
+            *consumer = Consumer::new(consumer.speed);
+        }
+    }
+
+    pub(crate) fn topic_has_grown(&mut self, partitions: usize) {
+        self.consumers.resize(partitions, Consumer::new(self.speed));
+    }
+
+    /// Somebody sets the group back in a partition.
+    pub(crate) fn rewind(&mut self, rng: &mut Rng, partition: usize) {
+        let consumer = &mut self.consumers[partition];
+        if let Some(committed) = consumer.committed {
+            consumer.again_until = consumer.again_until.max(committed as usize);
+            consumer.committed = Some(rng.i64(0..=committed));
+            self.restart(partition);
         }
     }
 
@@ -88,18 +155,26 @@ impl Group {
                 consumer.ever_processed = consumer.ever_processed.max(consumer.processed);
                 self.processed += u64::from(!is_repeated);
                 self.repeated += u64::from(is_repeated);
+                if entry.life % 2 == 1 || entry.placed_at < self.since {
+                    continue;
+                }
+                let is_replayed = is_repeated && consumer.processed <= consumer.again_until;
                 let seen = &mut self.seen[entry.key];
-                let is_late = |(seen, place): (u32, usize)| {
-                    entry.number < seen && !(is_repeated && place == partition)
+                let is_late = |seen: Seen| {
+                    let is_before = entry.life == seen.life && entry.number < seen.number;
+                    is_before && !is_replayed && !(is_repeated && seen.place == partition)
                 };
                 if seen.is_some_and(is_late) {
                     self.violations += 1;
                     self.overtaken.get_or_insert_with(|| {
-                        let Entry { key, number } = entry;
-                        format!("record {number} of key {key} after {seen:?} at {now} ms")
+                        format!("{entry:?} in {partition} after {seen:?} at {now} ms")
                     });
                 }
-                *seen = (*seen).max(Some((entry.number, partition)));
+                *seen = (*seen).max(Some(Seen {
+                    life: entry.life,
+                    number: entry.number,
+                    place: partition,
+                }));
             }
             // Who has nothing to read does not save his time up.
             consumer.credit = consumer.credit.min(1.0);
@@ -115,12 +190,15 @@ impl Group {
 /// What looks at one group for one producer.
 #[derive(Debug)]
 pub(crate) struct Watcher {
+    /// The topic that is observed.
+    id: u8,
     observers: Vec<Observer>,
 }
 
 impl Watcher {
     pub(crate) fn new(groups: usize, refresh: Duration) -> Self {
         Self {
+            id: 0,
             observers: (0..groups).map(|_| Observer::new(refresh)).collect(),
         }
     }
@@ -132,9 +210,14 @@ impl Watcher {
         now: Instant,
         refresh: Duration,
         groups: &[Group],
-        logs: &[Vec<Entry>],
+        topic: &Topic,
         sent: u64,
     ) -> TopicPlan {
+        let logs = &topic.logs;
+        if self.id != topic.id {
+            *self = Self::new(groups.len(), refresh);
+            self.id = topic.id;
+        }
         let missing: Vec<bool> = logs.iter().map(|_| rng.u8(..) < 8).collect();
         let mut healths = Vec::new();
         let mut offsets = vec![None; logs.len()];
@@ -167,6 +250,7 @@ impl Watcher {
         Health::of_groups(healths)
             .into_plan("orders".into(), now, refresh)
             .with_key_offsets(offsets.collect())
+            .with_topic_id(Some([topic.id; 16]))
     }
 }
 

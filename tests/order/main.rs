@@ -79,7 +79,21 @@ fn migrating_keys_are_processed_in_order_in_any_weather() {
 
 #[test]
 fn migrating_keys_in_few_slots_are_processed_in_order() {
-    play_all(KeyPolicy::Migrate { slots: 64 }, Scene::Storm, true);
+    let outcome = play_all(KeyPolicy::Migrate { slots: 64 }, Scene::Storm, true);
+    if are_many() {
+        assert!(outcome.moves > 50, "{outcome:?}");
+        assert!(outcome.crossed > 1_000, "threads cross: {outcome:?}");
+    }
+}
+
+#[test]
+fn migrating_keys_are_processed_in_order_between_changes_of_their_topic() {
+    let policy = KeyPolicy::Migrate { slots: 4_096 };
+    let outcome = play_all(policy, Scene::Changes, true);
+    if are_many() {
+        assert!(outcome.moves > 50, "{outcome:?}");
+        assert!(outcome.changes > 50, "{outcome:?}");
+    }
 }
 
 #[test]

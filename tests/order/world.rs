@@ -1,12 +1,14 @@
 //! The world of one seed: what happens when.
 
-use crate::groups::{Entry, Group};
-use crate::writer::{Leaders, Taken, Writer};
+use crate::groups::{Entry, Group, Topic};
+use crate::writer::{Leaders, Placed, Writer};
 use fastrand::Rng;
 use ottla_partitioner::KeyPolicy;
 use std::time::{Duration, Instant};
 
 const PARTITIONS: usize = 6;
+const PARTITIONS_MAX: usize = 9;
+const GROUPS_MAX: usize = 3;
 const KEYS: usize = 240;
 /// Each calls for keys of its own, and waits when one of them has no place.
 const CALLERS: usize = 6;
@@ -24,8 +26,11 @@ const LENGTH: u64 = 60_000;
 pub(crate) enum Scene {
     /// Brokers fail, but consumers are well and the producer lives.
     Well,
-    /// Consumers are slow, stand still and start anew too, and the producer dies.
+    /// Consumers are slow, stand still, start anew and are set back too, groups are added, and the
+    /// producer dies: another process begins, or one that has watched for long takes over.
     Storm,
+    /// As that, and the topic is made anew and grows.
+    Changes,
 }
 
 /// What was seen.
@@ -41,6 +46,10 @@ pub(crate) struct Outcome {
     pub(crate) restarts: u64,
     /// Records that consumers processed once more after a restart of theirs.
     pub(crate) repeated: u64,
+    /// Records that were appended after others that were placed later.
+    pub(crate) crossed: u64,
+    /// How often the topic was made anew or grew.
+    pub(crate) changes: u64,
 }
 
 impl Outcome {
@@ -52,6 +61,8 @@ impl Outcome {
         self.held += other.held;
         self.restarts += other.restarts;
         self.repeated += other.repeated;
+        self.crossed += other.crossed;
+        self.changes += other.changes;
     }
 }
 
@@ -59,12 +70,17 @@ struct World {
     rng: Rng,
     scene: Scene,
     policy: KeyPolicy,
-    logs: Vec<Vec<Entry>>,
+    topic: Topic,
     groups: Vec<Group>,
+    commit_every: u64,
     leaders: Leaders,
     writer: Writer,
-    /// The record that a caller could not place, by caller.
+    /// Looks at the groups as the writer does, and writes nothing until that one is dead.
+    standby: Writer,
+    /// The key of the record that a caller could not place or append, by caller.
     waiting: Vec<Option<usize>>,
+    /// The record that a caller has placed and will append then.
+    in_hand: Vec<Option<(u64, Placed)>>,
     /// The number of each key's next record.
     numbers: Vec<u32>,
     outcome: Outcome,
@@ -81,20 +97,27 @@ pub(crate) fn play(seed: u64, policy: KeyPolicy, scene: Scene) -> Outcome {
     }
     let speed = match scene {
         Scene::Well => WELL_SPEED,
-        Scene::Storm => SPEED,
+        Scene::Storm | Scene::Changes => SPEED,
     };
-    let group = |_| Group::new(PARTITIONS, KEYS, speed, commit_every);
+    let group = |_| Group::new(PARTITIONS, KEYS, speed, commit_every, 0);
     let mut world = World {
         scene,
         policy,
-        logs: vec![Vec::new(); PARTITIONS],
+        topic: Topic {
+            logs: vec![Vec::new(); PARTITIONS],
+            id: 0,
+            life: 0,
+        },
+        commit_every,
         groups: (0..group_count).map(group).collect(),
         leaders: Leaders {
             available: (0..PARTITIONS as i32).collect(),
-            cut_until: vec![0; PARTITIONS],
+            cut_until: vec![0; PARTITIONS_MAX],
         },
         writer: Writer::new(policy, PARTITIONS, group_count),
+        standby: Writer::new(policy, PARTITIONS, group_count),
         waiting: vec![None; CALLERS],
+        in_hand: (0..CALLERS).map(|_| None).collect(),
         numbers: vec![0; KEYS],
         outcome: Outcome::default(),
         rng,
@@ -109,19 +132,34 @@ pub(crate) fn play(seed: u64, policy: KeyPolicy, scene: Scene) -> Outcome {
 impl World {
     fn step(&mut self, now: u64, at: Instant) {
         for group in &mut self.groups {
-            group.step(now, STEP, &self.logs);
+            group.step(now, STEP, &self.topic.logs);
         }
         self.trouble(now);
-        let writer = &mut self.writer;
-        writer.deliver(&mut self.rng, now, &self.leaders, &mut self.logs);
-        writer.look(&mut self.rng, now, at, &self.groups, &self.logs);
+        let (writer, logs) = (&mut self.writer, &mut self.topic.logs);
+        writer.deliver(&mut self.rng, now, &self.leaders, logs);
+        writer.look(&mut self.rng, now, at, &self.groups, &self.topic);
+        let standby = &mut self.standby;
+        standby.look(&mut self.rng, now, at, &self.groups, &self.topic);
+        let knows = self.writer.knows(&self.topic);
+        self.topic.life += u32::from(knows && self.topic.life % 2 == 1);
         for caller in 0..CALLERS {
             self.call(caller, now, at);
         }
     }
 
-    /// One caller writes on: first what it could not place before.
+    /// One caller writes on: first what it has in hand, and what it could not place before.
     fn call(&mut self, caller: usize, now: u64, at: Instant) {
+        match self.in_hand[caller].take() {
+            Some((due, placed)) if now < due => {
+                self.in_hand[caller] = Some((due, placed));
+                return;
+            }
+            Some((_, placed)) => {
+                self.outcome.crossed += 1;
+                self.append(caller, now, placed);
+            }
+            None => {}
+        }
         let mut due = self.waiting[caller].take();
         let chance = PACE / CALLERS as f64 * STEP as f64 / 1_000.0;
         for _ in 0..4 {
@@ -130,17 +168,37 @@ impl World {
                 None if self.rng.f64() < chance / 4.0 => self.key(caller),
                 None => continue,
             };
-            let number = self.numbers[key];
-            let entry = Entry { key, number };
+            let entry = Entry {
+                key,
+                number: self.numbers[key],
+                placed_at: now,
+                life: self.topic.life,
+            };
             let writer = &mut self.writer;
-            let taken = writer.enqueue(&mut self.rng, now, at, &self.leaders, entry);
-            self.outcome.held += u64::from(taken == Taken::Unplaced);
-            if taken != Taken::Yes {
+            let Some(placed) = writer.place(&mut self.rng, at, &self.leaders, entry) else {
+                self.outcome.held += 1;
                 self.waiting[caller] = Some(key);
                 return;
+            };
+            // Now and then other threads come in between.
+            if self.rng.u8(..) < 20 {
+                self.in_hand[caller] = Some((now + self.rng.u64(1..200), placed));
+                return;
             }
-            self.numbers[key] += 1;
+            if !self.append(caller, now, placed) {
+                return;
+            }
         }
+    }
+
+    fn append(&mut self, caller: usize, now: u64, placed: Placed) -> bool {
+        let key = placed.entry.key;
+        let is_taken = self.writer.append(&mut self.rng, now, placed);
+        match is_taken {
+            true => self.numbers[key] += 1,
+            false => self.waiting[caller] = Some(key),
+        }
+        is_taken
     }
 
     /// A key of this caller: some are used all the time, most now and then.
@@ -151,21 +209,23 @@ impl World {
     }
 
     fn trouble(&mut self, now: u64) {
-        let partition = self.rng.usize(..PARTITIONS);
+        let partitions = self.topic.logs.len();
+        let partition = self.rng.usize(..partitions);
         let mut happens =
             |times_a_minute: f64| self.rng.f64() < times_a_minute * STEP as f64 / 60_000.0;
         let (cut, moved, slow) = (happens(10.0), happens(6.0), happens(20.0));
         let (restart, consumer_restarts) = (happens(2.0), happens(6.0));
+        let (rewind, anew, grows) = (happens(1.0), happens(2.0), happens(1.0));
         if cut {
             self.leaders.cut_until[partition] = now + self.rng.u64(100..2_000);
         }
         if moved {
             // Elections: some partitions have no leader for a while.
-            let mut all: Vec<i32> = (0..PARTITIONS as i32).collect();
+            let mut all: Vec<i32> = (0..partitions as i32).collect();
             all.retain(|_| self.rng.u8(..) < 200);
             self.leaders.available = all;
         } else if self.rng.u8(..) < 8 {
-            self.leaders.available = (0..PARTITIONS as i32).collect();
+            self.leaders.available = (0..partitions as i32).collect();
         }
         if self.scene == Scene::Well {
             return;
@@ -183,19 +243,64 @@ impl World {
             let group = self.rng.usize(..self.groups.len());
             self.groups[group].restart(partition);
         }
+        if rewind {
+            let group = self.rng.usize(..self.groups.len());
+            self.groups[group].rewind(&mut self.rng, partition);
+        }
         if restart {
-            self.restart();
+            self.restart(now);
+        }
+        if self.scene == Scene::Changes && (anew || grows && partitions < PARTITIONS_MAX) {
+            self.change(now, anew);
         }
     }
 
-    fn restart(&mut self) {
+    fn restart(&mut self, now: u64) {
         self.outcome.restarts += 1;
         self.count_moves();
-        self.writer.crash(&mut self.rng, &mut self.logs);
-        if self.rng.bool() {
-            self.writer.take_over();
-        } else {
-            self.writer = Writer::new(self.policy, PARTITIONS, self.groups.len());
+        let partitions = self.topic.logs.len();
+        self.writer.crash(&mut self.rng, &mut self.topic.logs);
+        for (waiting, placed) in self.waiting.iter_mut().zip(&mut self.in_hand) {
+            let placed = placed.take().map(|(_, placed)| placed.entry.key);
+            *waiting = waiting.or(placed);
+        }
+        match self.rng.u8(..4) {
+            0 | 1 => self.writer.take_over(),
+            2 => {
+                if self.rng.bool() && self.groups.len() < GROUPS_MAX {
+                    let group = Group::new(partitions, KEYS, SPEED, self.commit_every, now);
+                    self.groups.push(group);
+                    self.standby = Writer::new(self.policy, partitions, self.groups.len());
+                }
+                self.writer = Writer::new(self.policy, partitions, self.groups.len());
+            }
+            _ => {
+                let next = Writer::new(self.policy, partitions, self.groups.len());
+                self.writer = std::mem::replace(&mut self.standby, next);
+            }
+        }
+        if !self.writer.knows(&self.topic) {
+            self.topic.changes();
+        }
+    }
+
+    /// The topic is made anew, or grows by a partition.
+    fn change(&mut self, now: u64, anew: bool) {
+        self.outcome.changes += 1;
+        self.topic.changes();
+        if anew {
+            self.topic.id += 1;
+            self.topic.logs.iter_mut().for_each(Vec::clear);
+            self.groups.iter_mut().for_each(Group::topic_made_anew);
+            return;
+        }
+        self.topic.logs.push(Vec::new());
+        let partitions = self.topic.logs.len();
+        for group in &mut self.groups {
+            group.topic_has_grown(partitions);
+        }
+        for writer in [&mut self.writer, &mut self.standby] {
+            writer.topic_has_grown(partitions, now + self.rng.u64(1..3_000));
         }
     }
 
@@ -208,10 +313,10 @@ impl World {
     fn end(mut self) -> Outcome {
         self.count_moves();
         for group in &mut self.groups {
-            for partition in 0..PARTITIONS {
+            for partition in 0..self.topic.logs.len() {
                 group.set_speed(partition, 1e9);
             }
-            group.step(LENGTH, STEP, &self.logs);
+            group.step(LENGTH, STEP, &self.topic.logs);
             self.outcome.processed += group.processed;
             self.outcome.violations += group.violations;
             self.outcome.repeated += group.repeated;

@@ -1,6 +1,6 @@
 //! A producer process: the real placing and its tickets, and queues to brokers that fail.
 
-use crate::groups::{Entry, Group, Watcher};
+use crate::groups::{Entry, Group, Topic, Watcher};
 use fastrand::Rng;
 use ottla_partitioner::{
     KeyChoice, KeyPolicy, KeyTicket, LagAware, NoQueues, Partitioner, PlanPublisher, TopicView,
@@ -21,14 +21,12 @@ pub(crate) struct Leaders {
     pub(crate) cut_until: Vec<u64>,
 }
 
-/// Whether a record was taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Taken {
-    Yes,
-    /// There was no room; the caller asks again.
-    Full,
-    /// Its key has no place yet.
-    Unplaced,
+/// A record that has its place; other threads may come in between before it is appended.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) entry: Entry,
+    partition: i32,
+    ticket: Option<Box<KeyTicket>>,
 }
 
 #[derive(Debug)]
@@ -54,7 +52,11 @@ pub(crate) struct Writer {
     next_look: u64,
     queues: Vec<VecDeque<Record>>,
     answers: Vec<Answer>,
-    sent: u64,
+    /// How many partitions its brokers have told it of, and when they do so anew.
+    partitions: usize,
+    told_at: u64,
+    /// The topic's id and number of partitions as of the last plan.
+    planned: Option<(u8, usize)>,
 }
 
 impl Writer {
@@ -67,8 +69,22 @@ impl Writer {
             next_look: 0,
             queues: (0..partitions).map(|_| VecDeque::new()).collect(),
             answers: Vec::new(),
-            sent: 0,
+            partitions,
+            told_at: u64::MAX,
+            planned: None,
         }
+    }
+
+    /// The topic has more partitions, of which it hears at that time.
+    pub(crate) fn topic_has_grown(&mut self, partitions: usize, told_at: u64) {
+        self.queues.resize_with(partitions, VecDeque::new);
+        self.told_at = told_at;
+    }
+
+    /// Whether it places records by the topic as it is.
+    pub(crate) fn knows(&self, topic: &Topic) -> bool {
+        let now = (topic.id, topic.logs.len());
+        self.partitions == now.1 && self.planned.is_none_or(|planned| planned == now)
     }
 
     /// The producer dies. Some of what was on its way still arrives.
@@ -93,40 +109,48 @@ impl Writer {
         now: u64,
         at: Instant,
         groups: &[Group],
-        logs: &[Vec<Entry>],
+        topic: &Topic,
     ) {
+        if now >= self.told_at {
+            self.partitions = topic.logs.len();
+        }
         if now < self.next_look {
             return;
         }
         let sent = self.publisher.sent("orders");
-        let plan = self.watcher.look(rng, at, REFRESH, groups, logs, sent);
-        self.publisher.publish(vec![plan]);
+        // Now and then a listing leaves the topic out.
+        if rng.u8(..) < 5 && self.planned.is_some() {
+            self.publisher.publish(Vec::new());
+        } else {
+            let plan = self.watcher.look(rng, at, REFRESH, groups, topic, sent);
+            self.publisher.publish(vec![plan]);
+            self.planned = Some((topic.id, topic.logs.len()));
+        }
         self.next_look = now + rng.u64(750..1_250);
     }
 
-    /// Enqueues a record.
-    pub(crate) fn enqueue(
+    /// Gives a record its place; `None` when its key has none yet.
+    pub(crate) fn place(
         &mut self,
         rng: &mut Rng,
-        now: u64,
         at: Instant,
         leaders: &Leaders,
         entry: Entry,
-    ) -> Taken {
+    ) -> Option<Placed> {
         let view = TopicView {
             topic: "orders",
-            partition_count: self.queues.len() as i32,
+            partition_count: self.partitions as i32,
             available: &leaders.available,
             queued: &NoQueues,
             batch_bytes: 16_384,
             stripe: 0,
         };
         let key = format!("key-{}", entry.key);
-        let (partition, mut ticket) = match self.steer.keyed(&view, key.as_bytes()) {
+        let (partition, ticket) = match self.steer.keyed(&view, key.as_bytes()) {
             KeyChoice::Partition(partition) => (partition, None),
             KeyChoice::Tracked => match self.steer.track(&view, key.as_bytes(), at) {
                 Some(ticket) => (ticket.partition(), Some(ticket)),
-                None => return Taken::Unplaced,
+                None => return None,
             },
             KeyChoice::Run => {
                 let run = self.steer.begin_run(&view, at, rng.u64(..), None);
@@ -134,21 +158,29 @@ impl Writer {
                 (run.partition, None)
             }
         };
-        // Now and then the buffer is full: the caller asks again.
+        Some(Placed {
+            entry,
+            partition,
+            ticket,
+        })
+    }
+
+    /// Whether there was room for the record; if not, the caller asks again for a place.
+    pub(crate) fn append(&mut self, rng: &mut Rng, now: u64, mut placed: Placed) -> bool {
+        // Now and then the buffer is full.
         if rng.u8(..) < 3 {
-            return Taken::Full;
+            return false;
         }
-        if let Some(ticket) = &mut ticket {
+        if let Some(ticket) = &mut placed.ticket {
             ticket.sent();
         }
-        self.sent += 1;
-        let queue = &mut self.queues[partition as usize];
+        let queue = &mut self.queues[placed.partition as usize];
         queue.push_back(Record {
-            entry,
-            ticket,
+            entry: placed.entry,
+            ticket: placed.ticket,
             due: now + rng.u64(5..40),
         });
-        Taken::Yes
+        true
     }
 
     /// Brokers take what has reached them, in the order of each partition, and answer.

@@ -309,6 +309,7 @@ impl LagAware {
         let home = java_partition(key, view.partition_count);
         let hash = u64::from(murmur2(key)) << 32 | u64::from(fnv1a(key));
         let away = topic.keys().away(entries);
+        topic.keys().used();
         let is_good = |partition| {
             partition < view.partition_count && (!is_on || !topic.outlook().is_ill(partition))
         };
@@ -357,7 +358,9 @@ impl LagAware {
         };
         let slots = keys.slots(slots, now);
         let writer = (self.writer, moving);
-        slots.place(view, topic.outlook(), keys.fence(), key, writer)
+        let ticket = slots.place(view, topic.outlook(), keys.fence(), key, writer)?;
+        keys.used();
+        Some(ticket)
     }
 }
 

@@ -185,10 +185,10 @@ impl TopicPlan {
     }
 
     /// What stands for a topic of which a plan does not speak, if anything must be kept of it.
-    fn absent(&self) -> Option<Self> {
+    fn absent(&self, policy: KeyPolicy) -> Option<Self> {
         let reason = Choice::Uniform(Fallback::UnknownTopic);
         let topic = Arc::clone(&self.topic);
-        self.keys.outlives_plan().then(|| {
+        self.keys.outlives_plan(policy).then(|| {
             // Commits only grow: what was read stays read.
             Self::new(topic, self.taken_at, Duration::ZERO, 0, reason)
                 .with_key_offsets(self.offsets.clone())
@@ -290,12 +290,13 @@ impl PlanPublisher {
     /// there twice, the first counts.
     pub fn publish(&mut self, mut topics: Vec<TopicPlan>) {
         let old = self.shared.plan.load_full();
+        let policy = *self.shared.key_policy.lock();
         topics.sort_by(|a, b| a.topic.cmp(&b.topic));
         topics.dedup_by(|a, b| a.topic == b.topic);
         let find = |name: &str| topics.binary_search_by(|topic| (*topic.topic).cmp(name));
         let known = old.iter().flat_map(|old| &old.topics);
         let absent = known.filter(|last| find(&last.topic).is_err());
-        let absent: Vec<TopicPlan> = absent.filter_map(|last| last.absent()).collect();
+        let absent: Vec<TopicPlan> = absent.filter_map(|last| last.absent(policy)).collect();
         topics.extend(absent);
         topics.sort_by(|a, b| a.topic.cmp(&b.topic));
         for topic in &mut topics {

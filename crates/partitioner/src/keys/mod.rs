@@ -66,7 +66,7 @@ pub enum KeyPolicy {
     /// It needs idempotence, a group that commits what it has processed and not before, and a
     /// topic that is not compacted and that the plan speaks of from the first record on: topics by
     /// name always, those chosen by pattern or by commit once they are seen. When a topic gets more
-    /// partitions, is made anew, or is left out of 600 plans while nobody writes keys to it, the
+    /// partitions, is made anew, or is left out of 600 plans while no key is sent to it, the
     /// promise ends for what was sent before and begins anew.
     ///
     /// After a start nothing is known of where earlier records lie. The first keyed record waits,
@@ -136,7 +136,7 @@ impl FromStr for KeyPolicy {
     }
 }
 
-/// How many plans in a row may leave a topic out, with nobody writing keys there, before what is known
+/// How many plans may leave a topic out, with no key placed there, before what is known
 /// of its keys is let go: ten minutes at the usual refresh. One look may miss a topic that is there;
 /// one that is gone must not be kept for ever.
 const ABSENT_PLANS: u32 = 600;
@@ -201,7 +201,6 @@ impl TopicKeys {
 
     /// The slots, made by the first who asks.
     pub(crate) fn slots(&self, count: usize, now: Instant) -> &Arc<Slots> {
-        self.used();
         let make = || Migrating {
             began: now,
             slots: Arc::new(Slots::new(self.partition_count(), count)),
@@ -211,21 +210,23 @@ impl TopicKeys {
 
     /// The table of keys away from home, made by the first who asks.
     pub(crate) fn away(&self, entries: usize) -> &Away {
-        self.used();
         self.away.get_or_init(|| Away::new(entries))
     }
 
-    fn used(&self) {
+    /// A key was placed.
+    pub(crate) fn used(&self) {
         // Seldom anything but 0: read alone, it is nobody's cache line to fight for.
         if self.absent_plans.load(Ordering::Relaxed) != 0 {
             self.absent_plans.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Whether what is known must outlive one more plan that does not speak of the topic.
-    pub(crate) fn outlives_plan(&self) -> bool {
+    /// Whether what is known must outlive one more plan that does not speak of the topic. For a policy
+    /// that waits for the lag figures that is also that there will be some.
+    pub(crate) fn outlives_plan(&self, policy: KeyPolicy) -> bool {
         let is_used = self.slots.get().is_some() || self.away.get().is_some();
-        is_used && self.absent_plans.fetch_add(1, Ordering::Relaxed) < ABSENT_PLANS
+        let is_kept = is_used || matches!(policy, KeyPolicy::Migrate { .. });
+        is_kept && self.absent_plans.fetch_add(1, Ordering::Relaxed) < ABSENT_PLANS
     }
 
     /// How often a slot moved.

@@ -85,6 +85,18 @@ fn a_topic_that_one_plan_leaves_out_keeps_its_keys() {
 }
 
 #[test]
+fn a_topic_that_is_left_out_before_its_first_key_waits_to_come_back() {
+    let (mut publisher, reader) = plan_channel();
+    let steer = LagAware::new(reader).keys(KeyPolicy::MIGRATE);
+    publisher.publish(vec![plan(unread(900))]);
+    publisher.publish(vec![]);
+    let key = key_at_0(0);
+    assert!(track(&steer, &key).is_none());
+    publisher.publish(vec![plan(unread(900))]);
+    assert_ne!(ticket(&steer, &key).partition(), 0);
+}
+
+#[test]
 fn a_topic_that_is_gone_and_not_written_to_is_let_go() {
     let (mut publisher, steer, key, away) = moved(KeyPolicy::MIGRATE);
     for _ in 0..ABSENT_PLANS {
