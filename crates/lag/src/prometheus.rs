@@ -2,7 +2,8 @@
 //!
 //! Two queries a round serve all groups: the lags and committed offsets, and when they were scraped.
 //! The end of a log is the committed offset and the lag together. Figures are as old as the scrape,
-//! which is told; a scrape interval of 5 s and less steers well. There is no log start, no last stable
+//! which is told, and as what was scraped, which `ottla exporter` tells and others do not; a scrape
+//! interval of 5 s and less steers well. There is no log start, no last stable
 //! offset and no topic id in these metrics: what rests on them is unknown.
 
 use crate::snapshot::{Committed, End, Offsets, TopicOffsets};
@@ -20,6 +21,13 @@ use tokio::time::timeout_at;
 const LAG: &str = "kafka_consumergroup_lag";
 const COMMITTED: &str = "kafka_consumergroup_current_offset";
 
+/// How old a group's figures were when they were scraped, as `ottla exporter` tells.
+const AGE: &str = "ottla_group_age_seconds";
+
+/// Figures whose times are no further apart come from the same look of an exporter: scraped twice,
+/// their age is never the same to the millisecond.
+const SAME_SECONDS: f64 = 0.1;
+
 /// The longest answer that is read: about 300,000 partitions.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -32,8 +40,8 @@ const UNMEASURED_MAX: usize = 1_024;
 pub struct PrometheusSource {
     client: Client,
     query: Url,
-    /// When the figures of a group were scraped, and when that was by our clock.
-    scraped: BTreeMap<Arc<str>, (f64, Instant)>,
+    /// When the figures of a group were asked for by the server's clock, and when that was by ours.
+    heard: BTreeMap<Arc<str>, (f64, Instant)>,
     fails: bool,
 }
 
@@ -57,7 +65,7 @@ impl PrometheusSource {
         Ok(Self {
             client: client.map_err(|error| wrong(error.to_string()))?,
             query: query.map_err(|error| wrong(error.to_string()))?,
-            scraped: BTreeMap::new(),
+            heard: BTreeMap::new(),
             fails: false,
         })
     }
@@ -111,7 +119,7 @@ impl PrometheusSource {
             return nothing.collect();
         };
         self.fails = false;
-        self.scraped
+        self.heard
             .retain(|group, _| measured.groups.contains_key(group));
         let found = asked.iter().map(|one| self.found(one, &measured, began));
         found.collect()
@@ -127,17 +135,17 @@ impl PrometheusSource {
         let Some(group) = measured.groups.get(&asked.group) else {
             return Found::nothing(asked, Standing::Unknown(None), began);
         };
-        let taken_at = match self.scraped.get(&asked.group) {
-            // No news: it keeps the time that it had.
-            Some((scraped_at, taken_at)) if *scraped_at == group.scraped_at => *taken_at,
-            _ => {
-                let age = (measured.now - group.scraped_at).clamp(0.0, 3_600.0);
-                let age = Duration::from_secs_f64(age);
-                began.checked_sub(age).unwrap_or(began)
-            }
-        };
-        let news = (group.scraped_at, taken_at);
-        self.scraped.insert(Arc::clone(&asked.group), news);
+        let asked_at = group.scraped_at - group.age;
+        let known = self.heard.get(&asked.group).copied();
+        // No news: it keeps the time that it had.
+        let known = known.filter(|(at, _)| (asked_at - at).abs() < SAME_SECONDS);
+        let news = known.unwrap_or_else(|| {
+            let age = (measured.now - asked_at).clamp(0.0, 3_600.0);
+            let taken_at = began.checked_sub(Duration::from_secs_f64(age));
+            (asked_at, taken_at.unwrap_or(began))
+        });
+        self.heard.insert(Arc::clone(&asked.group), news);
+        let (_, taken_at) = news;
         let topics = asked.topics.iter().map(|topic| TopicOffsets {
             partitions: group.partitions(topic),
             ..TopicOffsets::nothing(topic)
@@ -165,7 +173,7 @@ fn queries(asked: &[Asked]) -> (String, String) {
     // Within a string of the query language a backslash stands for itself only when doubled.
     let groups = groups.replace('\\', "\\\\").replace('"', "\\\"");
     (
-        format!("{{__name__=~\"{LAG}|{COMMITTED}\",consumergroup=~\"{groups}\"}}"),
+        format!("{{__name__=~\"{LAG}|{COMMITTED}|{AGE}\",consumergroup=~\"{groups}\"}}"),
         format!("min by (consumergroup) (timestamp({LAG}{{consumergroup=~\"{groups}\"}}))"),
     )
 }
@@ -182,6 +190,8 @@ struct Measured {
 struct Group {
     /// The oldest scrape of any of its partitions, by the server's clock.
     scraped_at: f64,
+    /// How many seconds old they were then, as far as that was told.
+    age: f64,
     /// Lag and committed offset by topic and partition, where they were measured.
     topics: BTreeMap<String, BTreeMap<usize, LagAndCommitted>>,
 }
@@ -202,6 +212,13 @@ impl Measured {
             group.scraped_at = value;
         }
         for (labels, _, value) in samples(offsets) {
+            if label(labels, "__name__") == Some(AGE) {
+                let group = label(labels, "consumergroup");
+                if let Some(group) = group.and_then(|group| measured.groups.get_mut(group)) {
+                    group.age = group.age.max(value);
+                }
+                continue;
+            }
             let partition = label(labels, "partition").and_then(|number| number.parse().ok());
             let place = label(labels, "consumergroup").zip(label(labels, "topic"));
             let (Some((group, topic)), Some(partition)) = (place, partition) else {

@@ -4,6 +4,7 @@
 use super::{Health, Observed, Observer, Placing};
 use ottla_partitioner::{Fallback, PartitionHealth};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 /// No partition gets more than this share of the records by scores, while there is another: what
@@ -20,7 +21,7 @@ pub trait HealthScorer: fmt::Debug + Send + Sync + 'static {
     /// and more than 1 as 1.
     ///
     /// Asked at every look for every partition whose lag is known. The others, without a commit or
-    /// not heard of, get the median of the scores.
+    /// not heard of, get the median of the scores. A panic counts as 0.
     fn score(&self, partition: &PartitionHealth) -> f64;
 
     /// Partitions that score below it get nothing and the others share alike. Without one, which is
@@ -171,14 +172,21 @@ pub(super) fn shares(
     let clean = |score: f64| {
         if score > 0.0 { score.min(1.0) } else { 0.0 }
     };
+    // A panic of the user's must not end the looks at every group: it is no score.
+    let score = |partition: &PartitionHealth| {
+        let score = catch_unwind(AssertUnwindSafe(|| scorer.score(partition)));
+        score.map_or(0.0, clean)
+    };
     let scores: Vec<Option<f64>> = partitions
         .iter()
-        .map(|partition| known(partition).then(|| clean(scorer.score(partition))))
+        .map(|partition| known(partition).then(|| score(partition)))
         .collect();
+    let threshold = catch_unwind(AssertUnwindSafe(|| scorer.threshold()));
+    let threshold = threshold.unwrap_or_default();
     let neutral = super::median(scores.iter().flatten().copied())?;
     let weight = |score: Option<f64>| {
         let score = score.unwrap_or(neutral);
-        match scorer.threshold() {
+        match threshold {
             None => score,
             Some(threshold) if score >= threshold => 1.0,
             Some(_) => 0.0,
@@ -302,6 +310,26 @@ mod tests {
         fn threshold(&self) -> Option<f64> {
             self.1
         }
+    }
+
+    /// Cannot stand a lag of seven.
+    #[derive(Debug)]
+    struct Touchy;
+
+    impl HealthScorer for Touchy {
+        fn score(&self, partition: &PartitionHealth) -> f64 {
+            assert_ne!(partition.lag, Some(7));
+            1.0
+        }
+    }
+
+    #[test]
+    fn a_score_that_panics_is_none() {
+        assert_eq!(
+            of(&Touchy, &[Some(1), Some(7), Some(1)]).unwrap(),
+            [0.5, 0.0, 0.5]
+        );
+        assert_eq!(of(&Touchy, &[Some(7)]), None);
     }
 
     proptest! {

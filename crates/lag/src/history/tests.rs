@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::snapshot::{Committed, End, Offsets, Snapshot};
+use ottla_proto::TopicId;
 use proptest::prelude::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -241,6 +242,7 @@ fn what_is_not_heard_for_one_group_takes_nothing_from_what_is_for_another() {
                 end: at(100 * i64::from(second), 0),
             };
             found.topics = vec![TopicOffsets {
+                id: (partitions > 0).then_some(TopicId([1; 16])),
                 partitions: vec![offsets; partitions],
                 ..TopicOffsets::nothing(&"orders".into())
             }];

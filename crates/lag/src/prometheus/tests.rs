@@ -61,6 +61,26 @@ fn the_end_is_the_commit_and_the_lag_and_the_age_is_the_scrapes() {
     );
 }
 
+#[test]
+fn an_exporters_own_age_counts_and_the_same_look_scraped_twice_is_no_news() {
+    let mut source = PrometheusSource::new("http://localhost:9090").unwrap();
+    let mut look = |began: Instant, scraped_at: &str, age: &str| {
+        let metric = json!({"__name__": AGE, "consumergroup": "billing"});
+        let age = json!({"metric": metric, "value": [1_700_000_010.5, age]});
+        let samples = [sample(LAG, "0", "5"), sample(COMMITTED, "0", "10"), age];
+        let metric = json!({"consumergroup": "billing"});
+        let scraped = answer(&[json!({"metric": metric, "value": [1_700_000_010.5, scraped_at]})]);
+        let measured = Measured::read(&answer(&samples), &scraped);
+        source.found(&asked("billing"), &measured, began).taken_at
+    };
+    let began = Instant::now();
+    let first = look(began, "1700000008.5", "4");
+    assert_eq!(began - first, Duration::from_secs(6));
+    let began = began + Duration::from_secs(1);
+    assert_eq!(look(began, "1700000009.5", "5.004"), first);
+    assert!(look(began, "1700000010.5", "0.5") > first);
+}
+
 /// Trap: exporters say -1 for a group that has committed nothing.
 #[test]
 fn minus_one_is_no_commit_and_no_lag() {

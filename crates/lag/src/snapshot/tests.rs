@@ -144,6 +144,20 @@ fn a_coordinator_that_is_away_does_not_hold_still_how_the_log_grows() {
 }
 
 #[test]
+fn an_end_that_is_heard_is_fresh_however_long_the_commit_is_unknown() {
+    let start = Instant::now();
+    let refused = Offsets {
+        committed: Committed::Unknown(Some(Code::GROUP_AUTHORIZATION_FAILED)),
+        end: at(50),
+    };
+    let first = Snapshot::new("g".into(), start, &topic(1, &[refused]), None);
+    let later = start + Duration::from_secs(100);
+    let next = Snapshot::new("g".into(), later, &topic(1, &[refused]), Some(&first));
+    let lag = next.partition("orders", 0).unwrap();
+    assert_eq!((lag.lag, lag.end, lag.taken_at), (None, Some(50), later));
+}
+
+#[test]
 fn nothing_is_carried_over_to_a_topic_made_anew() {
     let start = Instant::now();
     let first = Snapshot::new("g".into(), start, &topic(1, &[FINE]), None);

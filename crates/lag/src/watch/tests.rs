@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::joint::Steered;
-use ottla_partitioner::{Method, PlanPublisher, PlanReader, plan_channel};
+use ottla_partitioner::{
+    LagAware, Method, NoQueues, Partitioner, PlanPublisher, PlanReader, TopicView, plan_channel,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -211,14 +213,31 @@ fn a_plan_that_nothing_was_heard_since_ages_and_ends_as_uniform() {
 #[test]
 fn silence_does_not_forget_what_was_sent_since_the_last_plan() {
     let mut fixture = learnt();
-    let plans = || fixture.plan.counters().topics[0].taken_at;
-    let before = plans();
-    let unknown = [(Committed::Unknown(None), 600); 3];
-    let at = fixture.start + 6 * SECOND;
-    let mut silence = found(Standing::Unknown(None), 1, &unknown);
-    silence.taken_at = at;
-    fixture.watch.take(at, &silence, &fixture.growths);
-    assert_eq!(plans(), before);
+    let steer = LagAware::new(fixture.plan.clone());
+    let view = TopicView {
+        topic: "orders",
+        partition_count: 3,
+        available: &[0, 1, 2],
+        queued: &NoQueues,
+        batch_bytes: 1_000_000,
+        stripe: 0,
+    };
+    let silence = found(
+        Standing::Unknown(None),
+        1,
+        &[(Committed::Unknown(None), 600); 3],
+    );
+    let at = fixture.start + 5 * SECOND;
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut runs = [0; 3];
+    for second in 6..36 {
+        let run = steer.begin_run(&view, at, rng.u64(..), None);
+        steer.end_run(&view, run, run.records);
+        runs[usize::try_from(run.partition).unwrap()] += 1;
+        fixture.take(second, &silence);
+    }
+    // Three that are alike take turns by what was sent to them, and not by chance.
+    assert_eq!(runs, [10; 3]);
 }
 
 #[test]
