@@ -87,6 +87,15 @@ fn migrating_keys_in_few_slots_are_processed_in_order() {
 }
 
 #[test]
+fn migrating_keys_are_processed_in_order_when_threads_cross_and_answers_are_lost() {
+    let outcome = play_all(KeyPolicy::Migrate { slots: 60 }, Scene::Threads, true);
+    if are_many() {
+        assert!(outcome.moves > 50, "{outcome:?}");
+        assert!(outcome.crossed > 3_000, "{outcome:?}");
+    }
+}
+
+#[test]
 fn migrating_keys_are_processed_in_order_between_changes_of_their_topic() {
     let policy = KeyPolicy::Migrate { slots: 4_096 };
     let outcome = play_all(policy, Scene::Changes, true);

@@ -29,7 +29,9 @@ pub(crate) enum Scene {
     /// Consumers are slow, stand still, start anew and are set back too, groups are added, and the
     /// producer dies: another process begins, or one that has watched for long takes over.
     Storm,
-    /// As that, and the topic is made anew and grows.
+    /// As a storm, with many threads that have a record in hand, and many answers that are lost.
+    Threads,
+    /// As a storm, and the topic is made anew and grows.
     Changes,
 }
 
@@ -97,7 +99,7 @@ pub(crate) fn play(seed: u64, policy: KeyPolicy, scene: Scene) -> Outcome {
     }
     let speed = match scene {
         Scene::Well => WELL_SPEED,
-        Scene::Storm | Scene::Changes => SPEED,
+        _ => SPEED,
     };
     let group = |_| Group::new(PARTITIONS, KEYS, speed, commit_every, 0);
     let mut world = World {
@@ -113,6 +115,7 @@ pub(crate) fn play(seed: u64, policy: KeyPolicy, scene: Scene) -> Outcome {
         leaders: Leaders {
             available: (0..PARTITIONS as i32).collect(),
             cut_until: vec![0; PARTITIONS_MAX],
+            trouble: if scene == Scene::Threads { 8 } else { 1 },
         },
         writer: Writer::new(policy, PARTITIONS, group_count),
         standby: Writer::new(policy, PARTITIONS, group_count),
@@ -181,8 +184,12 @@ impl World {
                 return;
             };
             // Now and then other threads come in between.
-            if self.rng.u8(..) < 20 {
-                self.in_hand[caller] = Some((now + self.rng.u64(1..200), placed));
+            let (often, long) = match self.scene {
+                Scene::Threads => (24, 800),
+                _ => (20, 200),
+            };
+            if self.rng.u8(..) < often {
+                self.in_hand[caller] = Some((now + self.rng.u64(1..long), placed));
                 return;
             }
             if !self.append(caller, now, placed) {

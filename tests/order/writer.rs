@@ -19,6 +19,8 @@ pub(crate) struct Leaders {
     pub(crate) available: Vec<i32>,
     /// Until when, in milliseconds, nothing reaches a partition.
     pub(crate) cut_until: Vec<u64>,
+    /// How many times more answers than usual are lost.
+    pub(crate) trouble: u16,
 }
 
 /// A record that has its place; other threads may come in between before it is appended.
@@ -199,7 +201,7 @@ impl Writer {
             while queue.front().is_some_and(|record| record.due <= now)
                 && let Some(record) = queue.pop_front()
             {
-                let (is_written, outcome, wait) = fate(rng, log.len() as i64);
+                let (is_written, outcome, wait) = fate(rng, leaders.trouble, log.len() as i64);
                 if is_written {
                     log.push(record.entry);
                 }
@@ -220,10 +222,10 @@ impl Writer {
 }
 
 /// Whether a record is written, what the producer hears of it in the end, and after how long.
-fn fate(rng: &mut Rng, offset: i64) -> (bool, Written, u64) {
+fn fate(rng: &mut Rng, trouble: u16, offset: i64) -> (bool, Written, u64) {
     let soon = rng.u64(2..40);
     let late = rng.u64(300..4_000);
-    match rng.u16(..1_000) {
+    match rng.u16(..1_000) / trouble {
         // The answer was lost; a repetition is answered.
         0..=19 => (true, Written::At(offset), late),
         // The broker knows the repetition, and not where the record lies.
