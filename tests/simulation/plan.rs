@@ -141,10 +141,10 @@ impl Plan {
             Promise::Transactions => End::Calm,
             _ => end,
         };
-        // Those that end early leave a third of them out, or more.
+        // Those that end early leave a half of them out, or more.
         let records = match end {
             End::Calm => dice.u32(200..280),
-            _ => dice.u32(520..600),
+            _ => dice.u32(660..740),
         };
         Self {
             seed,
