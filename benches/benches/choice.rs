@@ -31,7 +31,8 @@ fn plan(partitions: usize) -> TopicPlan {
         committed: Committed::At(0),
         end: Some(0),
     };
-    ottla_benches::plan(partitions, 0.8, 0.5).with_key_offsets(vec![committed; partitions])
+    ottla_benches::plan(partitions, ottla_benches::RATE, 0.8, 0.5)
+        .with_key_offsets(vec![committed; partitions])
 }
 
 fn view(available: &[i32], stripe: usize) -> TopicView<'_> {

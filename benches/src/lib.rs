@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// The topic of [`plan`].
 pub const TOPIC: &str = "orders";
 
-/// What each partition's consumer reads in [`plan`], in records a second.
+/// What each partition's consumer mostly reads, in records a second.
 pub const RATE: f64 = 1_000.0;
 
 /// Runs `work` `rounds` times and gives the best time of one of its `steps`, in nanoseconds.
@@ -28,12 +28,13 @@ pub fn payload(bytes: usize) -> Vec<u8> {
     words.iter().copied().cycle().take(bytes).collect()
 }
 
-/// A plan of [`TOPIC`] that is renewed every second, with a little unread in most partitions. `load` is
-/// what all producers write, as a part of what the consumers read, and `own` our part of that.
-pub fn plan(partitions: usize, load: f64, own: f64) -> TopicPlan {
-    let arrival_rate = RATE * load * partitions as f64;
+/// A plan of [`TOPIC`] that is renewed every second, with a little unread in most partitions. `rate` is
+/// what each partition's consumer reads, in records a second, `load` what all producers write, as a part
+/// of what the consumers read, and `own` our part of that.
+pub fn plan(partitions: usize, rate: f64, load: f64, own: f64) -> TopicPlan {
+    let arrival_rate = rate * load * partitions as f64;
     let partition = |at: usize| DrainPartition {
-        rate: RATE,
+        rate,
         backlog: (at % 7) as f64 * 10.0,
         share: 1.0 / partitions as f64,
     };

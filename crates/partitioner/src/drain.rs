@@ -307,9 +307,9 @@ pub(crate) struct Seen<'l> {
     when: When,
 }
 
-impl Seen<'_> {
+impl<'l> Seen<'l> {
     #[inline]
-    fn lane(&self, partition: i32) -> Option<(&Lane, &Unsettled)> {
+    fn lane(self, partition: i32) -> Option<(&'l Lane, &'l Unsettled)> {
         // One below zero is far above any count.
         let lane = self.lanes.get(partition.cast_unsigned() as usize)?;
         Some((lane, self.unsettled.partition(partition)?))
@@ -317,13 +317,13 @@ impl Seen<'_> {
 
     /// In how many seconds a record that this stripe sends now will be read; `None` for a partition
     /// that the plan does not know.
-    pub(crate) fn wait(&self, partition: i32) -> Option<f32> {
+    pub(crate) fn wait(self, partition: i32) -> Option<f32> {
         Some(self.settled_wait(self.lane(partition)?))
     }
 
     /// The same for three at once; `None` when the plan does not know all of them.
     #[inline]
-    pub(crate) fn waits(&self, [a, b, c]: &[i32; 3]) -> Option<[f32; 3]> {
+    pub(crate) fn waits(self, [a, b, c]: &[i32; 3]) -> Option<[f32; 3]> {
         let lanes = [self.lane(*a)?, self.lane(*b)?, self.lane(*c)?];
         let [a, b, c] = lanes;
         // At the usual pace nothing is kept: that is seen at one look.
@@ -335,14 +335,14 @@ impl Seen<'_> {
     }
 
     #[inline(never)]
-    fn settled_waits(&self, lanes: [(&Lane, &Unsettled); 3]) -> [f32; 3] {
+    fn settled_waits(self, lanes: [(&Lane, &Unsettled); 3]) -> [f32; 3] {
         let [a, b, c] = lanes;
         let wait = |lane| self.settled_wait(lane);
         [wait(a), wait(b), wait(c)]
     }
 
     #[inline]
-    fn settled_wait(&self, (lane, unsettled): (&Lane, &Unsettled)) -> f32 {
+    fn settled_wait(self, (lane, unsettled): (&Lane, &Unsettled)) -> f32 {
         let (since, mut kept) = unsettled.load();
         // Both are asked, so that the branch is almost never taken.
         if (kept != 0.0) & self.is_due(since) {
@@ -354,19 +354,19 @@ impl Seen<'_> {
     }
 
     #[inline]
-    fn sent(&self, lane: &Lane) -> f32 {
+    fn sent(self, lane: &Lane) -> f32 {
         lane.sent_at(lane.state.load(Ordering::Relaxed), self.when)
     }
 
     /// Behind what was sent, and the backlog; the record itself is read last.
     #[inline]
-    fn wait_behind(&self, sent: f32, lane: &Lane) -> f32 {
+    fn wait_behind(self, sent: f32, lane: &Lane) -> f32 {
         sent + lane.backlog_at(self.when) + lane.own_record
     }
 
     /// Counts records as sent.
     #[inline]
-    pub(crate) fn add(&self, partition: i32, records: u32) {
+    pub(crate) fn add(self, partition: i32, records: u32) {
         let Some((lane, unsettled)) = self.lane(partition) else {
             return;
         };
@@ -385,14 +385,14 @@ impl Seen<'_> {
 
     /// Adds what the stripe kept for itself to the lane that all look at.
     #[cold]
-    fn settle(&self, lane: &Lane, unsettled: &Unsettled) {
+    fn settle(self, lane: &Lane, unsettled: &Unsettled) {
         let (since, kept) = unsettled.load();
         unsettled.store(self.when.seconds, 0.0);
         // As of the time when it was sent, or it would not have drained since.
         lane.add(self.when.at(since), kept);
     }
 
-    fn is_due(&self, since: f32) -> bool {
+    fn is_due(self, since: f32) -> bool {
         self.when.seconds - since >= SETTLE_SECONDS
     }
 }

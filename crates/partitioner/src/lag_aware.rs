@@ -143,13 +143,13 @@ impl LagAware {
         now: Instant,
         random: u64,
     ) -> Result<Run, Fallback> {
-        let mode = self.steering.load(Ordering::Relaxed);
+        let mode = self.asked(view)?;
         let (micros, age) = topic.age(now).ok_or(Fallback::TooOld)?;
         let run = match topic.choice() {
             Choice::Drain(lanes) => {
                 let seen = lanes.seen(When::new(micros, age), view.stripe);
                 let seen = seen.ok_or(Fallback::NoRates)?;
-                let run = self.by_drain(lanes, &seen, view, now, random);
+                let run = self.by_drain(lanes, seen, view, now, random);
                 if mode == Steering::On as u8 {
                     // Counted as sent when the run begins, so that the next choice knows of it.
                     seen.add(run.partition, run.records);
@@ -169,13 +169,17 @@ impl LagAware {
         Ok(run)
     }
 
-    /// Why no plan is asked.
+    /// Whether steering acts, or why no plan is asked.
     #[inline]
-    fn unasked(&self, view: &TopicView<'_>) -> Option<Fallback> {
-        if self.steering.load(Ordering::Relaxed) == Steering::Off as u8 {
-            return Some(Fallback::Off);
+    fn asked(&self, view: &TopicView<'_>) -> Result<u8, Fallback> {
+        let mode = self.steering.load(Ordering::Relaxed);
+        if mode == Steering::Off as u8 {
+            return Err(Fallback::Off);
         }
-        view.available.is_empty().then_some(Fallback::NoLeader)
+        if view.available.is_empty() {
+            return Err(Fallback::NoLeader);
+        }
+        Ok(mode)
     }
 
     #[inline(never)]
@@ -203,17 +207,19 @@ impl LagAware {
     fn by_drain(
         &self,
         lanes: &Lanes,
-        seen: &Seen<'_>,
+        seen: Seen<'_>,
         view: &TopicView<'_>,
         now: Instant,
         random: u64,
     ) -> Run {
-        let partition = self.soonest(lanes, seen, view, now, random);
+        let bytes = self.sticky.bytes(view);
+        let slack = QUEUE_SLACK_RUNS * u64::from(bytes);
+        let partition = self.soonest(lanes, seen, slack, view, now, random);
         let span = RUN_SPAN.as_secs_f32();
         let records = lanes.run_records(partition, self.run_drain_seconds, span);
         Run {
             partition,
-            bytes: self.sticky.bytes(view),
+            bytes,
             records,
         }
     }
@@ -243,7 +249,8 @@ impl LagAware {
     fn soonest(
         &self,
         lanes: &Lanes,
-        seen: &Seen<'_>,
+        seen: Seen<'_>,
+        slack: u64,
         view: &TopicView<'_>,
         now: Instant,
         random: u64,
@@ -254,12 +261,17 @@ impl LagAware {
         let waits = seen.waits(&drawn);
         let waits = waits.unwrap_or_else(|| waits_of_new(lanes, seen, &drawn, random));
         let best = least(&waits, &drawn, |_| true).unwrap_or(0);
+        let queued = view.queued.waiting_bytes(best);
         // What is within the slack is within every bound on queues: most often that is all to ask.
-        let is_free = view.queued.waiting_bytes(best) <= self.slack(view);
-        if is_free && !self.sticky.masks(view, best, now) {
+        let queue_max = if queued <= slack {
+            slack
+        } else {
+            queue_max(slack, &drawn, view)
+        };
+        if queued <= queue_max && !self.sticky.masks(view, best, now) {
             return best;
         }
-        self.soonest_free(&waits, &drawn, view, now, random)
+        self.soonest_free(&waits, slack, &drawn, view, now, random)
     }
 
     /// The soonest of the candidates whose leaders take records.
@@ -267,28 +279,20 @@ impl LagAware {
     fn soonest_free(
         &self,
         waits: &[f32; CANDIDATES],
+        slack: u64,
         drawn: &[i32; CANDIDATES],
         view: &TopicView<'_>,
         now: Instant,
         random: u64,
     ) -> i32 {
-        let [a, b, c] = *drawn;
-        let waiting = |partition| view.queued.waiting_bytes(partition);
-        let queued = [waiting(a), waiting(b), waiting(c)];
-        let shortest = queued.iter().copied().fold(u64::MAX, u64::min);
-        let queue_max = shortest.saturating_mul(2).saturating_add(self.slack(view));
+        let queue_max = queue_max(slack, drawn, view);
         let is_free = |at: usize| {
             let partition = drawn.get(at).copied().unwrap_or(0);
-            queued.get(at).is_some_and(|queued| *queued <= queue_max)
+            view.queued.waiting_bytes(partition) <= queue_max
                 && !self.sticky.masks(view, partition, now)
         };
         // When the leaders of all of them take nothing, any other is better.
         least(waits, drawn, is_free).unwrap_or_else(|| self.sticky.choose(view, now, random, None))
-    }
-
-    #[inline]
-    fn slack(&self, view: &TopicView<'_>) -> u64 {
-        QUEUE_SLACK_RUNS * u64::from(self.sticky.bytes(view))
     }
 
     /// Where a keyed record goes under a policy that may move it.
@@ -379,11 +383,20 @@ fn healthiest(topic: &TopicPlan, view: &TopicView<'_>, hash: u64) -> Option<i32>
     })
 }
 
+/// The most that may wait for a candidate's broker.
+#[inline]
+fn queue_max(slack: u64, drawn: &[i32; CANDIDATES], view: &TopicView<'_>) -> u64 {
+    let [a, b, c] = *drawn;
+    let waiting = |partition| view.queued.waiting_bytes(partition);
+    let shortest = waiting(a).min(waiting(b)).min(waiting(c));
+    shortest.saturating_mul(2).saturating_add(slack)
+}
+
 /// The waits where not all candidates are in the plan.
 #[cold]
 fn waits_of_new(
     lanes: &Lanes,
-    seen: &Seen<'_>,
+    seen: Seen<'_>,
     drawn: &[i32; CANDIDATES],
     random: u64,
 ) -> [f32; CANDIDATES] {
@@ -493,14 +506,11 @@ impl Partitioner for LagAware {
             if let Some((run, records)) = ended {
                 end(topic, tally, view.stripe, run, records);
             }
-            match self.unasked(view) {
-                None => self.steered(topic, tally, view, now, random),
-                Some(reason) => Err(reason),
-            }
+            self.steered(topic, tally, view, now, random)
         };
         let previous = || ended.map(|(run, _)| run.partition);
         let unsteered = |reason| {
-            let reason = self.unasked(view).unwrap_or(reason);
+            let reason = self.asked(view).err().unwrap_or(reason);
             self.unsteered(reason, view, now, random, previous())
         };
         self.plan

@@ -7,7 +7,7 @@ use crate::tally::Tally;
 use crate::weights::Weights;
 use arc_swap::{ArcSwapOption, Guard};
 use parking_lot::Mutex;
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -212,11 +212,14 @@ impl TopicPlan {
     }
 }
 
+/// The most seconds that fit, in nanoseconds and with a part of a second, into one number.
+const SECONDS_MAX: u64 = u64::MAX / 1_000_000_000 - 1;
+
 /// As one number, which compares in one step; more than 584 years count as that.
 #[inline]
 fn nanos(duration: Duration) -> u64 {
-    let seconds = duration.as_secs().saturating_mul(1_000_000_000);
-    seconds.saturating_add(u64::from(duration.subsec_nanos()))
+    let seconds = duration.as_secs().min(SECONDS_MAX);
+    seconds * 1_000_000_000 + u64::from(duration.subsec_nanos())
 }
 
 /// The plan of every topic, ascending by name.
@@ -259,7 +262,7 @@ struct Recent {
 }
 
 thread_local! {
-    static RECENT: Cell<Option<Recent>> = const { Cell::new(None) };
+    static RECENT: RefCell<Option<Recent>> = const { RefCell::new(None) };
 }
 
 /// Makes the two ends of a plan: one publishes, any number read.
@@ -360,28 +363,43 @@ impl PlanReader {
     pub(crate) fn with<R>(
         &self,
         topic: &str,
-        work: impl FnOnce(Result<&TopicPlan, Fallback>) -> R,
+        work: impl Fn(Result<&TopicPlan, Fallback>) -> R,
     ) -> R {
         let stamp = self.shared.stamp.load(Ordering::Acquire);
-        // Taken out and not borrowed: the work asks for the producer's queues, and whoever answers
-        // may choose too.
-        let recent = RECENT.try_with(Cell::take).ok().flatten();
-        let recent = match recent {
-            Some(recent) if recent.stamp == stamp && *recent.topic.topic == *topic => Ok(recent),
-            _ => self.find(topic, stamp),
-        };
-        let result = work(match &recent {
-            Ok(recent) => Ok(&recent.topic),
-            Err(reason) => Err(*reason),
+        let known = RECENT.try_with(|recent| {
+            let recent = recent.try_borrow().ok()?;
+            let recent = recent.as_ref()?;
+            (recent.stamp == stamp && *recent.topic.topic == *topic)
+                .then(|| work(Ok(&recent.topic)))
         });
-        if let Ok(recent) = recent {
-            // Without effect while the thread ends.
-            let _ = RECENT.try_with(|cell| cell.set(Some(recent)));
+        match known {
+            Ok(Some(result)) => result,
+            _ => self.with_found(topic, stamp, work),
         }
-        result
     }
 
     #[inline(never)]
+    fn with_found<R>(
+        &self,
+        topic: &str,
+        stamp: u64,
+        work: impl Fn(Result<&TopicPlan, Fallback>) -> R,
+    ) -> R {
+        let found = match self.find(topic, stamp) {
+            Ok(found) => found,
+            Err(reason) => return work(Err(reason)),
+        };
+        let result = work(Ok(&found.topic));
+        // Without effect while the thread ends, and in a choice within a choice: the work asks for
+        // the producer's queues, and whoever answers may choose too.
+        let _ = RECENT.try_with(|recent| {
+            if let Ok(mut recent) = recent.try_borrow_mut() {
+                *recent = Some(found);
+            }
+        });
+        result
+    }
+
     fn find(&self, topic: &str, stamp: u64) -> Result<Recent, Fallback> {
         let plan = self.shared.plan.load();
         let plan = plan.as_deref().ok_or(Fallback::NoPlan)?;

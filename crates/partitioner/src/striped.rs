@@ -22,8 +22,7 @@ pub(crate) struct Striped<T> {
 }
 
 impl<T: Default> Striped<T> {
-    /// Unused elements on both sides of a stripe's share: the allocator may put two shares side by
-    /// side.
+    /// Unused elements after a stripe's share: the allocator may put two shares side by side.
     const PAD: usize = APART_BYTES / size_of::<T>();
 
     pub(crate) fn new(partition_count: usize) -> Self {
@@ -45,8 +44,7 @@ impl<T: Default> Striped<T> {
             Some(padded) => padded,
             None => self.allocate(stripe)?,
         };
-        let end = Self::PAD + self.partition_count;
-        padded.get(Self::PAD..end).map(Share)
+        padded.get(..self.partition_count).map(Share)
     }
 
     /// This stripe's own for this partition; `None` if there is no such partition.
@@ -57,7 +55,7 @@ impl<T: Default> Striped<T> {
 
     #[cold]
     fn allocate<'a>(&self, stripe: &'a OnceLock<Box<[T]>>) -> Option<&'a [T]> {
-        let share = (0..self.partition_count + 2 * Self::PAD).map(|_| T::default());
+        let share = (0..self.partition_count + Self::PAD).map(|_| T::default());
         // Made before it is set, so that nobody waits for an allocation; who comes second drops
         // its own.
         let _ = stripe.set(share.collect());
@@ -67,7 +65,7 @@ impl<T: Default> Striped<T> {
     /// What the stripes in use have for this partition.
     pub(crate) fn all(&self, partition: usize) -> impl Iterator<Item = &T> {
         let used = self.stripes.iter().filter_map(OnceLock::get);
-        used.filter_map(move |share| share.get(Self::PAD + partition))
+        used.filter_map(move |share| share.get(partition))
     }
 }
 

@@ -250,9 +250,8 @@ impl Shared {
         if let Some(partition) = record.partition {
             return Choice::Fixed(partition);
         }
-        let view = topic.view();
         if let Some(key) = record.key {
-            match self.partitioner.keyed(&view, key) {
+            match self.partitioner.keyed(&topic.view(), key) {
                 KeyChoice::Partition(partition) => return Choice::Fixed(partition),
                 KeyChoice::Run => {}
                 KeyChoice::Tracked => return Choice::Tracked,
@@ -260,7 +259,8 @@ impl Shared {
         }
         let random = || self.random();
         let runs = &topic.runs;
-        Choice::Run(runs.next(bytes, &*self.partitioner, &view, clock, random))
+        let view = |stripe| topic.view_at(stripe);
+        Choice::Run(runs.next(bytes, &*self.partitioner, view, clock, random))
     }
 
     #[cold]

@@ -34,14 +34,9 @@ impl Packed {
     fn begin(run: Run) -> Self {
         let partition =
             u64::from(run.partition.max(0).cast_unsigned()) & ((1 << PARTITION_BITS) - 1);
-        let records = Self::reserved(run);
+        let records = u64::from(run.records).clamp(1, RECORDS_MAX);
         let units = (u64::from(run.bytes) / UNIT_BYTES).clamp(1, UNITS_MAX);
         Self(partition << (RECORD_BITS + UNIT_BITS) | records << UNIT_BITS | units)
-    }
-
-    /// How many records a run may have.
-    fn reserved(run: Run) -> u64 {
-        u64::from(run.records).clamp(1, RECORDS_MAX)
     }
 
     fn partition(self) -> i32 {
@@ -80,7 +75,14 @@ impl Packed {
 #[repr(align(128))]
 struct Stripe {
     state: AtomicU64,
-    last: Mutex<Option<Run>>,
+    last: Mutex<Option<Begun>>,
+}
+
+/// A run as it was begun.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    run: Run,
+    state: Packed,
 }
 
 /// The runs of one topic.
@@ -104,6 +106,10 @@ fn thread_number() -> usize {
         }
         cell.get()
     })
+}
+
+fn at_stripe<'v>(view: &TopicView<'v>, stripe: usize) -> TopicView<'v> {
+    TopicView { stripe, ..*view }
 }
 
 impl Runs {
@@ -139,10 +145,7 @@ impl Runs {
     /// Ends the runs: the topic has changed, and their partitions may be gone or led by nobody.
     pub(crate) fn end(&self, partitioner: &dyn Partitioner, view: &TopicView<'_>) {
         for (stripe, at) in self.stripes.iter().zip(0..) {
-            let view = TopicView {
-                stripe: at,
-                ..*view
-            };
+            let view = at_stripe(view, at);
             stripe.end(&mut stripe.last.lock(), partitioner, &view);
         }
     }
@@ -192,23 +195,20 @@ impl Runs {
         random: impl Fn() -> u64,
     ) -> i32 {
         self.refund(partition, bytes);
-        if let Some((stripe, at)) = self.stripe().map(|(at, stripe)| (stripe, at)) {
-            let view = TopicView {
-                stripe: at,
-                ..*view
-            };
+        if let Some((at, stripe)) = self.stripe() {
+            let view = at_stripe(view, at);
             stripe.renew(Some(partition), partitioner, &view, clock(), random());
         }
-        self.next(bytes, partitioner, view, clock, random)
+        self.next(bytes, partitioner, |at| at_stripe(view, at), clock, random)
     }
 
-    /// The partition of the next keyless record of that size.
+    /// The partition of the next keyless record of that size. The view is that of a stripe.
     #[inline]
-    pub(crate) fn next(
+    pub(crate) fn next<'v>(
         &self,
         bytes: usize,
         partitioner: &dyn Partitioner,
-        view: &TopicView<'_>,
+        view: impl Fn(usize) -> TopicView<'v>,
         clock: impl Fn() -> Instant,
         random: impl Fn() -> u64,
     ) -> i32 {
@@ -218,11 +218,7 @@ impl Runs {
         let mut state = Packed(stripe.state.load(Ordering::Relaxed));
         loop {
             if state.is_over() {
-                let view = TopicView {
-                    stripe: index,
-                    ..*view
-                };
-                state = stripe.renew(None, partitioner, &view, clock(), random());
+                state = stripe.renew(None, partitioner, &view(index), clock(), random());
             }
             let (old, new) = (state.0, state.after(bytes).0);
             let order = Ordering::Relaxed;
@@ -239,10 +235,10 @@ impl Stripe {
     /// next one begins.
     fn finish(&self, partition: i32, used_bytes: u64) {
         let last = self.last.lock();
-        let Some(run) = last.filter(|run| run.partition == partition) else {
+        let Some(last) = last.filter(|last| last.run.partition == partition) else {
             return;
         };
-        let begun = Packed::begin(run).units_left();
+        let begun = last.state.units_left();
         let over = |state: u64| {
             let state = Packed(state);
             let used = begun.saturating_sub(state.units_left()) * UNIT_BYTES;
@@ -270,14 +266,14 @@ impl Stripe {
         }
         let ended = self.take(&mut last);
         let run = partitioner.next_run(view, now, random, ended);
-        *last = Some(run);
         let state = Packed::begin(run);
+        *last = Some(Begun { run, state });
         self.state.store(state.0, Ordering::Relaxed);
         state
     }
 
     /// Ends the run, if there is one, and tells the partitioner.
-    fn end(&self, last: &mut Option<Run>, partitioner: &dyn Partitioner, view: &TopicView<'_>) {
+    fn end(&self, last: &mut Option<Begun>, partitioner: &dyn Partitioner, view: &TopicView<'_>) {
         if let Some((run, used)) = self.take(last) {
             partitioner.end_run(view, run, used);
         }
@@ -285,13 +281,16 @@ impl Stripe {
 
     /// The run, if there is one, and how many records went to it.
     #[inline]
-    fn take(&self, last: &mut Option<Run>) -> Option<(Run, u32)> {
+    fn take(&self, last: &mut Option<Begun>) -> Option<(Run, u32)> {
         // From here on callers find the run over, and wait for the lock.
         let state = Packed(self.state.swap(0, Ordering::Relaxed));
-        let run = last.take()?;
-        let used = Packed::reserved(run).saturating_sub(state.records_left());
+        let begun = last.take()?;
+        let used = begun
+            .state
+            .records_left()
+            .saturating_sub(state.records_left());
         // It fits: no run has more than `RECORDS_MAX`.
-        Some((run, used as u32))
+        Some((begun.run, used as u32))
     }
 }
 
@@ -349,10 +348,14 @@ mod tests {
         }
     }
 
+    fn at_any(stripe: usize) -> TopicView<'static> {
+        at_stripe(&view(), stripe)
+    }
+
     fn take(runs: &Runs, partitioner: &Counting, bytes: usize, count: usize) -> Vec<i32> {
         let now = Instant::now();
         (0..count)
-            .map(|_| runs.next(bytes, partitioner, &view(), || now, || 0))
+            .map(|_| runs.next(bytes, partitioner, at_any, || now, || 0))
             .collect()
     }
 

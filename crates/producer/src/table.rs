@@ -26,14 +26,21 @@ pub(crate) struct Topic {
 }
 
 impl Topic {
+    #[inline]
     pub(crate) fn view(&self) -> TopicView<'_> {
+        self.view_at(0)
+    }
+
+    /// As that stripe sees it.
+    #[inline]
+    pub(crate) fn view_at(&self, stripe: usize) -> TopicView<'_> {
         TopicView {
             topic: &self.name,
             partition_count: i32::try_from(self.slots.len()).unwrap_or(i32::MAX),
             available: &self.available,
             queued: self,
             batch_bytes: self.batch_bytes,
-            stripe: 0,
+            stripe,
         }
     }
 

@@ -2,18 +2,23 @@
 //! instructions`. Wants valgrind, which counts them.
 //!
 //! The same records go through a producer of a process of its own, once by the sticky partitioner and
-//! once by the lag-aware one with a plan that is renewed every second of load. The load is a thousand
-//! records a second to each of 12 partitions; what starting and ending a process takes is subtracted
+//! once by the lag-aware one with a plan that is renewed every second of load. The load is 80 % of what
+//! the consumers read, as it mostly is in the other steering benchmarks: of 12 partitions each gets a
+//! thousand records a second and its consumer reads 1,250, so a run has up to 62. What starting and ending a process takes is subtracted
 //! by counting a short run too. Ends with 1 when steering costs more than 4 %; the aim is 2 %.
 
 use ottla::{Client, LagAware, Record, Result};
-use ottla_benches::{RATE, TOPIC};
+use ottla_benches::TOPIC;
 use ottla_broker::Cluster;
-use ottla_partitioner::{PlanPublisher, TopicPlan, plan_channel};
+use ottla_partitioner::{PlanPublisher, PlanReader, TopicPlan, plan_channel};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 const PARTITIONS: usize = 12;
+/// What is written to a partition, in records a second.
+const RATE: f64 = 1_000.0;
+/// What is written, as a part of what the consumers read.
+const LOAD: f64 = 0.8;
 const SHORT: usize = 60_000;
 const LONG: usize = 360_000;
 const RECORD_BYTES: usize = 100;
@@ -25,7 +30,7 @@ const MOST: f64 = 1.04;
 
 /// All that the consumers read comes from this producer.
 fn plan() -> TopicPlan {
-    ottla_benches::plan(PARTITIONS, 1.0, 1.0)
+    ottla_benches::plan(PARTITIONS, RATE / LOAD, LOAD, 1.0)
 }
 
 /// Sends the records; what the counted process does.
@@ -35,7 +40,7 @@ async fn send(bootstrap: &str, steered: bool, records: usize) -> Result<()> {
     let (mut publisher, reader) = plan_channel();
     publisher.publish(vec![plan()]);
     let builder = match steered {
-        true => builder.partitioner(LagAware::new(reader)),
+        true => builder.partitioner(LagAware::new(reader.clone())),
         false => builder,
     };
     let producer = builder.build()?;
@@ -45,7 +50,17 @@ async fn send(bootstrap: &str, steered: bool, records: usize) -> Result<()> {
         let record = Record::to(TOPIC).value(&value).timestamp(written_at(at));
         drop(producer.enqueue(record).await?);
     }
-    producer.close().await
+    producer.close().await?;
+    if steered {
+        println!("{:.1} records a run", records as f64 / runs(&reader) as f64);
+    }
+    Ok(())
+}
+
+/// How many runs were steered.
+fn runs(reader: &PlanReader) -> u64 {
+    let topics = reader.counters().topics;
+    topics.iter().flat_map(|topic| &topic.runs).sum()
 }
 
 /// When that record is written at that load, in milliseconds: what is counted goes on far slower.
@@ -69,7 +84,7 @@ fn count(bootstrap: &str, way: &str, records: usize) -> Result<f64, String> {
         .arg("--cachegrind-out-file=/dev/null")
         .arg(this)
         .args([way, bootstrap, &records.to_string()])
-        .stdout(Stdio::null())
+        .stdout(Stdio::inherit())
         .stderr(Stdio::piped())
         .output()
         .map_err(|error| format!("valgrind: {error}"))?;
