@@ -61,7 +61,7 @@ async fn members_of_groups_of_the_new_protocol_are_counted_and_named() {
     let named = run_ottla(&kafka.bootstrap, &["lag", &group, "--json"]).await;
     assert!(named.text().contains("\"state\":\"Stable\""), "{named:?}");
 
-    member.end().await;
+    member.terminate().await;
     until_told(&address, &count, |told| told == Some("0")).await;
     client.groups().delete(&group).await.unwrap();
     until_told(&address, &count, |told| told.is_none()).await;

@@ -112,10 +112,20 @@ impl Running {
     }
 
     /// Asks it to end, as Ctrl-C does, and gives what it still printed.
-    pub(crate) async fn end(mut self) -> Vec<u8> {
+    pub(crate) async fn end(self) -> Vec<u8> {
+        self.signalled("-INT").await
+    }
+
+    /// Asks a Java tool to end: a JVM that was started by a shell's background job, as CI may do,
+    /// hears nothing of Ctrl-C.
+    pub(crate) async fn terminate(self) -> Vec<u8> {
+        self.signalled("-TERM").await
+    }
+
+    async fn signalled(mut self, signal: &str) -> Vec<u8> {
         if let Some(id) = self.child.id() {
             let mut kill = Command::new("kill");
-            kill.args(["-INT", &id.to_string()]);
+            kill.args([signal, &id.to_string()]);
             succeed(kill, b"", PATIENCE).await;
         }
         let mut rest = match self.line.last() {
