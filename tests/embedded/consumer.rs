@@ -449,3 +449,24 @@ async fn a_client_that_is_closed_ends_its_consumers() {
     let error = consumer.poll(1, SECOND).await.unwrap_err();
     assert!(error.is_fatal(), "{error}");
 }
+
+/// What else in the client watched the topic may leave: the consumer still hears of new leaders.
+#[tokio::test(start_paused = true)]
+async fn an_assigned_consumer_keeps_its_topic_when_somebody_else_gives_it_up() {
+    let broker = broker(1).await;
+    let client = client(&broker).await;
+    let producer = client.producer().build().unwrap();
+    write(&producer, 0, 0..5).await;
+    let starts = [(tp(0), Start::Policy)];
+    let mut consumer = earliest(&client).assign(starts).build().await.unwrap();
+    client.cluster().watch_topics(["t".into()]);
+    client.cluster().unwatch_topic("t");
+    producer.close().await.unwrap();
+    for _ in 0..3 {
+        client.cluster().refresh().await.unwrap();
+    }
+    assert!(client.cluster().view().topic("t").is_some());
+    consumer.close().await.unwrap();
+    client.cluster().refresh().await.unwrap();
+    assert!(client.cluster().view().topic("t").is_none());
+}

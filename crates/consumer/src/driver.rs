@@ -127,6 +127,11 @@ impl Driver {
 
     /// Reads these partitions from the start on; for a consumer that is no member.
     pub(crate) fn assign(&mut self, partitions: Vec<(TopicPartition, Start)>) {
+        let topics = partitions.iter().map(|(partition, _)| &partition.topic);
+        let topics: BTreeSet<Arc<str>> = topics.cloned().collect();
+        // Whoever only asked for a topic loses it when its last watcher leaves.
+        self.shared.cluster.watch_topics(topics.iter().cloned());
+        self.watched.extend(topics);
         let view = self.shared.cluster.view();
         let mut fetcher = self.shared.fetcher.lock();
         let mut awaited = Vec::new();
@@ -168,6 +173,9 @@ impl Driver {
     }
 
     fn end(self) {
+        for topic in &self.watched {
+            self.shared.cluster.unwatch_topic(topic);
+        }
         if let Closing::Yes(Some(reply)) = self.closing {
             let _gone = reply.send(self.close_error.map_or(Ok(()), Err));
         }

@@ -252,11 +252,15 @@ async fn newer(
     let one = answer.groups.into_iter().find(|(name, _)| **name == *group);
     match one.map(|(_, described)| described) {
         Some(Ok(group)) => Ok(Some(Described::of_consumers(group))),
-        // The latter where the feature is off.
+        // The second where the feature is off, the others where one of its topics or the group may
+        // not be seen: its commits may be told all the same.
         Some(Err(error))
             if matches!(
                 error.code,
-                Code::GROUP_ID_NOT_FOUND | Code::UNSUPPORTED_VERSION
+                Code::GROUP_ID_NOT_FOUND
+                    | Code::UNSUPPORTED_VERSION
+                    | Code::TOPIC_AUTHORIZATION_FAILED
+                    | Code::GROUP_AUTHORIZATION_FAILED
             ) =>
         {
             Ok(None)

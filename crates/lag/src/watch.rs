@@ -170,7 +170,6 @@ impl Watch {
         if self.last.is_some_and(|last| found.taken_at <= last) {
             return;
         }
-        self.last = Some(found.taken_at);
         let found = &*self.with_silent_topics(found);
         let snapshot = self.snapshot_of(found, growths);
         let denied = found.topics.iter().filter(|topic| is_denied(topic));
@@ -179,6 +178,8 @@ impl Watch {
         // A plan that nothing has been heard since stays, and ages: published again it would forget
         // what was sent meanwhile.
         let mut is_news = snapshot.topics.is_empty();
+        // A look that heard nothing is no reason to refuse figures that were on their way meanwhile.
+        let mut is_heard = is_news;
         for topic in &snapshot.topics {
             let is_denied = found.standing == Standing::Denied || denied.contains(&topic.topic);
             let (taken_at, health) = if is_denied {
@@ -187,6 +188,7 @@ impl Watch {
                 self.hear(topic, found.taken_at)
             };
             let is_too_old = health.choice == Err(Fallback::TooOld);
+            is_heard |= taken_at == found.taken_at;
             is_news |= taken_at == found.taken_at || is_too_old;
             parts.push(Part {
                 group: Arc::clone(&self.asked.group),
@@ -197,6 +199,9 @@ impl Watch {
                 health,
                 offsets: key_offsets(topic, found.taken_at, is_denied),
             });
+        }
+        if is_heard {
+            self.last = Some(found.taken_at);
         }
         if is_news {
             self.plan.publish(parts);

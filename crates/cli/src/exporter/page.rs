@@ -13,7 +13,7 @@ use super::published::{Names, Own};
 use super::sight::{GroupSight, Sight};
 use super::text::{Family, Format, Page};
 use ottla::cluster::Partition;
-use ottla::lag::{PartitionLag, Progress, TopicLag};
+use ottla::lag::{PartitionLag, Progress, Snapshot, TopicLag};
 use ottla::partitioner::PartitionHealth;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
@@ -230,10 +230,18 @@ fn write_groups(page: &mut Page, sight: &Sight) {
     });
 }
 
+/// When the oldest figure was taken that is told: those of a broker that is silent are carried on.
+fn told_at(snapshot: &Snapshot) -> Instant {
+    let partitions = snapshot.topics.iter().flat_map(|topic| &topic.partitions);
+    let told = partitions.filter(|partition| partition.lag.is_some());
+    let oldest = told.map(|partition| partition.taken_at).min();
+    oldest.unwrap_or(snapshot.taken_at)
+}
+
 fn write_ours(page: &mut Page, sight: &Sight, now: Instant) {
     let mut ages = page.begin(&GROUP_AGE);
     for group in &sight.groups {
-        ages.put(&[&group.group], seconds(now, group.snapshot.taken_at));
+        ages.put(&[&group.group], seconds(now, told_at(&group.snapshot)));
     }
     write_status(page, sight);
     by_partition(page, sight, &LOST, |lag, _| lag.lag.map(|_| lag.lost));

@@ -243,6 +243,23 @@ fn silence_does_not_forget_what_was_sent_since_the_last_plan() {
     }
 }
 
+/// As from Prometheus, whose figures are some seconds old when they come.
+#[test]
+fn figures_that_were_on_their_way_while_a_look_heard_nothing_count() {
+    let mut fixture = learnt();
+    let silence = found(Standing::Unknown(None), 1, &[]);
+    fixture.take(12, &silence);
+    let offsets = [(Committed::At(700), 720); 3];
+    fixture.take(8, &found(Standing::Told, 1, &offsets));
+    assert_eq!(fixture.snapshots.borrow().lag(), Some(60));
+    // What is older than what was heard last is no news.
+    fixture.take(
+        7,
+        &found(Standing::Told, 1, &[(Committed::At(600), 700); 3]),
+    );
+    assert_eq!(fixture.snapshots.borrow().lag(), Some(60));
+}
+
 #[test]
 fn a_source_that_fails_takes_nothing_from_what_was_learnt() {
     let mut fixture = learnt();

@@ -12,6 +12,9 @@ impl Drop for Driver {
         let ended = self.has_ended();
         self.shared.closed.store(true, Ordering::Release);
         self.shared.shop.pool.close();
+        for topic in self.topics.keys() {
+            self.shared.cluster.unwatch_topic(topic);
+        }
         for class in [Class::Produce(self.lane), Class::ProduceApart(self.lane)] {
             self.shared.cluster.release(class);
         }

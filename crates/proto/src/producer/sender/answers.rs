@@ -20,7 +20,7 @@ impl<T> Sender<T> {
         };
         let broker = self.brokers.entry(done.broker).or_default();
         if !answer.throttle.is_zero() {
-            broker.mute(now + answer.throttle);
+            broker.mute(done.lane, now + answer.throttle);
         }
         let mut at = 0;
         for (index, topic_id) in done.batches {

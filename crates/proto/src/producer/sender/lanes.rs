@@ -78,12 +78,11 @@ impl Broker {
             .any(|&lane| !self.lane(lane).ready.is_empty())
     }
 
-    /// The broker reads nothing until then, which is no stall.
-    pub(super) fn mute(&mut self, until: Instant) {
+    /// The broker reads nothing from the lane that it answered until then, which is no stall.
+    pub(super) fn mute(&mut self, lane: Lane, until: Instant) {
         self.muted_until = self.muted_until.max(Some(until));
-        for lane in [&mut self.main, &mut self.apart] {
-            lane.head_since = lane.head_since.map(|since| since.max(until));
-        }
+        let lane = self.lane_mut(lane);
+        lane.head_since = lane.head_since.map(|since| since.max(until));
     }
 
     fn has_room(&self, lane: Lane, requests_max: usize) -> bool {
@@ -246,14 +245,13 @@ impl<T> Sender<T> {
         let done = self.requests.remove(&request)?;
         let usual = self.usual(done.bytes);
         let broker = self.brokers.entry(done.broker).or_default();
-        let readable = broker.muted_until.map_or(now, |until| until.max(now));
         let lane = broker.lane_mut(done.lane);
         let was_head = lane.in_flight.front() == Some(&request);
         lane.in_flight.retain(|other| *other != request);
         if !was_head {
             return Some(done);
         }
-        let next = (!lane.in_flight.is_empty()).then_some(readable);
+        let next = (!lane.in_flight.is_empty()).then_some(now);
         if let Some(since) = std::mem::replace(&mut lane.head_since, next).filter(|_| answered) {
             let took = now.saturating_duration_since(since);
             broker.note_latency(done.lane, took, usual);

@@ -70,6 +70,10 @@ impl Many {
     }
 
     pub(super) fn answer(&mut self, transmit: &Transmit, code: Code) {
+        self.answer_throttled(transmit, code, Duration::ZERO);
+    }
+
+    pub(super) fn answer_throttled(&mut self, transmit: &Transmit, code: Code, throttle: Duration) {
         let partitions = transmit
             .batches
             .iter()
@@ -84,7 +88,7 @@ impl Many {
             })
             .collect();
         let answer = ProduceAnswer {
-            throttle: Duration::ZERO,
+            throttle,
             partitions,
         };
         self.sender

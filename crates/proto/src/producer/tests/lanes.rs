@@ -302,3 +302,29 @@ fn of_a_batch_that_may_be_written_nothing_is_cut_out() {
         assert_eq!(ends(&mut many), [(1, Some(outcome))], "{wrong:?}");
     }
 }
+
+#[test]
+fn a_throttle_on_one_lane_hides_no_stall_on_the_other() {
+    let mut many = many(5, stalling()).proven(5);
+    for partition in 0..4 {
+        many.push(partition, partition, 1);
+    }
+    assert_eq!(many.sent().batches.len(), 4);
+    many.pass(2 * STALL);
+    many.reconnect();
+    // Half of them go apart together, and one of those is stuck. Main goes on, throttled each time.
+    assert_eq!(many.sent().lane, Lane::Apart);
+    many.events.clear();
+    let gives_up = |event: &Event<u32>| matches!(event, Event::Abandon(_, Lane::Apart));
+    let mut waited = Duration::ZERO;
+    while !many.has(gives_up) {
+        assert!(waited < 20 * STALL, "it is never given up");
+        many.push(4, 100, 1);
+        while let Some(sent) = many.sender.poll_transmit(many.now) {
+            assert_eq!(sent.lane, Lane::Main);
+            many.answer_throttled(&sent, Code::NONE, STALL / 2);
+        }
+        many.pass(STALL / 2);
+        waited += STALL / 2;
+    }
+}

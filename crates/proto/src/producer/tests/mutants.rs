@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind};
 use crate::topic::TopicId;
 
 impl Many {
-    fn has(&self, is: impl Fn(&Event<u32>) -> bool) -> bool {
+    pub(super) fn has(&self, is: impl Fn(&Event<u32>) -> bool) -> bool {
         self.events.iter().any(is)
     }
 
