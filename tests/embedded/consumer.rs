@@ -458,7 +458,7 @@ async fn an_assigned_consumer_keeps_its_topic_when_somebody_else_gives_it_up() {
     let producer = client.producer().build().unwrap();
     write(&producer, 0, 0..5).await;
     let starts = [(tp(0), Start::Policy)];
-    let mut consumer = earliest(&client).assign(starts).build().await.unwrap();
+    let consumer = earliest(&client).assign(starts).build().await.unwrap();
     client.cluster().watch_topics(["t".into()]);
     client.cluster().unwatch_topic("t");
     producer.close().await.unwrap();
