@@ -2,7 +2,7 @@
 
 use super::*;
 use ottla::{Code, Error, ErrorKind, Result, WriteOutcome};
-use ottla_broker::Code as Answer;
+use ottla_broker::{Code as Answer, FaultRule};
 use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -448,6 +448,12 @@ async fn settings_that_do_not_go_with_transactions_are_refused_by_name() {
     assert!(error.to_string().contains("transactional.id"), "{error}");
 }
 
+/// What the leader of that partition does with its next Produce request.
+fn produce_at(cluster: &Cluster, partition: i32) -> FaultRule {
+    let leader = cluster.leader("out", partition).unwrap();
+    cluster.faults().on(ApiKey::Produce).node(leader)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_was_never_asked_for_is_not_in_doubt_whatever_became_of_a_record() {
     for level in LEVELS {
@@ -455,10 +461,7 @@ async fn a_commit_that_was_never_asked_for_is_not_in_doubt_whatever_became_of_a_
         let client = client(&cluster).await;
         let mut producer = producer(&client).await;
         write(&mut producer, "a").await.unwrap();
-        let at = |partition| {
-            let leader = cluster.leader("out", partition).unwrap();
-            cluster.faults().on(ApiKey::Produce).node(leader)
-        };
+        let at = |partition| produce_at(&cluster, partition);
         at(0).apply_then_lose_answer();
         at(0).error(Answer::PRODUCER_FENCED);
         // The commit still waits for this one when the other is refused.
@@ -481,10 +484,7 @@ async fn a_commit_of_what_is_lost_already_does_not_wait_for_a_dead_leader() {
         let client = client(&cluster).await;
         let mut producer = producer(&client).await;
         write(&mut producer, "a").await.unwrap();
-        let at = |partition| {
-            let leader = cluster.leader("out", partition).unwrap();
-            cluster.faults().on(ApiKey::Produce).node(leader)
-        };
+        let at = |partition| produce_at(&cluster, partition);
         let dead = at(0).always().disconnect_before_apply();
         let tx = producer.begin().await.unwrap();
         drop(tx.enqueue(record(0, "b")).await.unwrap());

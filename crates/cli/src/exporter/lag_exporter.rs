@@ -3,7 +3,7 @@
 //! As it has them, with one difference: what is unknown is left out, where it says NaN. A group's
 //! partition that no member reads has empty labels for the member.
 
-use super::sight::{GroupSight, Sight};
+use super::sight::{Edges, GroupSight, Sight};
 use super::text::{Family, Page};
 use ottla::GroupMember;
 use ottla::lag::{PartitionLag, Snapshot};
@@ -73,7 +73,8 @@ static TOPIC_SUM_LAG: Family = Family::gauge(
 pub(super) fn write(page: &mut Page, sight: &Sight, cluster_name: Option<&str>) {
     let cluster = cluster_name.or(sight.view.cluster_id.as_deref());
     let cluster = cluster.unwrap_or_default();
-    write_logs(page, sight, cluster);
+    by_log(page, sight, cluster, &LATEST, |edges| edges.end);
+    by_log(page, sight, cluster, &EARLIEST, |edges| edges.start);
     by_partition(page, sight, cluster, &OFFSET, |lag| lag.committed);
     by_partition(page, sight, cluster, &LAG, |lag| lag.lag);
     by_partition(page, sight, cluster, &LAG_SECONDS, lag_seconds);
@@ -93,17 +94,17 @@ pub(super) fn write(page: &mut Page, sight: &Sight, cluster_name: Option<&str>) 
     }
 }
 
-fn write_logs(page: &mut Page, sight: &Sight, cluster: &str) {
-    let mut samples = page.begin(&LATEST);
+fn by_log(
+    page: &mut Page,
+    sight: &Sight,
+    cluster: &str,
+    family: &'static Family,
+    figure: impl Fn(&Edges) -> Option<i64>,
+) {
+    let mut samples = page.begin(family);
     for (topic, edges) in &sight.ends {
         for (number, edges) in edges.iter().enumerate() {
-            samples.put_known(&[cluster, topic, &number.to_string()], edges.end);
-        }
-    }
-    let mut samples = page.begin(&EARLIEST);
-    for (topic, edges) in &sight.ends {
-        for (number, edges) in edges.iter().enumerate() {
-            samples.put_known(&[cluster, topic, &number.to_string()], edges.start);
+            samples.put_known(&[cluster, topic, &number.to_string()], figure(edges));
         }
     }
 }

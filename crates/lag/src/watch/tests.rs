@@ -78,13 +78,7 @@ impl Fixture {
 
 #[test]
 fn a_group_that_commits_is_steered_by_drain_time() {
-    let mut fixture = fixture();
-    for second in 0..6u32 {
-        let offset = i64::from(second) * 100;
-        let offsets = [(Committed::At(offset), offset + 10); 3];
-        fixture.take(second, &found(Standing::Told, 1, &offsets));
-    }
-    assert_eq!(fixture.method(), Method::Drain);
+    let fixture = learnt();
     let snapshot = Arc::clone(&fixture.snapshots.borrow());
     assert_eq!(snapshot.lag(), Some(30));
     let explained = fixture.plan.explain("orders").unwrap();

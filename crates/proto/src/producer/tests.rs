@@ -5,6 +5,7 @@ mod hard;
 mod lanes;
 mod limits;
 mod mutants;
+pub(super) mod strange;
 mod weather;
 
 use super::*;

@@ -2,6 +2,7 @@
 
 use super::Attempt::{Refused, Unknown};
 use super::*;
+use crate::producer::tests::strange;
 
 const PLAIN: Facts = Facts {
     acks_all: true,
@@ -145,109 +146,6 @@ fn a_code_of_the_future_never_claims_that_nothing_was_written() {
     );
 }
 
-/// Codes that no broker should answer to Produce and that Kafka calls passing: the batch may be
-/// written, and is sent again.
-const STRANGE_AND_PASSING: [Code; 15] = [
-    Code::COORDINATOR_NOT_AVAILABLE,
-    Code::NOT_COORDINATOR,
-    Code::NOT_CONTROLLER,
-    Code::FETCH_SESSION_ID_NOT_FOUND,
-    Code::INVALID_FETCH_SESSION_EPOCH,
-    Code::LISTENER_NOT_FOUND,
-    Code::OFFSET_NOT_AVAILABLE,
-    Code::PREFERRED_LEADER_NOT_AVAILABLE,
-    Code::ELIGIBLE_LEADERS_NOT_AVAILABLE,
-    Code::ELECTION_NOT_NEEDED,
-    Code::UNSTABLE_OFFSET_COMMIT,
-    Code::FETCH_SESSION_TOPIC_ID_ERROR,
-    Code::SHARE_SESSION_NOT_FOUND,
-    Code::INVALID_SHARE_SESSION_EPOCH,
-    Code::SHARE_SESSION_LIMIT_REACHED,
-];
-
-/// The others that have no business there: the batch ends, and may be written.
-const STRANGE_AND_FINAL: [Code; 79] = [
-    Code::UNKNOWN_SERVER_ERROR,
-    Code::OFFSET_OUT_OF_RANGE,
-    Code::INVALID_FETCH_SIZE,
-    Code::BROKER_NOT_AVAILABLE,
-    Code::STALE_CONTROLLER_EPOCH,
-    Code::OFFSET_METADATA_TOO_LARGE,
-    Code::ILLEGAL_GENERATION,
-    Code::INCONSISTENT_GROUP_PROTOCOL,
-    Code::INVALID_GROUP_ID,
-    Code::UNKNOWN_MEMBER_ID,
-    Code::INVALID_SESSION_TIMEOUT,
-    Code::REBALANCE_IN_PROGRESS,
-    Code::INVALID_COMMIT_OFFSET_SIZE,
-    Code::GROUP_AUTHORIZATION_FAILED,
-    Code::UNSUPPORTED_SASL_MECHANISM,
-    Code::ILLEGAL_SASL_STATE,
-    Code::TOPIC_ALREADY_EXISTS,
-    Code::INVALID_PARTITIONS,
-    Code::INVALID_REPLICATION_FACTOR,
-    Code::INVALID_REPLICA_ASSIGNMENT,
-    Code::INVALID_CONFIG,
-    Code::INVALID_TRANSACTION_TIMEOUT,
-    Code::TRANSACTION_COORDINATOR_FENCED,
-    Code::OPERATION_NOT_ATTEMPTED,
-    Code::LOG_DIR_NOT_FOUND,
-    Code::SASL_AUTHENTICATION_FAILED,
-    Code::REASSIGNMENT_IN_PROGRESS,
-    Code::DELEGATION_TOKEN_AUTH_DISABLED,
-    Code::DELEGATION_TOKEN_NOT_FOUND,
-    Code::DELEGATION_TOKEN_OWNER_MISMATCH,
-    Code::DELEGATION_TOKEN_REQUEST_NOT_ALLOWED,
-    Code::DELEGATION_TOKEN_AUTHORIZATION_FAILED,
-    Code::DELEGATION_TOKEN_EXPIRED,
-    Code::INVALID_PRINCIPAL_TYPE,
-    Code::NON_EMPTY_GROUP,
-    Code::GROUP_ID_NOT_FOUND,
-    Code::TOPIC_DELETION_DISABLED,
-    Code::STALE_BROKER_EPOCH,
-    Code::MEMBER_ID_REQUIRED,
-    Code::GROUP_MAX_SIZE_REACHED,
-    Code::FENCED_INSTANCE_ID,
-    Code::NO_REASSIGNMENT_IN_PROGRESS,
-    Code::GROUP_SUBSCRIBED_TO_TOPIC,
-    Code::RESOURCE_NOT_FOUND,
-    Code::DUPLICATE_RESOURCE,
-    Code::UNACCEPTABLE_CREDENTIAL,
-    Code::INCONSISTENT_VOTER_SET,
-    Code::INVALID_UPDATE_VERSION,
-    Code::FEATURE_UPDATE_FAILED,
-    Code::PRINCIPAL_DESERIALIZATION_FAILURE,
-    Code::SNAPSHOT_NOT_FOUND,
-    Code::POSITION_OUT_OF_RANGE,
-    Code::DUPLICATE_BROKER_REGISTRATION,
-    Code::BROKER_ID_NOT_REGISTERED,
-    Code::INCONSISTENT_CLUSTER_ID,
-    Code::TRANSACTIONAL_ID_NOT_FOUND,
-    Code::INELIGIBLE_REPLICA,
-    Code::NEW_LEADER_ELECTED,
-    Code::OFFSET_MOVED_TO_TIERED_STORAGE,
-    Code::FENCED_MEMBER_EPOCH,
-    Code::UNRELEASED_INSTANCE_ID,
-    Code::UNSUPPORTED_ASSIGNOR,
-    Code::STALE_MEMBER_EPOCH,
-    Code::MISMATCHED_ENDPOINT_TYPE,
-    Code::UNSUPPORTED_ENDPOINT_TYPE,
-    Code::UNKNOWN_CONTROLLER_ID,
-    Code::UNKNOWN_SUBSCRIPTION_ID,
-    Code::TELEMETRY_TOO_LARGE,
-    Code::INVALID_REGISTRATION,
-    Code::INVALID_RECORD_STATE,
-    Code::FENCED_STATE_EPOCH,
-    Code::INVALID_VOTER_KEY,
-    Code::DUPLICATE_VOTER,
-    Code::VOTER_NOT_FOUND,
-    Code::INVALID_REGULAR_EXPRESSION,
-    Code::REBOOTSTRAP_REQUIRED,
-    Code::STREAMS_INVALID_TOPOLOGY,
-    Code::STREAMS_INVALID_TOPOLOGY_EPOCH,
-    Code::STREAMS_TOPOLOGY_FENCED,
-];
-
 /// What a fresh batch at the head of its partition is told by every code that a Produce answer may
 /// carry, with acks=all and idempotence: what to do, what is known, whether to look for the leader.
 #[test]
@@ -299,19 +197,22 @@ fn the_verdict_of_every_code_is_the_one_in_this_table() {
         (Code::UNKNOWN_TOPIC_ID, retry(Refused, true)),
         (Code::INCONSISTENT_TOPIC_ID, retry(Refused, true)),
         (Code::TRANSACTION_ABORTABLE, fail(Refused)),
+        // A leader answers neither of these; Kafka calls them passing.
+        (Code::COORDINATOR_NOT_AVAILABLE, retry(Unknown, true)),
+        (Code::NOT_COORDINATOR, retry(Unknown, true)),
     ];
     for code in (i16::MIN..=i16::MAX).map(Code) {
         let row = rows.iter().find(|(row, _)| *row == code);
         let places = [
             row.is_some(),
-            STRANGE_AND_PASSING.contains(&code),
-            STRANGE_AND_FINAL.contains(&code),
+            strange::PASSING.contains(&code),
+            strange::FINAL.contains(&code),
         ];
         let places = places.into_iter().filter(|stands| *stands).count();
         assert_eq!(places, usize::from(code.name().is_some()), "{code}");
         let expected = match row {
             Some((_, expected)) => *expected,
-            None if STRANGE_AND_PASSING.contains(&code) => retry(Unknown, true),
+            None if strange::PASSING.contains(&code) => retry(Unknown, true),
             // Numbers without a name too: a code of the future proves nothing.
             None => fail(Unknown),
         };
