@@ -250,23 +250,25 @@ async fn newer(
         answer => answer?,
     };
     let one = answer.groups.into_iter().find(|(name, _)| **name == *group);
-    match one.map(|(_, described)| described) {
-        Some(Ok(group)) => Ok(Some(Described::of_consumers(group))),
-        // The second where the feature is off, the others where one of its topics or the group may
-        // not be seen: its commits may be told all the same.
-        Some(Err(error))
-            if matches!(
-                error.code,
-                Code::GROUP_ID_NOT_FOUND
-                    | Code::UNSUPPORTED_VERSION
-                    | Code::TOPIC_AUTHORIZATION_FAILED
-                    | Code::GROUP_AUTHORIZATION_FAILED
-            ) =>
-        {
-            Ok(None)
-        }
-        Some(Err(error)) => Err(error.into_error(ApiKey::ConsumerGroupDescribe, group)),
-        None => Ok(None),
+    let described = one.map(|(_, described)| visible(described)).transpose();
+    let described =
+        described.map_err(|error| error.into_error(ApiKey::ConsumerGroupDescribe, group))?;
+    Ok(described.flatten().map(Described::of_consumers))
+}
+
+/// `None` for a group that is not one of KIP-848's, or may not be seen: its commits may be told all
+/// the same.
+fn visible<T>(described: Result<T, ItemError>) -> Result<Option<T>, ItemError> {
+    match described {
+        Ok(group) => Ok(Some(group)),
+        Err(error) => match error.code {
+            // The second where the feature is off, the third where one of its topics may not be seen.
+            Code::GROUP_ID_NOT_FOUND
+            | Code::UNSUPPORTED_VERSION
+            | Code::TOPIC_AUTHORIZATION_FAILED
+            | Code::GROUP_AUTHORIZATION_FAILED => Ok(None),
+            _ => Err(error),
+        },
     }
 }
 
@@ -580,5 +582,17 @@ mod tests {
         assert_eq!(existing(Err(error(Code::GROUP_ID_NOT_FOUND))), Ok(None));
         let denied = error(Code::GROUP_AUTHORIZATION_FAILED);
         assert_eq!(existing(Err(denied.clone())), Err(denied));
+    }
+
+    #[test]
+    fn a_group_whose_members_may_not_be_seen_is_told_by_its_commits() {
+        let error = |code| ItemError {
+            code,
+            message: None,
+        };
+        let answered = |code| visible::<()>(Err(error(code)));
+        assert_eq!(answered(Code::TOPIC_AUTHORIZATION_FAILED), Ok(None));
+        assert_eq!(answered(Code::UNSUPPORTED_VERSION), Ok(None));
+        assert!(answered(Code::NOT_COORDINATOR).is_err(), "that passes");
     }
 }

@@ -231,7 +231,7 @@ fn write_groups(page: &mut Page, sight: &Sight) {
 }
 
 /// When the oldest figure was taken that is told: those of a broker that is silent are carried on.
-fn told_at(snapshot: &Snapshot) -> Instant {
+pub(super) fn told_at(snapshot: &Snapshot) -> Instant {
     let partitions = snapshot.topics.iter().flat_map(|topic| &topic.partitions);
     let told = partitions.filter(|partition| partition.lag.is_some());
     let oldest = told.map(|partition| partition.taken_at).min();

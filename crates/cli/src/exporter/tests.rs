@@ -138,8 +138,17 @@ async fn the_groups_of_a_broker_that_hangs_are_not_taken_for_gone() {
     assert_eq!((seen.groups.len(), seen.brokers_missing), (1, 0));
     let home = cluster.coordinator("billing").unwrap();
     cluster.freeze_node(home).unwrap();
-    let seen = looker.look().await.unwrap();
-    assert_eq!((seen.groups.len(), seen.brokers_missing), (1, 1));
+    let silent = looker.look().await.unwrap();
+    assert_eq!((silent.groups.len(), silent.brokers_missing), (1, 1));
+    // What is told of them is carried on, and as old as it was.
+    let first = Arc::clone(&seen.groups[0].snapshot);
+    let mut carried = Arc::clone(&silent.groups[0].snapshot);
+    while carried.taken_at == first.taken_at {
+        let again = looker.look().await.unwrap();
+        carried = Arc::clone(&again.groups[0].snapshot);
+    }
+    assert_eq!(carried.lag(), first.lag());
+    assert_eq!(page::told_at(&carried), page::told_at(&first));
     cluster.thaw_node(home).unwrap();
     cluster.shutdown().await;
 }
