@@ -88,6 +88,29 @@ async fn who_only_tries_finds_a_forgotten_topic_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn names_without_end_are_not_all_looked_for_at_once() {
+    let (cluster, client) = three_nodes().await;
+    let builder = client.producer().property("max.block.ms", "5000").unwrap();
+    let producer = builder.build().unwrap();
+    let outcome = |topic: &str| producer.try_enqueue(Record::to(topic).value("v")).is_ok();
+    for number in 0..64 {
+        assert!(!outcome(&format!("typo-{number}")));
+    }
+    for _ in 0..3 {
+        assert!(!outcome("orders"), "too many others are looked for");
+        sleep(SECOND).await;
+    }
+    sleep(5 * SECOND).await;
+    // The others have been given up.
+    assert!(!outcome("orders"), "it is asked for now");
+    sleep(SECOND).await;
+    assert!(outcome("orders"));
+    producer.flush().await.unwrap();
+    let count = |partition| cluster.log("orders", partition).len();
+    assert_eq!((0..3).map(count).sum::<usize>(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_producer_ends_with_its_client() {
     let (cluster, client) = three_nodes().await;
     let producer = client.producer().build().unwrap();
@@ -136,9 +159,13 @@ async fn a_leader_that_comes_back_after_its_batches_expired_gets_keyless_records
     assert!(cluster.log("orders", 0).len() > before);
 }
 
-/// Sends every run to partition 1 and notes what waits for partition 0.
+/// Sends every run to partition 1 and notes what waits for partition 0, and for how many
+/// milliseconds its leader has taken nothing.
 #[derive(Debug, Default, Clone)]
-struct Watching(Arc<AtomicU64>);
+struct Watching {
+    waiting: Arc<AtomicU64>,
+    refused: Arc<AtomicU64>,
+}
 
 impl Partitioner for Watching {
     fn keyed(&self, _view: &TopicView<'_>, _key: &[u8]) -> KeyChoice {
@@ -148,12 +175,14 @@ impl Partitioner for Watching {
     fn begin_run(
         &self,
         view: &TopicView<'_>,
-        _now: std::time::Instant,
+        now: std::time::Instant,
         _random: u64,
         _previous: Option<i32>,
     ) -> Run {
-        self.0
-            .store(view.queued.waiting_bytes(0), Ordering::Relaxed);
+        let waiting = view.queued.waiting_bytes(0);
+        self.waiting.store(waiting, Ordering::Relaxed);
+        let refused = view.queued.refused_for(0, now).as_millis() as u64;
+        self.refused.store(refused, Ordering::Relaxed);
         Run {
             partition: 1,
             bytes: 1,
@@ -190,9 +219,44 @@ async fn what_expired_in_the_queue_does_not_wait_there_for_the_partitioner() {
             .send(Record::to("orders").value("v"))
             .await
             .unwrap();
-        waiting.0.load(Ordering::Relaxed)
+        waiting.waiting.load(Ordering::Relaxed)
     };
     assert!(look().await > 5_000);
     sleep(10 * SECOND).await;
     assert_eq!(look().await, 0);
+}
+
+/// Two partitions of the dead leader wait; the batch of one of them expires first.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_leaves_another_partition_waiting_still_takes_nothing() {
+    let cluster = Cluster::builder().nodes(3).in_memory();
+    let cluster = cluster.topic("orders", 6).start().await.unwrap();
+    let client = client(&cluster).connect().await.unwrap();
+    let watching = Watching::default();
+    let builder = client.producer().partitioner(watching.clone());
+    let builder = builder.delivery_timeout(5 * SECOND);
+    let producer = builder.linger(Duration::ZERO).build().unwrap();
+    let leader = cluster.leader("orders", 0).unwrap();
+    let beside = |other: &i32| cluster.leader("orders", *other) == Some(leader);
+    let other = (2..6).find(beside).unwrap();
+    for partition in [0, 1, other] {
+        producer.send(record(partition)).await.unwrap();
+    }
+    cluster.freeze_metadata();
+    cluster.stop_node(leader).await.unwrap();
+    sleep(SECOND).await;
+    let early = producer.enqueue(record(0)).await.unwrap();
+    sleep(2 * SECOND).await;
+    let late = producer.enqueue(record(other)).await.unwrap();
+    let refused = async || {
+        let keyless = || Record::to("orders").value("v");
+        producer.send(keyless()).await.unwrap();
+        producer.send(keyless()).await.unwrap();
+        watching.refused.load(Ordering::Relaxed)
+    };
+    early.await.unwrap_err();
+    let since_early = refused().await;
+    assert!((5_000..5_100).contains(&since_early), "{since_early}");
+    late.await.unwrap_err();
+    assert_eq!(refused().await, 0, "there is nothing to take");
 }

@@ -15,6 +15,8 @@ mod keys;
 mod letters;
 mod memory;
 mod operations;
+mod panics;
 mod producer;
+mod released;
 mod transactions;
 mod verdicts;

@@ -89,6 +89,8 @@ pub enum KeyChoice {
 }
 
 /// Chooses partitions. Called concurrently from every thread that produces; must not block.
+///
+/// A panic reaches whoever was sending a record, which is then not taken; the producer goes on.
 pub trait Partitioner: fmt::Debug + Send + Sync + 'static {
     /// Where a record with this key goes. It may choose a partition that has no leader now: a
     /// keyed record waits rather than changes its place.

@@ -65,8 +65,8 @@ pub trait DeliveryHook: Send + Sync + 'static {
 /// Sees every record before its partition is chosen, and may give another one in its place; and
 /// hears, as a [`DeliveryHook`] does, how batches ended.
 ///
-/// Interceptors run in the order in which they were added, on the caller's thread. Without any, a
-/// record costs nothing more.
+/// Interceptors run in the order in which they were added, on the caller's thread: a panic there
+/// reaches the caller, and the record is not taken. Without any, a record costs nothing more.
 pub trait Interceptor: Send + Sync + 'static {
     /// The record to send in the place of `record`. What it refers to lives in the interceptor, in
     /// the record, or in `scratch`, which is dropped when the record is in its batch.

@@ -467,8 +467,8 @@ impl Producer {
     /// Gives the record back with the reason: [`ErrorKind::BufferFull`]; [`ErrorKind::State`] when
     /// the topic's metadata is not loaded yet (see [`prepare`](Self::prepare)), or not any more since
     /// nothing was written to it for `metadata.max.idle.ms`: it is loaded then, so a later try
-    /// succeeds; or what
-    /// [`enqueue`](Self::enqueue) gives.
+    /// succeeds, while fewer than 64 others are being loaded; or what [`enqueue`](Self::enqueue)
+    /// gives.
     pub fn try_enqueue<'r>(&self, record: Record<'r>) -> Result<Delivery, (Error, Record<'r>)> {
         let taken = match self.intercepts() {
             false => self.append(&record, None),

@@ -4,6 +4,7 @@
 //! while callers do not meet; when two of them want the same partition's lock at the same time the
 //! number of stripes doubles, and each thread gets its own run in another partition.
 
+use crate::hooks::guarded;
 use ottla_partitioner::{Partitioner, Run, TopicView};
 use parking_lot::Mutex;
 use std::cell::Cell;
@@ -142,11 +143,14 @@ impl Runs {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, narrower);
     }
 
-    /// Ends the runs: the topic has changed, and their partitions may be gone or led by nobody.
+    /// Ends the runs: the topic has changed, and their partitions may be gone or led by nobody. They
+    /// end also when the partitioner panics on hearing it.
     pub(crate) fn end(&self, partitioner: &dyn Partitioner, view: &TopicView<'_>) {
         for (stripe, at) in self.stripes.iter().zip(0..) {
             let view = at_stripe(view, at);
-            stripe.end(&mut stripe.last.lock(), partitioner, &view);
+            guarded("a partitioner", || {
+                stripe.end(&mut stripe.last.lock(), partitioner, &view);
+            });
         }
     }
 
@@ -298,7 +302,8 @@ impl Stripe {
 mod tests {
     use super::*;
     use ottla_partitioner::{KeyChoice, NoQueues};
-    use std::sync::atomic::AtomicI32;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32};
 
     /// Runs of a given size over partitions 0, 1, 2, ...
     #[derive(Debug)]
@@ -478,6 +483,62 @@ mod tests {
         assert_eq!(take(&runs, &partitioner, 100, 1), [1]);
         runs.refund(0, 100);
         assert_eq!(take(&runs, &partitioner, 100, 10)[8..], [1, 2]);
+    }
+
+    /// Panics when it hears of an end, or is asked for a run, as told.
+    #[derive(Debug, Default)]
+    struct Faulty {
+        at_end: AtomicBool,
+        at_begin: AtomicBool,
+        heard: AtomicU32,
+    }
+
+    impl Partitioner for Faulty {
+        fn keyed(&self, _: &TopicView<'_>, _: &[u8]) -> KeyChoice {
+            KeyChoice::Run
+        }
+        fn begin_run(&self, _: &TopicView<'_>, _: Instant, _: u64, _: Option<i32>) -> Run {
+            assert!(!self.at_begin.load(Ordering::Relaxed), "no run");
+            Run {
+                partition: 0,
+                bytes: 1 << 20,
+                records: 10,
+            }
+        }
+        fn end_run(&self, _: &TopicView<'_>, _: Run, _: u32) {
+            self.heard.fetch_add(1, Ordering::Relaxed);
+            assert!(!self.at_end.load(Ordering::Relaxed), "no end");
+        }
+    }
+
+    #[test]
+    fn a_partitioner_that_panics_holds_no_lock_and_leaves_no_run_behind() {
+        let (runs, faulty, now) = (Runs::default(), Faulty::default(), Instant::now());
+        let next = |count: u32| {
+            let one = |_| assert_eq!(runs.next(100, &faulty, at_any, || now, || 0), 0);
+            catch_unwind(AssertUnwindSafe(|| (0..count).for_each(one)))
+        };
+        faulty.at_begin.store(true, Ordering::Relaxed);
+        assert!(next(1).is_err());
+        faulty.at_begin.store(false, Ordering::Relaxed);
+        assert!(next(10).is_ok(), "one run");
+        faulty.at_end.store(true, Ordering::Relaxed);
+        assert!(next(1).is_err(), "its end is told with the next record");
+        assert!(next(10).is_ok(), "and told once");
+        assert_eq!(faulty.heard.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_topic_that_changes_ends_the_runs_of_all_stripes_also_when_the_partitioner_panics() {
+        let (runs, faulty, now) = (Runs::default(), Faulty::default(), Instant::now());
+        for stripe in &runs.stripes {
+            stripe.renew(None, &faulty, &view(), now, 0);
+        }
+        faulty.at_end.store(true, Ordering::Relaxed);
+        runs.end(&faulty, &view());
+        assert_eq!(faulty.heard.load(Ordering::Relaxed), STRIPES as u32);
+        let is_over = |stripe: &Stripe| Packed(stripe.state.load(Ordering::Relaxed)).is_over();
+        assert!(runs.stripes.iter().all(is_over));
     }
 
     #[test]

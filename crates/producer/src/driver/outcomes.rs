@@ -1,10 +1,11 @@
 //! What the core asks for, and what became of each batch.
 
-use super::{Driver, Token, closed};
+use super::{Driver, Place, Token, closed};
 use crate::compressing::compress;
 use crate::dead_letter::{Burial, DeadLetters, Ending, Turn, bury};
 use crate::hooks::{Delivered, Failed};
 use crate::metrics::Ended;
+use crate::pool::Account;
 use crate::slot::later;
 use crate::spans;
 use ottla_proto::batch::SealedRecords;
@@ -98,13 +99,21 @@ impl Driver {
         let Some(place) = self.places.get(partition.0 as usize) else {
             return;
         };
-        let queued = self.core.queued(partition);
-        place.slot.set_queued(queued);
-        if queued == 0 {
-            // With nothing left to take the leader refuses nothing. Another partition's batch that
-            // it leaves waiting shows with the next one that becomes ready.
-            place.slot.account().accept();
+        place.slot.set_queued(self.core.queued(partition));
+        let account = place.slot.account();
+        // With nothing left to take the leader refuses nothing.
+        if account.is_refusing() && !self.has_queued(&account) {
+            account.accept();
         }
+    }
+
+    /// Whether a batch waits unsent for the account's leader.
+    fn has_queued(&self, account: &Arc<Account>) -> bool {
+        let waits = |place: &Place| {
+            let slot = &place.slot;
+            self.core.queued(slot.index()) > 0 && Arc::ptr_eq(&slot.account(), account)
+        };
+        self.places.iter().any(waits)
     }
 
     fn acknowledged(&mut self, token: &Token, ack: Ack) {

@@ -1,7 +1,6 @@
 //! Follows metadata: topics that are produced to, their partitions and leaders.
 
 use super::{Driver, Open, Place};
-use crate::hooks::guarded;
 use crate::slot::{Slot, later};
 use crate::table::Topic;
 use ottla_proto::producer::PartitionIndex;
@@ -93,9 +92,7 @@ impl Driver {
             return;
         }
         let runs = known.map_or_else(Arc::default, |known| {
-            guarded("a partitioner", || {
-                known.runs.end(&*self.shared.partitioner, &known.view());
-            });
+            known.runs.end(&*self.shared.partitioner, &known.view());
             Arc::clone(&known.runs)
         });
         let entry = Arc::new(Topic {

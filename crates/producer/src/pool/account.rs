@@ -215,6 +215,11 @@ impl Account {
         *self.refusing.lock() = None;
     }
 
+    /// Whether the leader has taken nothing since a batch was ready.
+    pub(crate) fn is_refusing(&self) -> bool {
+        self.refusing.lock().is_some()
+    }
+
     /// For how long the leader has taken nothing although a batch was ready.
     pub(crate) fn refused_for(&self, now: Instant) -> Duration {
         let since = *self.refusing.lock();

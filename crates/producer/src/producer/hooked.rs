@@ -12,6 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
+/// How many topics may be loading at once for callers who do not wait: names can come from outside,
+/// and one that does not exist is looked for until `max.block.ms`. What is beyond is loaded when it is
+/// tried again after others have ended.
+const WANTED_MAX: usize = 64;
+
 impl Shared {
     /// Milliseconds since the Unix epoch, as of the last look at the clock.
     pub(crate) fn now_millis(&self) -> i64 {
@@ -33,7 +38,7 @@ impl Producer {
     #[cold]
     pub(super) fn want(&self, topic: &str) {
         let mut wanted = self.shared.wanted.lock();
-        if !wanted.contains(topic) {
+        if wanted.len() < WANTED_MAX && !wanted.contains(topic) {
             let topic: Arc<str> = topic.into();
             wanted.insert(Arc::clone(&topic));
             self.shared.shop.inbox.push(Message::Wanted(topic));

@@ -118,8 +118,11 @@ impl<T> Sender<T> {
         if let Some(partition) = self.at(index) {
             partition.leader = None;
             partition.blocked_until = None;
+            // The place's next partition knows nothing of it.
+            if let Some(timer) = partition.timer.take() {
+                self.timers.remove(&(timer, index));
+            }
         }
-        self.retime(index);
         self.vacant.push(index);
         true
     }

@@ -72,17 +72,14 @@ impl Pool {
         drop(slots);
     }
 
-    /// Gives up the connections of a class; those in use elsewhere live on.
+    /// Gives up the connections of a class, also those that are being made; those in use elsewhere
+    /// live on.
     pub(super) fn release_class(&self, class: Class) {
-        let mut mine = Vec::new();
         let mut state = self.0.lock();
-        state.slots.retain(|(_, of), slot| {
-            let keep = *of != class || matches!(slot, Slot::Dialling(_));
-            if !keep && let Slot::Open { connection, .. } = slot {
-                mine.push(connection.clone());
-            }
-            keep
-        });
+        let slots = std::mem::take(&mut state.slots);
+        let (mine, others): (BTreeMap<_, _>, _) =
+            slots.into_iter().partition(|((_, of), _)| *of == class);
+        state.slots = others;
         // Dropped outside the lock.
         drop(state);
         drop(mine);
@@ -230,6 +227,12 @@ impl State {
         self.health.remove(&broker);
     }
 
+    /// Whether this attempt is still the one that makes the connection.
+    fn is_dialling(&self, broker: BrokerId, class: Class, own: &watch::Sender<Outcome>) -> bool {
+        let slot = self.slots.get(&(broker, class));
+        matches!(slot, Some(Slot::Dialling(outcome)) if outcome.same_channel(&own.subscribe()))
+    }
+
     /// Drops what has closed, so that slots of brokers that left do not pile up.
     fn prune(&mut self) {
         self.slots.retain(|_, slot| match slot {
@@ -262,16 +265,21 @@ async fn dial(
             Err(closed())
         }
     });
+    // Given up meanwhile, it is for those alone who wait for this attempt.
+    let is_wanted = state.is_dialling(broker, class, &sender);
     match &outcome {
-        Ok(connection) => {
+        Ok(connection) if is_wanted => {
             let slot = Slot::Open {
                 connection: connection.clone(),
                 since: now,
             };
             state.slots.insert((broker, class), slot);
         }
+        Ok(_) => {}
         Err(_) => {
-            state.slots.remove(&(broker, class));
+            if is_wanted {
+                state.slots.remove(&(broker, class));
+            }
             let backoff = Backoff {
                 first: inner.settings.reconnect_backoff,
                 ceiling: inner.settings.reconnect_backoff_max,

@@ -13,6 +13,8 @@ struct Watch {
     count: usize,
     /// Whether somebody asked for the topic itself.
     asked: bool,
+    /// Those who wait for it just now.
+    waiting: usize,
 }
 
 /// What the metadata task is to do.
@@ -66,7 +68,7 @@ impl Watched {
     }
 
     fn drop_unused(&mut self, name: &str) {
-        let unused = |watch: &Watch| watch.count == 0 && !watch.asked;
+        let unused = |watch: &Watch| watch.count == 0 && !watch.asked && watch.waiting == 0;
         if self.topics.get(name).is_some_and(unused) {
             self.topics.remove(name);
         }
@@ -94,11 +96,25 @@ impl Watched {
         self.wishes
     }
 
-    /// Watches a topic until it is given up or unwatched.
-    fn ask_for(&mut self, name: &str) {
+    /// One more waits for the topic: nobody else's end takes it away meanwhile.
+    fn wait_for(&mut self, name: &str) {
         match self.topics.get_mut(name) {
-            Some(watch) => watch.asked = true,
-            None => self.topics.entry(name.into()).or_default().asked = true,
+            Some(watch) => watch.waiting += 1,
+            None => self.topics.entry(name.into()).or_default().waiting = 1,
+        }
+    }
+
+    fn end_wait(&mut self, name: &str) {
+        if let Some(watch) = self.topics.get_mut(name) {
+            watch.waiting = watch.waiting.saturating_sub(1);
+            self.drop_unused(name);
+        }
+    }
+
+    /// Somebody waited for the topic and has it: it is watched until it is given up or unwatched.
+    fn found(&mut self, name: &str) {
+        if let Some(watch) = self.topics.get_mut(name) {
+            watch.asked = true;
         }
     }
 
@@ -147,15 +163,41 @@ pub(super) async fn await_refresh(inner: &Inner) -> Result<()> {
     }
 }
 
+/// One who waits for a topic, until it is dropped.
+struct Waiting<'a> {
+    inner: &'a Inner,
+    name: &'a str,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(inner: &'a Inner, name: &'a str) -> Self {
+        inner.watched.lock().wait_for(name);
+        Self { inner, name }
+    }
+
+    /// The topic, if the view has it.
+    fn look(&self) -> Option<Arc<Topic>> {
+        let topic = self.inner.view.load().topic(self.name).cloned()?;
+        self.inner.watched.lock().found(self.name);
+        Some(topic)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.inner.watched.lock().end_wait(self.name);
+    }
+}
+
 /// Waits until the topic is known, refused for good, or the deadline passes.
 pub(super) async fn await_topic(
     inner: &Inner,
     name: &str,
     deadline: Instant,
 ) -> Result<Arc<Topic>> {
-    inner.watched.lock().ask_for(name);
-    if let Some(topic) = inner.view.load().topic(name) {
-        return Ok(Arc::clone(topic));
+    let waiting = Waiting::new(inner, name);
+    if let Some(topic) = waiting.look() {
+        return Ok(topic);
     }
     let mut changes = inner.generation.subscribe();
     let mut covered = inner.covered.subscribe();
@@ -165,10 +207,10 @@ pub(super) async fn await_topic(
     loop {
         // Marked before the look, so that no change in between is missed.
         changes.mark_unchanged();
-        let view = inner.view.load_full();
-        if let Some(topic) = view.topic(name) {
-            return Ok(Arc::clone(topic));
+        if let Some(topic) = waiting.look() {
+            return Ok(topic);
         }
+        let view = inner.view.load_full();
         // What was refused before we asked may be allowed by now.
         let refused = view.refused.get(name).copied().filter(|_| asked);
         if let Some(code) = refused.filter(|code| !code.is_retriable()) {

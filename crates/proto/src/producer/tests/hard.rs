@@ -561,4 +561,14 @@ fn a_forgotten_partition_gives_its_place_to_another_with_a_sequence_of_its_own()
     );
 }
 
+#[test]
+fn a_forgotten_partition_wakes_nobody() {
+    let mut many = many(2, config()).proven(2);
+    assert!(many.sender.poll_timeout().is_some(), "of what was sent");
+    for partition in 0..2 {
+        assert!(many.sender.forget(PartitionIndex(partition)));
+    }
+    assert_eq!(many.sender.poll_timeout(), None);
+}
+
 mod transactions;

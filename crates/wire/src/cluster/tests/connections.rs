@@ -24,6 +24,34 @@ async fn many_callers_share_one_dial() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dial_that_is_given_up_serves_those_who_wait_for_it_and_no_later_ones() {
+    let (net, _world) = three_brokers();
+    let cluster = connect(&net, &["b1:1"]).await.unwrap();
+    let mut peers = net.listen("b2", 2);
+    let class = Class::Produce(7);
+    let dial = || {
+        let cluster = cluster.clone();
+        tokio::spawn(async move { cluster.connection(BrokerId(2), class).await.unwrap() })
+    };
+    let first = dial();
+    let mut first_peer = peers.recv().await.unwrap();
+    cluster.release(class);
+    let second = dial();
+    let mut second_peer = peers.recv().await.unwrap();
+    second_peer.shake_hands().await;
+    let second = second.await.unwrap();
+    // It comes last, and takes nobody's place.
+    first_peer.shake_hands().await;
+    drop(first.await.unwrap());
+    assert!(first_peer.asked().await.is_none(), "nobody holds it");
+    cluster.connection(BrokerId(2), class).await.unwrap();
+    assert!(peers.try_recv().is_err(), "the second one is still there");
+    cluster.release(class);
+    drop(second);
+    assert!(second_peer.asked().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn dials_of_a_dead_broker_are_backed_off_and_recover() {
     let (net, world) = three_brokers();
     let cluster = connect(&net, &["b1:1"]).await.unwrap();

@@ -311,3 +311,56 @@ async fn who_gives_a_topic_up_takes_it_from_nobody_else() {
     cluster.unwatch_topic("orders");
     assert!(cluster.refresh().await.unwrap().topic("orders").is_none());
 }
+
+/// Waits for a topic that is made after three seconds, while `meanwhile` happens.
+async fn made_late(meanwhile: impl AsyncFnOnce(&Cluster)) -> Result<Arc<Topic>> {
+    let (net, world) = three_brokers();
+    let cluster = connect(&net, &["b1:1"]).await.unwrap();
+    let make = async {
+        tokio::time::sleep(3 * SECOND).await;
+        let late = ("late".to_owned(), (0, vec![(1, 0)]));
+        world.lock().topics.extend([late]);
+    };
+    let (late, (), ()) = tokio::join!(cluster.topic("late", soon()), meanwhile(&cluster), make);
+    if late.is_ok() {
+        let view = cluster.refresh().await.unwrap();
+        assert!(view.topic("late").is_some(), "and it stays");
+    }
+    late
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_topic_finds_it_though_another_unwatches_it_meanwhile() {
+    let found = made_late(async |cluster| {
+        tokio::time::sleep(SECOND).await;
+        cluster.watch_topics(["late".into()]);
+        cluster.unwatch_topic("late");
+    });
+    found.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_topic_finds_it_though_another_stops_waiting_meanwhile() {
+    let found = made_late(async |cluster| {
+        let impatient = cluster.topic("late", Instant::now() + SECOND);
+        impatient.await.unwrap_err();
+    });
+    found.await.unwrap();
+    let found = made_late(async |cluster| {
+        let cancelled = tokio::time::timeout(SECOND, cluster.topic("late", soon()));
+        cancelled.await.unwrap_err();
+    });
+    found.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_is_cancelled_leaves_nothing_to_be_asked_for() {
+    let (net, world) = three_brokers();
+    let cluster = connect(&net, &["b1:1"]).await.unwrap();
+    let cancelled = tokio::time::timeout(SECOND, cluster.topic("typo", soon()));
+    cancelled.await.unwrap_err();
+    world.lock().metadata_asked.clear();
+    cluster.refresh().await.unwrap();
+    let asked = world.lock().metadata_asked.concat();
+    assert!(asked.is_empty(), "{asked:?}");
+}
