@@ -1,4 +1,4 @@
-//! The exporter beside groups that come, go and are of the new protocol, and while a broker is down.
+//! The exporter beside groups that come, go and are of the newer kinds, and while a broker is down.
 
 use crate::command::run_ottla;
 use crate::kafka::{Harm, Kafka, unique};
@@ -10,7 +10,11 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
 /// Waits until the exporter's page tells a sample as it should be, and gives the page.
-async fn until_told(address: &str, key: &str, wanted: impl Fn(Option<&str>) -> bool) -> String {
+pub(crate) async fn until_told(
+    address: &str,
+    key: &str,
+    wanted: impl Fn(Option<&str>) -> bool,
+) -> String {
     let mut page = String::new();
     let told = async {
         loop {
@@ -69,8 +73,54 @@ async fn members_of_groups_of_the_new_protocol_are_counted_and_named() {
     client.topics().delete(&topic).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs kafka"]
+async fn members_of_share_groups_are_counted() {
+    let kafka = Kafka::here();
+    // Share groups are on from 4.2 on.
+    if kafka.major_version().await < 4 {
+        return;
+    }
+    let client = kafka.client().await;
+    let topic = kafka.topic(&client, "shared", 1).await;
+    let group = unique("sharing");
+    let (exporter, address) = exporter(&kafka, &["--group-filter", &group]).await;
+    let arguments = ["--topic", &topic, "--group", &group];
+    let member = || Running::start(kafka.tool("consumer.ConsoleShareConsumer", &arguments));
+    let first = member();
+    let count = format!("kafka_consumergroup_members{{consumergroup=\"{group}\"}}");
+    until_told(&address, &count, |told| told == Some("1")).await;
+    let second = member();
+    until_told(&address, &count, |told| told == Some("2")).await;
+    // Both come to read the one partition.
+    let listed = client.groups().list().await.unwrap().groups;
+    let listed: Vec<_> = listed.into_iter().filter(|g| *g.group == *group).collect();
+    let shared = TopicPartition::new(topic.as_str(), 0);
+    let both_read = async {
+        loop {
+            let mut members = client.groups().members(&listed).await;
+            let members = members.remove(group.as_str()).unwrap().unwrap();
+            assert!(members.iter().all(|member| !member.host.is_empty()));
+            let read = members.iter().map(|member| member.assigned.as_slice());
+            if read.eq([[shared.clone()], [shared.clone()]]) {
+                return members;
+            }
+            sleep(SECOND / 10).await;
+        }
+    };
+    let members = timeout(PATIENCE, both_read).await.unwrap();
+    assert_ne!(members[0].member_id, members[1].member_id);
+
+    first.terminate().await;
+    until_told(&address, &count, |told| told == Some("1")).await;
+    second.terminate().await;
+    until_told(&address, &count, |told| told == Some("0")).await;
+    exporter.end().await;
+    client.topics().delete(&topic).await.unwrap();
+}
+
 /// Writes one more record to a partition of a topic.
-async fn write(client: &Client, topic: &str, partition: i32) {
+pub(crate) async fn write(client: &Client, topic: &str, partition: i32) {
     let producer = client.producer().build().unwrap();
     let record = Record::to(topic).partition(partition).value("more");
     producer.send(record).await.unwrap();

@@ -14,6 +14,7 @@
     reason = "a test that fails should panic"
 )]
 
+mod access;
 mod blocked;
 mod command;
 mod corpus;

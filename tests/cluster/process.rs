@@ -144,6 +144,19 @@ impl Running {
         rest
     }
 
+    /// Stops it in mid-work, as SIGSTOP does: its connections stay open.
+    pub(crate) async fn freeze(&self) {
+        let id = self.child.id().unwrap();
+        let mut kill = Command::new("kill");
+        kill.args(["-STOP", &id.to_string()]);
+        succeed(kill, b"", PATIENCE).await;
+    }
+
+    /// Ends it at once, frozen or not.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
     /// Waits for the end it came to by itself, which has to be a good one.
     pub(crate) async fn finish(mut self) {
         let status = timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap();

@@ -5,6 +5,7 @@ use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
 use crate::output::{Table, or_dash};
 use crate::session;
+use ottla::Code;
 use ottla::lag::{GroupLag, LagStatus, Topics, collect_once};
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
@@ -63,11 +64,25 @@ fn print(lag: &GroupLag, arguments: &LagArguments, clears: bool) -> Result<()> {
             lag.group
         );
     }
+    for (topic, code) in &lag.refused {
+        let _ = writeln!(io::stderr(), "topic {topic} is not shown: {}", why(*code));
+    }
     table(lag).write(&mut out)?;
     if arguments.watch.is_some() {
         writeln!(out)?;
     }
     Ok(out.flush()?)
+}
+
+/// Why brokers do not show a topic.
+fn why(code: Code) -> String {
+    match code {
+        Code::TOPIC_AUTHORIZATION_FAILED => {
+            format!("no permission to see it (DESCRIBE on the topic): {code}")
+        }
+        Code::UNKNOWN_TOPIC_OR_PARTITION => "it does not exist".to_owned(),
+        code => code.to_string(),
+    }
 }
 
 fn table(lag: &GroupLag) -> Table {
@@ -121,11 +136,15 @@ fn json(lag: &GroupLag) -> Value {
             "owner": owner,
         })
     });
+    let refused = lag.refused.iter();
+    let refused =
+        refused.map(|(topic, code)| json!({"topic": &**topic, "error": code.to_string()}));
     json!({
         "group": &*lag.group,
         "state": lag.state.as_deref(),
         "lag": total(lag),
         "partitions": rows.collect::<Vec<_>>(),
+        "refused": refused.collect::<Vec<_>>(),
     })
 }
 
@@ -141,6 +160,12 @@ fn judge(lag: &GroupLag, max: u64) -> Result<()> {
     if let Some(total) = total(lag).filter(|total| *total > max) {
         return Err(Failure::OverLimit(format!(
             "group {group} has {total} records to read, over the limit of {max}"
+        )));
+    }
+    if let Some((topic, code)) = lag.refused.first() {
+        return Err(Failure::error(format!(
+            "the lag of group {group} in {topic} cannot be told: {}",
+            why(*code)
         )));
     }
     let untold = |status| !matches!(status, LagStatus::Known | LagStatus::NoCommit);

@@ -81,6 +81,18 @@ impl TopicOffsets {
             partitions: Vec::new(),
         }
     }
+
+    /// Why the topic is not to be seen, as metadata says or every one of its partitions: metadata
+    /// may be from before.
+    pub(crate) fn refusal(&self) -> Option<Code> {
+        let denied = Code::TOPIC_AUTHORIZATION_FAILED;
+        let refuses = |offsets: &Offsets| {
+            offsets.committed == Committed::Unknown(Some(denied))
+                || offsets.end == End::Unknown(Some(denied))
+        };
+        let all = !self.partitions.is_empty() && self.partitions.iter().all(refuses);
+        self.refused.or(all.then_some(denied))
+    }
 }
 
 /// What a lag figure rests on.
@@ -264,6 +276,9 @@ pub struct TopicLag {
     /// Id, where the brokers have ids. A topic made anew under the same name has another, and
     /// nothing that was known of the old one holds for it.
     pub id: Option<TopicId>,
+    /// Why the topic is not to be seen, if the brokers said so. What was known of it before is carried
+    /// on for [`CARRIED_MAX`].
+    pub refused: Option<Code>,
     /// By partition number from 0.
     pub partitions: Vec<PartitionLag>,
 }
@@ -368,6 +383,7 @@ fn topic_lag(topic: &TopicOffsets, taken_at: Instant, previous: Option<&TopicLag
     TopicLag {
         topic: Arc::clone(&topic.topic),
         id: topic.id,
+        refused: topic.refusal(),
         partitions: partitions.collect(),
     }
 }

@@ -47,6 +47,7 @@ pub(crate) struct Watch {
     last: Option<Instant>,
     origin: Origin,
     denied: Option<Denied>,
+    /// Ascending.
     denied_topics: Vec<Arc<str>>,
 }
 
@@ -64,8 +65,12 @@ struct Learnt {
 struct Listed(BTreeMap<Arc<str>, u32>);
 
 impl Listed {
-    fn renew(&mut self, names: Vec<Arc<str>>) {
-        self.0.values_mut().for_each(|missed| *missed += 1);
+    /// Takes in a listing. `denied`, ascending, are topics that may not be seen: they are not listed
+    /// either, which says nothing of their being gone.
+    fn renew(&mut self, names: Vec<Arc<str>>, denied: &[Arc<str>]) {
+        for (name, missed) in &mut self.0 {
+            *missed += u32::from(denied.binary_search(name).is_err());
+        }
         self.0.extend(names.into_iter().map(|name| (name, 0)));
         self.0.retain(|_, missed| *missed < LISTINGS_MISSED_MAX);
     }
@@ -136,10 +141,11 @@ impl Watch {
         committed: Option<Vec<Arc<str>>>,
     ) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         if let Some(names) = names {
-            self.matching.renew(self.wanted.matching(names));
+            let matching = self.wanted.matching(names);
+            self.matching.renew(matching, &self.denied_topics);
         }
         if let Some(committed) = committed {
-            self.committed.renew(committed);
+            self.committed.renew(committed, &self.denied_topics);
         }
         let named = self.wanted.named().iter();
         let chosen = named.chain(self.matching.0.keys());
@@ -354,14 +360,9 @@ impl Watch {
     }
 }
 
-/// Whether we may not see a topic, as metadata or as every one of its partitions says.
+/// Whether we may not see a topic.
 fn is_denied(topic: &TopicOffsets) -> bool {
-    const DENIED: Option<Code> = Some(Code::TOPIC_AUTHORIZATION_FAILED);
-    let refuses = |offsets: &Offsets| {
-        offsets.committed == Committed::Unknown(DENIED) || offsets.end == End::Unknown(DENIED)
-    };
-    topic.refused == DENIED
-        || (!topic.partitions.is_empty() && topic.partitions.iter().all(refuses))
+    topic.refusal() == Some(Code::TOPIC_AUTHORIZATION_FAILED)
 }
 
 #[cfg(test)]

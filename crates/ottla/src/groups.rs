@@ -2,7 +2,10 @@
 
 use ottla_proto::group::Assignment;
 use ottla_proto::{BrokerId, Code, Error, ErrorKind, Result, TopicPartition};
-use ottla_wire::api::{consumer_group_describe, delete_groups, describe_groups, list_groups};
+use ottla_wire::api::{
+    ItemError, consumer_group_describe, delete_groups, describe_groups, list_groups,
+    share_group_describe,
+};
 use ottla_wire::retry::Backoff;
 use ottla_wire::{ApiKey, Class, Cluster, CoordinatorKind};
 use std::collections::BTreeMap;
@@ -29,7 +32,7 @@ pub struct ListedGroup {
     pub kind: Option<Arc<str>>,
 }
 
-/// A member of a consumer group.
+/// A member of a consumer group or a share group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupMember {
@@ -44,6 +47,9 @@ pub struct GroupMember {
     /// The partitions that it reads; none where its assignment cannot be read: it may be no consumer.
     pub assigned: Vec<TopicPartition>,
 }
+
+/// The members of groups by group, or why they are not told.
+pub type GroupMembers = BTreeMap<Arc<str>, Result<Vec<GroupMember>>>;
 
 /// The cluster's groups.
 #[derive(Debug, Clone, Default)]
@@ -106,12 +112,13 @@ impl Groups {
         Ok(listing)
     }
 
-    /// The members of these consumer groups, of either protocol. Groups that their coordinator
-    /// does not describe, such as share groups, are left out, as are those of a broker that does not
-    /// answer within `default.api.timeout.ms`.
+    /// The members of these groups: consumer groups of either protocol, and share groups where
+    /// brokers describe them (4.1 and later). A group that may not be seen, or one of whose topics
+    /// may not be seen, has the coordinator's refusal. Left out are groups that their coordinator does
+    /// not describe, and those of a broker that does not answer within `default.api.timeout.ms`.
     ///
     /// Cancel safety: nothing is changed.
-    pub async fn members(&self, groups: &[ListedGroup]) -> BTreeMap<Arc<str>, Vec<GroupMember>> {
+    pub async fn members(&self, groups: &[ListedGroup]) -> GroupMembers {
         let deadline = Instant::now() + self.cluster.settings().api_timeout;
         let mut homes: BTreeMap<(BrokerId, Described), Vec<Arc<str>>> = BTreeMap::new();
         for listed in groups {
@@ -123,7 +130,7 @@ impl Groups {
         for ((broker, by), groups) in homes {
             let cluster = self.cluster.clone();
             calls.spawn(async move {
-                let mut members = Vec::new();
+                let mut members = GroupMembers::new();
                 // One after the other: coordinators answer a connection in order anyway.
                 for groups in groups.chunks(DESCRIBED_MAX) {
                     let described = members_of(&cluster, broker, by, groups.to_vec());
@@ -220,14 +227,17 @@ enum Described {
     Classic,
     /// ConsumerGroupDescribe: KIP-848's groups.
     Consumer,
+    /// ShareGroupDescribe.
+    Share,
 }
 
 impl Described {
     fn by(listed: &ListedGroup) -> Self {
-        let kind = listed.kind.as_deref();
-        match kind.is_some_and(|kind| kind.eq_ignore_ascii_case("consumer")) {
-            true => Self::Consumer,
-            false => Self::Classic,
+        let kind = listed.kind.as_deref().unwrap_or_default();
+        match kind {
+            _ if kind.eq_ignore_ascii_case("consumer") => Self::Consumer,
+            _ if kind.eq_ignore_ascii_case("share") => Self::Share,
+            _ => Self::Classic,
         }
     }
 }
@@ -237,26 +247,67 @@ async fn members_of(
     broker: BrokerId,
     by: Described,
     groups: Vec<Arc<str>>,
-) -> Result<Vec<(Arc<str>, Vec<GroupMember>)>> {
+) -> Result<GroupMembers> {
     let connection = cluster.connection(broker, Class::Control).await?;
     let request = describe_groups::Request { groups };
-    if by == Described::Consumer {
-        let answer = consumer_group_describe::call(&connection, &request).await?;
-        let groups = answer.groups.into_iter();
-        let told = groups.filter_map(|(group, told)| {
-            let members = told.ok()?.members.into_iter();
-            Some((group, members.map(GroupMember::from).collect()))
-        });
-        return Ok(told.collect());
-    }
-    let answer = describe_groups::call(&connection, &request).await?;
-    let described = answer.groups.into_iter().filter_map(|(group, described)| {
-        // Before 4.0 brokers call a group dead that does not exist, or is of another type.
-        let described = described.ok().filter(|group| *group.state != *"Dead")?;
-        let members = described.members.into_iter();
-        Some((group, members.map(GroupMember::from).collect()))
+    let (api, answer) = match by {
+        Described::Classic => {
+            let answer = describe_groups::call(&connection, &request).await?;
+            return Ok(classic_members(answer, broker));
+        }
+        Described::Consumer => (
+            ApiKey::ConsumerGroupDescribe,
+            consumer_group_describe::call(&connection, &request).await?,
+        ),
+        Described::Share => (
+            ApiKey::ShareGroupDescribe,
+            share_group_describe::call(&connection, &request).await?,
+        ),
+    };
+    let told = answer.groups.into_iter().filter_map(|(group, told)| {
+        let members = |group: consumer_group_describe::Group| {
+            let members = group.members.into_iter();
+            members.map(GroupMember::from).collect()
+        };
+        let told = or_refusal(told, api, &group, broker)?.map(members);
+        Some((group, told))
     });
-    Ok(described.collect())
+    Ok(told.collect())
+}
+
+fn classic_members(answer: describe_groups::Response, broker: BrokerId) -> GroupMembers {
+    let told = answer.groups.into_iter().filter_map(|(group, told)| {
+        let told = or_refusal(told, ApiKey::DescribeGroups, &group, broker)?;
+        // Before 4.0 brokers call a group dead that does not exist, or is of another type.
+        if told.as_ref().is_ok_and(|group| *group.state == *"Dead") {
+            return None;
+        }
+        let members = told.map(|group| {
+            let members = group.members.into_iter();
+            members.map(GroupMember::from).collect()
+        });
+        Some((group, members))
+    });
+    told.collect()
+}
+
+/// What was told of a group, or that it may not be told; `None` for what says nothing of the group
+/// itself, such as a coordinator that has moved.
+fn or_refusal<T>(
+    told: Result<T, ItemError>,
+    api: ApiKey,
+    group: &str,
+    broker: BrokerId,
+) -> Option<Result<T>> {
+    let is_refusal =
+        |code| code == Code::GROUP_AUTHORIZATION_FAILED || code == Code::TOPIC_AUTHORIZATION_FAILED;
+    match told {
+        Ok(told) => Some(Ok(told)),
+        Err(error) if is_refusal(error.code) => {
+            Some(Err(error.into_error(api, group).at_broker(broker)))
+        }
+        Err(_) => None,
+    }
 }
 
 impl From<consumer_group_describe::Member> for GroupMember {

@@ -25,7 +25,7 @@ mod topics;
 mod transactions;
 
 pub use client::{Client, ClientBuilder};
-pub use groups::{GroupListing, GroupMember, Groups, ListedGroup};
+pub use groups::{GroupListing, GroupMember, GroupMembers, Groups, ListedGroup};
 pub use ottla_consumer as consumer;
 pub use ottla_lag as lag;
 pub use ottla_partitioner as partitioner;

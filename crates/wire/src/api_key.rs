@@ -55,6 +55,7 @@ apis! {
     CreatePartitions = 37,
     DeleteGroups = 42,
     ConsumerGroupDescribe = 69,
+    ShareGroupDescribe = 77,
     DescribeShareGroupOffsets = 90,
 }
 

@@ -412,6 +412,31 @@ const GROUP_DESCRIBE: &[Field] = &[
     since(0, Structs(GROUP_DESCRIBE_GROUP)), // groups
 ];
 
+const SHARE_DESCRIBE_MEMBER: &[Field] = &[
+    since(0, Text),                              // member_id
+    since(0, Text),                              // rack_id
+    since(0, Fixed(4)),                          // member_epoch
+    since(0, Text),                              // client_id
+    since(0, Text),                              // client_host
+    since(0, Plain(&Text)),                      // subscribed_topic_names
+    since(0, Struct(GROUP_DESCRIBE_ASSIGNMENT)), // assignment
+];
+const SHARE_DESCRIBE_GROUP: &[Field] = &[
+    since(0, Fixed(2)),                       // error_code
+    since(0, Text),                           // error_message
+    since(0, Text),                           // group_id
+    since(0, Text),                           // group_state
+    since(0, Fixed(4)),                       // group_epoch
+    since(0, Fixed(4)),                       // assignment_epoch
+    since(0, Text),                           // assignor_name
+    since(0, Structs(SHARE_DESCRIBE_MEMBER)), // members
+    since(0, Fixed(4)),                       // authorized_operations
+];
+const SHARE_DESCRIBE: &[Field] = &[
+    since(0, Fixed(4)),                      // throttle_time_ms
+    since(0, Structs(SHARE_DESCRIBE_GROUP)), // groups
+];
+
 const DELETABLE_GROUP_RESULT: &[Field] = &[
     since(0, Text),     // group_id
     since(0, Fixed(2)), // error_code
@@ -444,6 +469,7 @@ static DESCRIBE_CONFIGS_ANSWER: Schema = schema(1, 4, 4, DESCRIBE_CONFIGS);
 static CREATE_PARTITIONS_ANSWER: Schema = schema(0, 3, 2, CREATE_PARTITIONS);
 static DELETE_GROUPS_ANSWER: Schema = schema(0, 2, 2, DELETE_GROUPS);
 static GROUP_DESCRIBE_ANSWER: Schema = schema(0, 1, 0, GROUP_DESCRIBE);
+static SHARE_DESCRIBE_ANSWER: Schema = schema(1, 1, 0, SHARE_DESCRIBE);
 static SHARE_OFFSETS_ANSWER: Schema = schema(0, 0, 0, SHARE_OFFSETS);
 
 /// An answer that nothing describes: framed by hand elsewhere.
@@ -487,6 +513,7 @@ pub(crate) fn of(api: ApiKey) -> &'static Schema {
         ApiKey::CreatePartitions => &CREATE_PARTITIONS_ANSWER,
         ApiKey::DeleteGroups => &DELETE_GROUPS_ANSWER,
         ApiKey::ConsumerGroupDescribe => &GROUP_DESCRIBE_ANSWER,
+        ApiKey::ShareGroupDescribe => &SHARE_DESCRIBE_ANSWER,
         ApiKey::DescribeShareGroupOffsets => &SHARE_OFFSETS_ANSWER,
         ApiKey::Produce | ApiKey::Fetch => &HAND_FRAMED,
     }

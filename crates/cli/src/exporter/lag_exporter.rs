@@ -1,7 +1,7 @@
 //! Topics and groups under the names of kafka-lag-exporter, for its dashboards and alerts.
 //!
 //! As it has them, with one difference: what is unknown is left out, where it says NaN. A group's
-//! partition that no member reads has empty labels for the member.
+//! partition that no member reads, or several, has empty labels for the member.
 
 use super::sight::{Edges, GroupSight, Sight};
 use super::text::{Family, Page};
@@ -144,6 +144,7 @@ fn by_partition<F: Display>(
         for topic in &group.snapshot.topics {
             for lag in &topic.partitions {
                 let reader = readers.get(&(&*topic.topic, lag.partition));
+                let reader = reader.copied().flatten();
                 let [host, id, client] = reader.map_or([""; 3], |member| {
                     [&*member.host, &*member.member_id, &*member.client_id]
                 });
@@ -163,12 +164,14 @@ fn by_partition<F: Display>(
     }
 }
 
-/// Who reads which partition.
-fn readers(group: &GroupSight) -> BTreeMap<(&str, i32), &GroupMember> {
-    let members = group.members.iter().flatten();
-    let readers = members.flat_map(|member| {
-        let assigned = member.assigned.iter();
-        assigned.map(move |at| ((&*at.topic, at.partition), member))
-    });
-    readers.collect()
+/// Who reads which partition; nobody where several do, as in a share group.
+fn readers(group: &GroupSight) -> BTreeMap<(&str, i32), Option<&GroupMember>> {
+    let mut readers = BTreeMap::new();
+    for member in group.members.iter().flatten() {
+        for at in &member.assigned {
+            let reader = readers.entry((&*at.topic, at.partition));
+            reader.and_modify(|one| *one = None).or_insert(Some(member));
+        }
+    }
+    readers
 }

@@ -77,6 +77,9 @@ gauges! {
         "The share of new keyless records that the partition gets from a lag-aware producer, 0 to 1.";
     GROUP_AGE = "ottla_group_age_seconds", ["consumergroup"],
         "How old the group's newest figures are.";
+    REFUSED = "ottla_group_refused", ["consumergroup", "topic", "error"],
+        "1 for a topic of the group that may not be seen; without a topic for its offsets or its \
+         members, also where they are not told because of one of its topics.";
     BUILD = "ottla_exporter_build_info", ["version"], "The exporter's version; always 1.";
     UP = "ottla_exporter_up", [], "1 while the last look at the cluster is fresh.";
     GROUPS = "ottla_exporter_groups", [], "Groups that are watched.";
@@ -242,6 +245,12 @@ fn write_ours(page: &mut Page, sight: &Sight, now: Instant) {
     let mut ages = page.begin(&GROUP_AGE);
     for group in &sight.groups {
         ages.put(&[&group.group], seconds(now, told_at(&group.snapshot)));
+    }
+    let mut refused = page.begin(&REFUSED);
+    for group in &sight.groups {
+        for (topic, code) in &group.refused {
+            refused.put(&[&group.group, topic, &code.to_string()], 1);
+        }
     }
     write_status(page, sight);
     by_partition(page, sight, &LOST, |lag, _| lag.lag.map(|_| lag.lost));

@@ -3,9 +3,9 @@
 use super::GROUPS_MAX;
 use super::filter::Filter;
 use ottla::lag::snapshot::End;
-use ottla::lag::{Collector, Lag, Snapshot, log_ends};
+use ottla::lag::{Collector, Lag, Snapshot, Standing, log_ends};
 use ottla::partitioner::Explanation;
-use ottla::{BrokerId, Client, ClusterView, GroupMember, ListedGroup};
+use ottla::{BrokerId, Client, ClusterView, Code, GroupMember, ListedGroup};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,6 +43,8 @@ pub(super) struct GroupSight {
     pub(super) group: Arc<str>,
     /// `None` where the coordinator does not tell them.
     pub(super) members: Option<Vec<GroupMember>>,
+    /// What may not be seen of it: one of its topics, or with an empty name the group or its members.
+    pub(super) refused: Vec<(Arc<str>, Code)>,
     pub(super) snapshot: Arc<Snapshot>,
     /// By topic, as in the snapshot.
     pub(super) explained: Vec<Option<Explanation>>,
@@ -99,9 +101,15 @@ impl Looker {
             let snapshot = self.filtered(&watched.lag.snapshot());
             let explained = snapshot.topics.iter();
             let explained = explained.map(|topic| watched.lag.explain(&topic.topic));
+            let (members, untold) = match members.remove(group) {
+                Some(Ok(members)) => (Some(members), None),
+                Some(Err(error)) => (None, error.code()),
+                None => (None, None),
+            };
             GroupSight {
                 group: Arc::clone(group),
-                members: members.remove(group),
+                members,
+                refused: refused(&snapshot, untold),
                 explained: explained.collect(),
                 snapshot: Arc::new(snapshot),
             }
@@ -186,6 +194,16 @@ impl Looker {
         }));
         known
     }
+}
+
+/// What may not be seen of a group; `members` is why its members are not told.
+fn refused(snapshot: &Snapshot, members: Option<Code>) -> Vec<(Arc<str>, Code)> {
+    let denied = Code::GROUP_AUTHORIZATION_FAILED;
+    let whole = (snapshot.standing == Standing::Denied).then_some(denied);
+    let whole = whole.or(members).map(|code| (Arc::from(""), code));
+    let topics = snapshot.topics.iter();
+    let topics = topics.filter_map(|topic| Some((Arc::clone(&topic.topic), topic.refused?)));
+    whole.into_iter().chain(topics).collect()
 }
 
 impl From<End> for Edges {

@@ -328,3 +328,23 @@ fn a_topic_is_let_go_when_three_listings_in_a_row_miss_it() {
     topics(&["audit"]);
     assert_eq!(topics(&["audit"]), [Arc::<str>::from("audit")]);
 }
+
+#[test]
+fn a_topic_that_may_not_be_seen_is_not_gone_when_no_listing_tells_of_it() {
+    let mut fixture = fixture();
+    let wanted = Wanted::new(Vec::new(), &[]).unwrap();
+    fixture.watch.wanted = wanted.and_committed(true);
+    fixture.watch.asked.topics.clear();
+    let listed = |names: &[&str]| Some(names.iter().map(|name| Arc::from(*name)).collect());
+    fixture.watch.choose(None, listed(&["gone", "orders"]));
+    let mut refused = found(Standing::Told, 1, &[]);
+    refused.topics[0].refused = Some(Code::TOPIC_AUTHORIZATION_FAILED);
+    fixture.take(1, &refused);
+    for _ in 0..2 * LISTINGS_MISSED_MAX {
+        fixture.watch.choose(None, listed(&[]));
+    }
+    assert_eq!(*fixture.watch.topics(), ["orders".into()]);
+    let told = Arc::clone(&fixture.snapshots.borrow());
+    let why = told.topic("orders").unwrap().refused;
+    assert_eq!(why, Some(Code::TOPIC_AUTHORIZATION_FAILED));
+}

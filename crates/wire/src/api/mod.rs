@@ -25,6 +25,7 @@ pub mod offset_commit;
 pub mod offset_fetch;
 pub mod produce;
 mod reader;
+pub mod share_group_describe;
 pub mod sync_group;
 #[cfg(test)]
 mod tests;
@@ -215,6 +216,7 @@ pub(crate) fn decode_any(api: ApiKey, version: i16, answer: Bytes) -> bool {
         ApiKey::CreatePartitions => generated!(wire::CreatePartitionsResponse),
         ApiKey::DeleteGroups => generated!(wire::DeleteGroupsResponse),
         ApiKey::ConsumerGroupDescribe => generated!(wire::ConsumerGroupDescribeResponse),
+        ApiKey::ShareGroupDescribe => generated!(wire::ShareGroupDescribeResponse),
         ApiKey::DescribeShareGroupOffsets => {
             generated!(wire::DescribeShareGroupOffsetsResponse)
         }

@@ -267,6 +267,20 @@ fn group_admin_answer(api: ApiKey, version: i16) -> Option<Vec<u8>> {
                 &wire::ConsumerGroupDescribeResponse::default().with_groups(vec![group]),
             )
         }
+        ApiKey::ShareGroupDescribe => {
+            use wire::share_group_describe_response as of;
+            let topic = of::TopicPartitions::default().with_partitions(vec![1, 2]);
+            let assignment = of::Assignment::default().with_topic_partitions(vec![topic]);
+            let member = of::Member::default()
+                .with_subscribed_topic_names(vec![wire::TopicName::default()])
+                .with_assignment(assignment);
+            let group = of::DescribedGroup::default().with_members(vec![member]);
+            bytes(
+                api,
+                version,
+                &wire::ShareGroupDescribeResponse::default().with_groups(vec![group]),
+            )
+        }
         ApiKey::DescribeShareGroupOffsets => {
             use wire::describe_share_group_offsets_response as of;
             let partition = of::DescribeShareGroupOffsetsResponsePartition::default();
