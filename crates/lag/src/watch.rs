@@ -189,6 +189,9 @@ impl Watch {
         for topic in &snapshot.topics {
             let is_denied = found.standing == Standing::Denied || denied.contains(&topic.topic);
             let (taken_at, health) = if is_denied {
+                if let Some(learnt) = self.learnt.get_mut(&topic.topic) {
+                    learnt.heard_at = Some(found.taken_at);
+                }
                 (found.taken_at, DENIED)
             } else {
                 self.hear(topic, found.taken_at)

@@ -228,6 +228,18 @@ impl Lanes {
         })
     }
 
+    /// Goes on with what was sent under the lanes of a plan whose figures are as old as these: nobody
+    /// has heard anything since that would tell of it.
+    pub(crate) fn follow(&mut self, last: &Self) {
+        for (at, (lane, was)) in self.lanes.iter_mut().zip(&last.lanes).enumerate() {
+            let (since, sent) = unpack(was.state.load(Ordering::Relaxed));
+            let kept: f32 = last.unsettled.all(at).map(|own| own.load().1).sum();
+            // What a stripe kept for itself is as good as new.
+            let records = (sent + was.own_record * kept) * was.rate;
+            *lane.state.get_mut() = pack(since, larger(records / lane.rate, 0.0));
+        }
+    }
+
     fn lane(&self, partition: i32) -> Option<&Lane> {
         self.lanes.get(usize::try_from(partition).ok()?)
     }
@@ -398,191 +410,4 @@ impl<'l> Seen<'l> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn lanes(partitions: &[(f64, f64)], arrival_rate: f64, own_rate: f64) -> Lanes {
-        let share = 1.0 / partitions.len() as f64;
-        let partitions = partitions
-            .iter()
-            .map(|(rate, backlog)| DrainPartition {
-                rate: *rate,
-                backlog: *backlog,
-                share,
-            })
-            .collect();
-        Lanes::new(&Drain {
-            partitions,
-            arrival_rate,
-            own_rate,
-        })
-        .unwrap()
-    }
-
-    fn close(a: f32, b: f32) -> bool {
-        (a - b).abs() <= 1e-3 * b.abs().max(1.0)
-    }
-
-    fn fresh(lanes: &Lanes, micros: u32) -> Seen<'_> {
-        lanes.seen(When::new(micros, Age::Fresh), 0).unwrap()
-    }
-
-    fn wait(lanes: &Lanes, partition: i32, micros: u32) -> f32 {
-        fresh(lanes, micros).wait(partition).unwrap()
-    }
-
-    #[test]
-    fn a_lane_is_half_a_cache_line() {
-        assert_eq!(size_of::<Lane>(), 32);
-    }
-
-    #[test]
-    fn a_backlog_drains_at_half_speed_and_own_sends_after_it_at_full_speed() {
-        let lanes = lanes(&[(100.0, 50.0)], 80.0, 80.0);
-        assert!(close(wait(&lanes, 0, 0), 0.51));
-        assert!(close(wait(&lanes, 0, 500_000), 0.26));
-        fresh(&lanes, 500_000).add(0, 100);
-        assert!(close(wait(&lanes, 0, 500_000), 1.26));
-        // The backlog is gone at 1 s; then the 100 drain in another second.
-        assert!(close(wait(&lanes, 0, 1_000_000), 1.01));
-        assert!(close(wait(&lanes, 0, 1_500_000), 0.51));
-        assert!(close(wait(&lanes, 0, 3_000_000), 0.01));
-    }
-
-    #[test]
-    fn an_unused_reservation_is_taken_back() {
-        let lanes = lanes(&[(100.0, 0.0)], 80.0, 80.0);
-        fresh(&lanes, 0).add(0, 50);
-        lanes.take_back(0, 0, 40);
-        assert!(close(wait(&lanes, 0, 0), 0.11));
-        lanes.take_back(0, 0, 1_000);
-        assert!(close(wait(&lanes, 0, 0), 0.01), "never below nothing");
-    }
-
-    #[test]
-    fn other_producers_count_as_a_flow_and_by_the_scale() {
-        // One of four alike producers: one own record stands for four, nothing is left as a flow.
-        let lanes_of_four = lanes(&[(100.0, 0.0), (100.0, 0.0)], 160.0, 40.0);
-        fresh(&lanes_of_four, 0).add(0, 1);
-        assert!(close(wait(&lanes_of_four, 0, 0), 0.08));
-        // One of a thousand: the scale stops at a quarter of a second of drain; 0.975 is a flow.
-        let lanes_of_many = lanes(&[(100.0, 0.0), (100.0, 0.0)], 1_000.0, 1.0);
-        assert!(close(wait(&lanes_of_many, 0, 0), 0.25));
-        // 975 records a second over two partitions, against 100 read: 387.5 more a second.
-        assert!(close(wait(&lanes_of_many, 0, 1_000_000), 4.125));
-    }
-
-    #[test]
-    fn a_stripe_knows_its_own_sends_at_once_and_the_others_do_a_moment_later() {
-        let lanes = lanes(&[(100.0, 0.0)], 80.0, 80.0);
-        let waits = |micros: u32| {
-            let of = |stripe| {
-                let seen = lanes.seen(When::new(micros, Age::Fresh), stripe);
-                seen.unwrap().wait(0).unwrap()
-            };
-            (of(1), of(0))
-        };
-        fresh(&lanes, 10_000).add(0, 10);
-        let (other, own) = waits(10_000);
-        assert!(close(other, 0.11) && close(own, 0.11), "told at once");
-        fresh(&lanes, 10_500).add(0, 10);
-        let (other, own) = waits(10_500);
-        assert!(close(own, 0.21), "{own}");
-        assert!(close(other, 0.11), "kept for a moment: {other}");
-        waits(11_500);
-        let (other, own) = waits(11_500);
-        assert!(close(other, 0.2085) && close(own, 0.2085), "{other} {own}");
-    }
-
-    #[test]
-    fn a_stale_backlog_is_dropped_and_the_rates_stay() {
-        let lanes = lanes(&[(100.0, 1e6), (20.0, 0.0)], 80.0, 80.0);
-        assert!(wait(&lanes, 0, 4_000_000) > 1_000.0);
-        assert!(close(
-            lanes
-                .seen(When::new(4_000_000, Age::Stale), 0)
-                .unwrap()
-                .wait(0)
-                .unwrap(),
-            0.01
-        ));
-        assert!(close(
-            lanes
-                .seen(When::new(4_000_000, Age::Stale), 0)
-                .unwrap()
-                .wait(1)
-                .unwrap(),
-            0.05
-        ));
-    }
-
-    #[test]
-    fn a_partition_without_a_rate_has_the_median() {
-        let lanes = lanes(
-            &[
-                (f64::NAN, 0.0),
-                (10.0, 0.0),
-                (20.0, 0.0),
-                (30.0, 0.0),
-                (0.0, 0.0),
-            ],
-            0.0,
-            0.0,
-        );
-        assert!(close(lanes.rate(0), 20.0));
-        assert!(close(lanes.rate(4), 20.0));
-        assert!(close(lanes.rate(99), 20.0));
-        let none = Drain {
-            partitions: vec![],
-            arrival_rate: 1.0,
-            own_rate: 1.0,
-        };
-        assert!(Lanes::new(&none).is_none());
-    }
-
-    proptest! {
-        /// The estimate does not depend on how often it is looked at and brought up to date.
-        #[test]
-        fn looking_often_changes_nothing(
-            backlog in 0.0..500.0f64,
-            inflow in 0.0..300.0f64,
-            sent in 0u32..200,
-            steps in proptest::collection::vec(0u32..400_000, 1..20),
-        ) {
-            let make = || lanes(&[(100.0, backlog)], inflow + 100.0, 100.0);
-            let (often, once) = (make(), make());
-            // No scale: all others are a flow.
-            fresh(&often, 0).add(0, sent);
-            fresh(&once, 0).add(0, sent);
-            let mut micros = 0;
-            for step in steps {
-                micros += step;
-                fresh(&often, micros).add(0, 0);
-            }
-            let (a, b) = (wait(&often, 0, micros), wait(&once, 0, micros));
-            prop_assert!((a - b).abs() <= 1e-2 * b.max(1.0), "{a} {b}");
-        }
-
-        #[test]
-        fn any_figures_give_finite_waits(
-            rate in any::<f64>(), backlog in any::<f64>(), share in any::<f64>(),
-            all in any::<f64>(), own in any::<f64>(), micros in any::<u32>(),
-        ) {
-            let drain = Drain {
-                partitions: vec![
-                    DrainPartition { rate, backlog, share },
-                    DrainPartition { rate: 100.0, backlog: 0.0, share: 0.5 },
-                ],
-                arrival_rate: all,
-                own_rate: own,
-            };
-            let lanes = Lanes::new(&drain).unwrap();
-            for partition in 0..3 {
-                fresh(&lanes, micros).add(partition, 7);
-                let wait = fresh(&lanes, micros).wait(partition);
-                prop_assert!(wait.unwrap_or(lanes.wait_when_new()).is_finite());
-            }
-        }
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::joint::Steered;
 use ottla_partitioner::{
-    LagAware, Method, NoQueues, Partitioner, PlanPublisher, PlanReader, TopicView, plan_channel,
+    LagAware, Method, NoQueues, Partitioner, PlanReader, TopicView, plan_channel,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -16,25 +16,29 @@ struct Fixture {
     start: Instant,
 }
 
-fn plan_of(publisher: PlanPublisher) -> Joint {
-    let mut shares = Joint::shares(publisher, SECOND, &Steered::default(), 1);
-    shares.remove(0)
+fn fixture() -> Fixture {
+    fixtures(1).remove(0)
 }
 
-fn fixture() -> Fixture {
-    let group: Arc<str> = "billing".into();
-    let wanted = Wanted::new(vec!["orders".into()], &[]).unwrap();
+/// So many groups that one plan goes by.
+fn fixtures(groups: usize) -> Vec<Fixture> {
     let start = Instant::now();
     let (publisher, plan) = plan_channel();
-    let empty = Snapshot::new(Arc::clone(&group), start, &[], None);
-    let (sender, snapshots) = watch::channel(Arc::new(empty));
-    Fixture {
-        watch: Watch::new(group, wanted, SECOND, plan_of(publisher), sender),
-        plan,
-        snapshots,
-        growths: Growths::default(),
-        start,
-    }
+    let shares = Joint::shares(publisher, SECOND, &Steered::default(), groups);
+    let fixture = |share| {
+        let group: Arc<str> = "billing".into();
+        let wanted = Wanted::new(vec!["orders".into()], &[]).unwrap();
+        let empty = Snapshot::new(Arc::clone(&group), start, &[], None);
+        let (sender, snapshots) = watch::channel(Arc::new(empty));
+        Fixture {
+            watch: Watch::new(group, wanted, SECOND, share, sender),
+            plan: plan.clone(),
+            snapshots,
+            growths: Growths::default(),
+            start,
+        }
+    };
+    shares.into_iter().map(fixture).collect()
 }
 
 fn found(standing: Standing, id: u8, offsets: &[(Committed, i64)]) -> Found {
@@ -166,12 +170,20 @@ fn a_watch_is_wanted_while_a_producer_reads_its_plan() {
 fn learnt() -> Fixture {
     let mut fixture = fixture();
     for second in 0..6u32 {
-        let offset = i64::from(second) * 100;
-        let offsets = [(Committed::At(offset), offset + 10); 3];
-        fixture.take(second, &found(Standing::Told, 1, &offsets));
+        fixture.take(second, &kept_up(second));
     }
     assert_eq!(fixture.method(), Method::Drain);
     fixture
+}
+
+/// What is found of it then.
+fn kept_up(second: u32) -> Found {
+    let offset = i64::from(second) * 100;
+    found(
+        Standing::Told,
+        1,
+        &[(Committed::At(offset), offset + 10); 3],
+    )
 }
 
 #[test]
@@ -204,10 +216,10 @@ fn a_plan_that_nothing_was_heard_since_ages_and_ends_as_uniform() {
     assert_eq!(fixture.method(), Method::Drain, "the rates are known still");
 }
 
-#[test]
-fn silence_does_not_forget_what_was_sent_since_the_last_plan() {
-    let mut fixture = learnt();
-    let steer = LagAware::new(fixture.plan.clone());
+/// Sends a run at each of thirty looks; says whether three partitions that are alike took turns by
+/// what was sent to them, and not by chance.
+fn takes_turns(plan: PlanReader, at: Instant, mut look: impl FnMut(u32)) -> bool {
+    let steer = LagAware::new(plan);
     let view = TopicView {
         topic: "orders",
         partition_count: 3,
@@ -216,25 +228,69 @@ fn silence_does_not_forget_what_was_sent_since_the_last_plan() {
         batch_bytes: 1_000_000,
         stripe: 0,
     };
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut runs: Vec<i32> = (0..30)
+        .map(|number| {
+            let run = steer.begin_run(&view, at, rng.u64(..), None);
+            steer.end_run(&view, run, run.records);
+            look(number);
+            run.partition
+        })
+        .collect();
+    runs.chunks_mut(3).all(|turn| {
+        turn.sort_unstable();
+        turn == [0, 1, 2]
+    })
+}
+
+#[test]
+fn silence_does_not_forget_what_was_sent_since_the_last_plan() {
+    let mut fixture = learnt();
     let silence = found(
         Standing::Unknown(None),
         1,
         &[(Committed::Unknown(None), 600); 3],
     );
-    let at = fixture.start + 5 * SECOND;
-    let mut rng = fastrand::Rng::with_seed(1);
-    let mut runs = Vec::new();
-    for second in 6..36 {
-        let run = steer.begin_run(&view, at, rng.u64(..), None);
-        steer.end_run(&view, run, run.records);
-        runs.push(run.partition);
-        fixture.take(second, &silence);
+    let (plan, at) = (fixture.plan.clone(), fixture.start + 5 * SECOND);
+    assert!(takes_turns(plan, at, |number| fixture.take(6 + number, &silence)));
+}
+
+#[test]
+fn silence_of_one_topic_does_not_forget_what_was_sent_to_it_when_another_is_heard() {
+    let mut fixture = learnt();
+    let silence = found(Standing::Told, 1, &[(Committed::Unknown(None), 600); 3]);
+    let (plan, at) = (fixture.plan.clone(), fixture.start + 5 * SECOND);
+    let look = |number: u32| {
+        let mut found = silence.clone();
+        let mut clicks = kept_up(number);
+        clicks.topics[0].topic = "clicks".into();
+        found.topics.insert(0, clicks.topics.remove(0));
+        fixture.take(6 + number, &found);
+    };
+    assert!(takes_turns(plan, at, look));
+}
+
+#[test]
+fn silence_of_one_group_does_not_forget_what_was_sent_when_another_is_heard() {
+    let mut groups = fixtures(2);
+    for second in 0..6 {
+        for group in &mut groups {
+            group.take(second, &kept_up(second));
+        }
     }
-    // Three that are alike take turns by what was sent to them, and not by chance.
-    for turn in runs.chunks_mut(3) {
-        turn.sort_unstable();
-        assert_eq!(turn, [0, 1, 2]);
-    }
+    let silence = found(
+        Standing::Unknown(None),
+        1,
+        &[(Committed::Unknown(None), 600); 3],
+    );
+    let (plan, at) = (groups[0].plan.clone(), groups[0].start + 5 * SECOND);
+    let look = |number: u32| {
+        groups[0].take(6 + number, &kept_up(6 + number));
+        groups[1].take(6 + number, &silence);
+    };
+    assert!(takes_turns(plan.clone(), at, look));
+    let explained = plan.explain("orders").unwrap();
+    assert_eq!((explained.taken_at, explained.method), (at, Method::Drain));
 }
 
 /// As from Prometheus, whose figures are some seconds old when they come.
@@ -307,6 +363,19 @@ fn one_topic_that_is_silent_ages_beside_another_that_is_not() {
     let taken_at = |topic| fixture.plan.explain(topic).unwrap().taken_at;
     assert_eq!(taken_at("audit"), fixture.start + 6 * SECOND);
     assert_eq!(taken_at("orders"), fixture.start + 9 * SECOND);
+}
+
+#[test]
+fn a_refusal_that_silence_follows_is_as_old_as_it_is() {
+    let mut fixture = learnt();
+    let nothing = [(Committed::Unknown(None), 600); 3];
+    fixture.take(20, &found(Standing::Denied, 1, &nothing));
+    fixture.take(50, &found(Standing::Unknown(None), 1, &nothing));
+    let explained = fixture.plan.explain("orders").unwrap();
+    assert_eq!(explained.method, Method::Uniform(Fallback::Denied));
+    assert_eq!(explained.taken_at, fixture.start + 20 * SECOND);
+    fixture.take(70, &found(Standing::Unknown(None), 1, &nothing));
+    assert_eq!(fixture.method(), Method::Uniform(Fallback::Denied));
 }
 
 #[test]

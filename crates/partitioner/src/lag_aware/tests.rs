@@ -93,6 +93,40 @@ fn own_sends_turn_the_choice_to_the_others_before_the_next_plan() {
 }
 
 #[test]
+fn a_plan_with_the_same_figures_again_goes_on_with_what_was_sent() {
+    let now = Instant::now();
+    let plan = |id, taken_at| {
+        let drain = drain(&[(100.0, 0.0); 3]);
+        let plan = TopicPlan::drain("orders".into(), taken_at, SECOND, &drain);
+        plan.with_topic_id(Some([id; 16]))
+    };
+    // Three that are alike take turns while it is known what was sent to each.
+    let takes_turns = |next: &dyn Fn(u8) -> TopicPlan| {
+        let (mut publisher, steer) = steered_by(now, &[(100.0, 0.0); 3]);
+        let mut bits = Bits(5);
+        let mut runs: Vec<i32> = (0..60)
+            .map(|number| {
+                publisher.publish(vec![next(number)]);
+                let run = steer.begin_run(&view(3, &[0, 1, 2]), now, bits.next(), None);
+                steer.end_run(&view(3, &[0, 1, 2]), run, run.records);
+                run.partition
+            })
+            .collect();
+        runs.chunks_mut(3).all(|turn| {
+            turn.sort_unstable();
+            turn == [0, 1, 2]
+        })
+    };
+    assert!(takes_turns(&|_| plan(1, now)));
+    let newer = |number: u8| plan(1, now - SECOND + u32::from(number) * SECOND / 1_000);
+    assert!(!takes_turns(&newer), "newer figures tell of what was sent");
+    assert!(
+        !takes_turns(&|number| plan(number, now)),
+        "it is another topic"
+    );
+}
+
+#[test]
 fn what_a_run_did_not_use_is_not_counted() {
     let now = Instant::now();
     let (publisher, steer) = steered_by(now, &[(100.0, 0.0), (100.0, 10.0)]);
