@@ -28,6 +28,7 @@ mod kafka;
 mod kills;
 mod lag;
 mod operations;
+mod order;
 mod parts;
 mod process;
 mod python;

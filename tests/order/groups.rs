@@ -3,6 +3,7 @@
 use fastrand::Rng;
 use ottla_lag::health::{Health, Observed, Observer};
 use ottla_partitioner::{Committed, KeyOffsets, TopicPlan};
+use ottla_tests::order::{Again, OrderChecker, Processed};
 use std::time::{Duration, Instant};
 
 /// One record as it lies in a log.
@@ -31,14 +32,6 @@ impl Topic {
     pub(crate) fn changes(&mut self) {
         self.life |= 1;
     }
-}
-
-/// The latest record of a key that was processed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Seen {
-    life: u32,
-    number: u32,
-    place: usize,
 }
 
 /// One partition's consumer.
@@ -74,7 +67,7 @@ impl Consumer {
 #[derive(Debug)]
 pub(crate) struct Group {
     consumers: Vec<Consumer>,
-    seen: Vec<Option<Seen>>,
+    pub(crate) order: OrderChecker,
     speed: f64,
     commit_every: u64,
     /// Since when it is watched; it is promised nothing of what was written before.
@@ -82,11 +75,6 @@ pub(crate) struct Group {
     pub(crate) processed: u64,
     /// Records that were processed once more, after a restart.
     pub(crate) repeated: u64,
-    /// Records that were processed after a later one of their key. A consumer that was started anew
-    /// reads on from its last commit; what it repeats is in order unless a later record of the key
-    /// was processed elsewhere.
-    pub(crate) violations: u64,
-    pub(crate) overtaken: Option<String>,
 }
 
 impl Group {
@@ -99,14 +87,12 @@ impl Group {
     ) -> Self {
         Self {
             consumers: vec![Consumer::new(speed); partitions],
-            seen: vec![None; keys],
+            order: OrderChecker::new(keys),
             speed,
             commit_every,
             since,
             processed: 0,
             repeated: 0,
-            violations: 0,
-            overtaken: None,
         }
     }
 
@@ -158,23 +144,19 @@ impl Group {
                 if entry.life % 2 == 1 || entry.placed_at < self.since {
                     continue;
                 }
-                let is_replayed = is_repeated && consumer.processed <= consumer.again_until;
-                let seen = &mut self.seen[entry.key];
-                let is_late = |seen: Seen| {
-                    let is_before = entry.life == seen.life && entry.number < seen.number;
-                    is_before && !is_replayed && !(is_repeated && seen.place == partition)
+                let again = match is_repeated {
+                    true if consumer.processed <= consumer.again_until => Again::Rewound,
+                    true => Again::Restarted,
+                    false => Again::No,
                 };
-                if seen.is_some_and(is_late) {
-                    self.violations += 1;
-                    self.overtaken.get_or_insert_with(|| {
-                        format!("{entry:?} in {partition} after {seen:?} at {now} ms")
-                    });
-                }
-                *seen = (*seen).max(Some(Seen {
-                    life: entry.life,
+                let record = Processed {
+                    key: entry.key,
                     number: entry.number,
                     place: partition,
-                }));
+                    life: entry.life,
+                    again,
+                };
+                self.order.process(record, format_args!("{now} ms"));
             }
             // Who has nothing to read does not save his time up.
             consumer.credit = consumer.credit.min(1.0);

@@ -325,9 +325,9 @@ impl World {
             }
             group.step(LENGTH, STEP, &self.topic.logs);
             self.outcome.processed += group.processed;
-            self.outcome.violations += group.violations;
+            self.outcome.violations += group.order.violations;
             self.outcome.repeated += group.repeated;
-            let overtaken = group.overtaken.take();
+            let overtaken = group.order.overtaken.take();
             self.outcome.overtaken = self.outcome.overtaken.take().or(overtaken);
         }
         self.outcome

@@ -1,5 +1,7 @@
 //! What several test binaries share.
 
+pub mod order;
+
 use ottla::{BoxFuture, BoxStream, Client, ClientBuilder, Dial};
 use ottla_broker::Cluster;
 use std::io;
