@@ -412,7 +412,7 @@ fn a_topic_that_may_not_be_seen_is_not_gone_when_no_listing_tells_of_it() {
     for _ in 0..2 * LISTINGS_MISSED_MAX {
         fixture.watch.choose(None, listed(&[]));
     }
-    assert_eq!(*fixture.watch.topics(), ["orders".into()]);
+    assert_eq!(*fixture.watch.topics(), [Arc::<str>::from("orders")]);
     let told = Arc::clone(&fixture.snapshots.borrow());
     let why = told.topic("orders").unwrap().refused;
     assert_eq!(why, Some(Code::TOPIC_AUTHORIZATION_FAILED));

@@ -1,6 +1,7 @@
 //! The store on a real Redis server, which each test starts for itself and ends.
 
 use super::*;
+use crate::fleet::FleetOptions;
 use crate::fleet::key;
 use crate::source::Asked;
 use std::io::{BufRead, BufReader};
@@ -281,100 +282,161 @@ async fn a_password_is_given_and_a_wrong_one_is_refused() {
     assert!(!format!("{:?}", store("secret")).contains("secret"));
 }
 
-/// An authority and a certificate for localhost by openssl.
-fn certificates(folder: &Path) {
-    let run = |words: &[&str]| {
+/// Certificates by openssl, removed with their folder by the server that gets it.
+struct Certificates(PathBuf);
+
+impl Certificates {
+    /// An authority `ca`, and of it a certificate for localhost, `server`, and one for us, `client`; and
+    /// `stranger` for us by itself.
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("ottla-redis-{:x}", fastrand::u64(..)));
+        std::fs::create_dir(&folder).unwrap();
+        let names = "subjectAltName=DNS:localhost,IP:127.0.0.1\n";
+        std::fs::write(folder.join("names"), names).unwrap();
+        let made = Self(folder);
+        made.authority("ca");
+        made.authority("stranger");
+        for name in ["server", "client"] {
+            made.signed(name);
+        }
+        made
+    }
+
+    fn run(&self, words: &[&str]) {
         let mut openssl = Command::new("openssl");
-        let output = openssl.args(words).current_dir(folder).output().unwrap();
+        let output = openssl.args(words).current_dir(&self.0).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{error}");
-    };
-    let curve = [
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-    ];
-    let request = |out: &[&str]| {
-        let words = [&["req"][..], &curve, out].concat();
-        run(&words);
-    };
-    request(&[
-        "-x509",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=authority",
-        "-keyout",
-        "ca.key",
-        "-out",
-        "ca.pem",
-    ]);
-    request(&[
-        "-subj",
-        "/CN=localhost",
-        "-keyout",
-        "server.key",
-        "-out",
-        "server.csr",
-    ]);
-    std::fs::write(
-        folder.join("names"),
-        "subjectAltName=DNS:localhost,IP:127.0.0.1\n",
-    )
-    .unwrap();
-    run(&[
-        "x509",
-        "-req",
-        "-in",
-        "server.csr",
-        "-CA",
-        "ca.pem",
-        "-CAkey",
-        "ca.key",
-        "-CAcreateserial",
-        "-days",
-        "2",
-        "-extfile",
-        "names",
-        "-out",
-        "server.pem",
-    ]);
+    }
+
+    /// Asks for a certificate with a new key.
+    fn request(&self, name: &str, form: &[&str], out: &str) {
+        let curve = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+        let key = format!("{name}.key");
+        let subject = format!("/CN={name}");
+        let files = ["-subj", &subject, "-keyout", &key, "-out", out];
+        let curve: Vec<&str> = curve.split(' ').collect();
+        self.run(&[&["req"], &curve[..], form, &files].concat());
+    }
+
+    fn authority(&self, name: &str) {
+        self.request(name, &["-x509", "-days", "2"], &format!("{name}.pem"));
+    }
+
+    fn signed(&self, name: &str) {
+        self.request(name, &[], "csr");
+        let out = format!("{name}.pem");
+        let words =
+            "x509 -req -in csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names";
+        let words: Vec<&str> = words.split(' ').collect();
+        self.run(&[&words[..], &["-out", &out]].concat());
+    }
+
+    fn place(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.0.join(name)).unwrap()
+    }
+
+    /// A server with them; whether it wants to see a certificate of its clients.
+    fn server(&self, wants: &str) -> Server {
+        let places = ["server.pem", "server.key", "ca.pem"].map(|name| self.place(name));
+        let [certificate, private, authority] = &places;
+        Server::start_in(
+            self.0.clone(),
+            &[
+                "--tls-cert-file",
+                certificate,
+                "--tls-key-file",
+                private,
+                "--tls-ca-cert-file",
+                authority,
+                "--tls-auth-clients",
+                wants,
+                "--requirepass",
+                "secret",
+            ],
+        )
+    }
 }
 
 #[tokio::test]
 #[ignore = "needs redis"]
 async fn tls_trusts_the_given_authority_and_no_other() {
-    let folder = std::env::temp_dir().join(format!("ottla-redis-{:x}", fastrand::u64(..)));
-    std::fs::create_dir(&folder).unwrap();
-    certificates(&folder);
-    let pem = std::fs::read(folder.join("ca.pem")).unwrap();
-    let place = |name: &str| folder.join(name).to_str().unwrap().to_owned();
-    let (certificate, private, authority) =
-        (place("server.pem"), place("server.key"), place("ca.pem"));
-    let server = Server::start_in(
-        folder.clone(),
-        &[
-            "--tls-cert-file",
-            &certificate,
-            "--tls-key-file",
-            &private,
-            "--tls-ca-cert-file",
-            &authority,
-            "--tls-auth-clients",
-            "no",
-            "--requirepass",
-            "secret",
-        ],
-    );
+    let certificates = Certificates::new();
+    let server = certificates.server("no");
     let url = format!("rediss://:secret@localhost:{}", server.port);
-    let trusting = RedisStore::builder(url.clone()).root_certificate(pem);
-    let mut trusting = trusting.build().unwrap();
-    assert_eq!(
-        claim(&mut trusting, "aa").await,
-        Ok(Claim::Ours { token: 1 })
-    );
+    let ours = Ok(Claim::Ours { token: 1 });
+    let trusting = |name: &str| {
+        let builder = RedisStore::builder(url.clone());
+        let builder = builder.root_certificate(certificates.read(name));
+        builder.build().unwrap()
+    };
+    assert_eq!(claim(&mut trusting("ca.pem"), "aa").await, ours);
+    assert!(claim(&mut trusting("stranger.pem"), "aa").await.is_err());
     let mut strict = RedisStore::builder(url).build().unwrap();
     assert!(claim(&mut strict, "aa").await.is_err());
+}
+
+#[tokio::test]
+#[ignore = "needs redis"]
+async fn a_server_that_asks_for_a_certificate_lets_in_who_has_one_of_its_authority() {
+    let certificates = Certificates::new();
+    let server = certificates.server("yes");
+    let url = format!("rediss://:secret@localhost:{}", server.port);
+    let with = |name: Option<&str>| {
+        let builder = RedisStore::builder(url.clone());
+        let builder = builder.root_certificate(certificates.read("ca.pem"));
+        let builder = match name {
+            Some(name) => builder.client_certificate(
+                certificates.read(&format!("{name}.pem")),
+                certificates.read(&format!("{name}.key")),
+            ),
+            None => builder,
+        };
+        builder.build().unwrap()
+    };
+    let ours = Ok(Claim::Ours { token: 1 });
+    assert_eq!(claim(&mut with(Some("client")), "aa").await, ours);
+    assert_eq!(
+        claim(&mut with(None), "aa").await,
+        Err(Trouble::Unreachable)
+    );
+    let stranger = claim(&mut with(Some("stranger")), "aa").await;
+    assert_eq!(stranger, Err(Trouble::Unreachable));
+}
+
+/// Asks the store that these properties describe.
+async fn claim_by(properties: &[(&str, &str)]) -> Result<Claim, Trouble> {
+    let mut options = FleetOptions::default();
+    for (name, value) in properties {
+        let name = format!("lag.fleet.{name}");
+        options.read(&name, value).unwrap();
+    }
+    let mut store = options.store().unwrap().unwrap();
+    let claims = store.claim(&[question("billing")], "aa", SECOND).await;
+    claims.map(|mut claims| claims.remove(0))
+}
+
+#[tokio::test]
+#[ignore = "needs redis"]
+async fn properties_name_the_certificates_to_show_and_to_trust() {
+    let certificates = Certificates::new();
+    let server = certificates.server("yes");
+    let (port, places) = (
+        server.port.to_string(),
+        ["ca.pem", "client.pem", "client.key"].map(|name| certificates.place(name)),
+    );
+    let mut properties = vec![
+        ("enable", "true"),
+        ("redis.port", port.as_str()),
+        ("redis.password", "secret"),
+        ("redis.ca.location", places[0].as_str()),
+    ];
+    assert_eq!(claim_by(&properties).await, Err(Trouble::Unreachable));
+    properties.push(("redis.certificate.location", &places[1]));
+    properties.push(("redis.key.location", &places[2]));
+    assert_eq!(claim_by(&properties).await, Ok(Claim::Ours { token: 1 }));
 }
