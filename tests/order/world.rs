@@ -20,6 +20,8 @@ const SPEED: f64 = 60.0;
 const WELL_SPEED: f64 = 300.0;
 const STEP: u64 = 20;
 const LENGTH: u64 = 60_000;
+/// Of a scene in which much has to rest for two minutes.
+const LONG: u64 = 300_000;
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,18 @@ pub(crate) enum Scene {
     Threads,
     /// As a storm, and the topic is made anew and grows.
     Changes,
+    /// As a storm, but each producer that dies is followed by another one of its process, and what it
+    /// sent last arrives up to a hundred seconds after its death, or never.
+    Ends,
+}
+
+impl Scene {
+    fn length(self) -> u64 {
+        match self {
+            Self::Ends => LONG,
+            _ => LENGTH,
+        }
+    }
 }
 
 /// What was seen.
@@ -126,7 +140,7 @@ pub(crate) fn play(seed: u64, policy: KeyPolicy, scene: Scene) -> Outcome {
         rng,
     };
     let begun = Instant::now();
-    for now in (0..LENGTH).step_by(STEP as usize) {
+    for now in (0..scene.length()).step_by(STEP as usize) {
         world.step(now, begun + Duration::from_millis(now));
     }
     world.end()
@@ -211,7 +225,8 @@ impl World {
     /// A key of this caller: some are used all the time, most now and then.
     fn key(&mut self, caller: usize) -> usize {
         let own = KEYS / CALLERS;
-        let skewed = self.rng.f64().powi(3);
+        let skew = if self.scene == Scene::Ends { 9 } else { 3 };
+        let skewed = self.rng.f64().powi(skew);
         ((skewed * own as f64) as usize).min(own - 1) * CALLERS + caller
     }
 
@@ -221,10 +236,15 @@ impl World {
         let mut happens =
             |times_a_minute: f64| self.rng.f64() < times_a_minute * STEP as f64 / 60_000.0;
         let (cut, moved, slow) = (happens(10.0), happens(6.0), happens(20.0));
-        let (restart, consumer_restarts) = (happens(2.0), happens(6.0));
+        // Of a scene about producers' deaths the brokers are far away when these come.
+        let (deaths, cut_long) = match self.scene {
+            Scene::Ends => (6.0, 10_000),
+            _ => (2.0, 2_000),
+        };
+        let (restart, consumer_restarts) = (happens(deaths), happens(6.0));
         let (rewind, anew, grows) = (happens(1.0), happens(2.0), happens(1.0));
         if cut {
-            self.leaders.cut_until[partition] = now + self.rng.u64(100..2_000);
+            self.leaders.cut_until[partition] = now + self.rng.u64(100..cut_long);
         }
         if moved {
             // Elections: some partitions have no leader for a while.
@@ -266,12 +286,16 @@ impl World {
         self.outcome.restarts += 1;
         self.count_moves();
         let partitions = self.topic.logs.len();
-        self.writer.crash(&mut self.rng, &mut self.topic.logs);
+        match self.scene {
+            Scene::Ends => self.writer.crash_unheard(&mut self.rng, now),
+            _ => self.writer.crash(&mut self.rng, &mut self.topic.logs),
+        }
         for (waiting, placed) in self.waiting.iter_mut().zip(&mut self.in_hand) {
             let placed = placed.take().map(|(_, placed)| placed.entry.key);
             *waiting = waiting.or(placed);
         }
         match self.rng.u8(..4) {
+            _ if self.scene == Scene::Ends => self.writer.take_over(),
             0 | 1 => self.writer.take_over(),
             2 => {
                 if self.rng.bool() && self.groups.len() < GROUPS_MAX {
@@ -323,7 +347,7 @@ impl World {
             for partition in 0..self.topic.logs.len() {
                 group.set_speed(partition, 1e9);
             }
-            group.step(LENGTH, STEP, &self.topic.logs);
+            group.step(self.scene.length(), STEP, &self.topic.logs);
             self.outcome.processed += group.processed;
             self.outcome.violations += group.order.violations;
             self.outcome.repeated += group.repeated;

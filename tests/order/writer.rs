@@ -54,6 +54,8 @@ pub(crate) struct Writer {
     next_look: u64,
     queues: Vec<VecDeque<Record>>,
     answers: Vec<Answer>,
+    /// What a producer that is dead has sent last, by partition, and when it arrives.
+    late: Vec<(u64, usize, Vec<Entry>)>,
     /// How many partitions its brokers have told it of, and when they do so anew.
     partitions: usize,
     told_at: u64,
@@ -71,6 +73,7 @@ impl Writer {
             next_look: 0,
             queues: (0..partitions).map(|_| VecDeque::new()).collect(),
             answers: Vec::new(),
+            late: Vec::new(),
             partitions,
             told_at: u64::MAX,
             planned: None,
@@ -95,6 +98,18 @@ impl Writer {
             let arrive = rng.usize(..=queue.len());
             log.extend(queue.drain(..arrive).map(|record| record.entry));
             queue.clear();
+        }
+        self.answers.clear();
+    }
+
+    /// The producer dies. What was on its way arrives much later, or never.
+    pub(crate) fn crash_unheard(&mut self, rng: &mut Rng, now: u64) {
+        for (partition, queue) in self.queues.iter_mut().enumerate() {
+            let entries = queue.drain(..).map(|record| record.entry).collect();
+            if rng.u8(..4) > 0 {
+                self.late
+                    .push((now + rng.u64(1..100_000), partition, entries));
+            }
         }
         self.answers.clear();
     }
@@ -198,6 +213,10 @@ impl Writer {
             if !is_led || now < leaders.cut_until[at] {
                 continue;
             }
+            let arrives = |late: &mut (u64, usize, _)| late.0 <= now && late.1 == at;
+            for (.., entries) in self.late.extract_if(.., arrives) {
+                arrive(log, entries);
+            }
             while queue.front().is_some_and(|record| record.due <= now)
                 && let Some(record) = queue.pop_front()
             {
@@ -217,6 +236,17 @@ impl Writer {
         }
         for answer in self.answers.extract_if(.., |answer| answer.due <= now) {
             answer.ticket.settle(answer.outcome);
+        }
+    }
+}
+
+/// Takes in what a dead producer has sent. Behind a later record of its key a record would be out of
+/// order whatever becomes of keys: then it is one that never arrives.
+fn arrive(log: &mut Vec<Entry>, entries: Vec<Entry>) {
+    for entry in entries {
+        let is_later = |known: &Entry| known.key == entry.key && known.number > entry.number;
+        if !log.iter().any(is_later) {
+            log.push(entry);
         }
     }
 }

@@ -3,13 +3,14 @@
 use crate::drain::{Age, Lanes, Seen, When};
 use crate::explain::{Counters, Fallback};
 use crate::hashes::{fnv1a, java_partition, murmur2};
-use crate::keys::{KeyPolicy, KeyTicket, Moving};
+use crate::keys::{Asking, KeyPolicy, KeyTicket, Moving};
 use crate::plan::{Choice, PlanReader, TopicPlan};
 use crate::sticky::{Sticky, below};
 use crate::striped::Share;
 use crate::tally::PartitionTally;
 use crate::weights::Weights;
 use crate::{KeyChoice, Partitioner, Run, TopicView};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
@@ -56,8 +57,8 @@ pub enum Steering {
 #[derive(Debug)]
 pub struct LagAware {
     plan: PlanReader,
-    /// Which of the producers that read the plan this is.
-    writer: u32,
+    /// Which of the producers that read the plan this is; it ends with the producer.
+    writer: Arc<()>,
     sticky: Sticky,
     run_drain_seconds: f32,
     keys: KeyPolicy,
@@ -69,7 +70,7 @@ impl LagAware {
     pub fn new(plan: PlanReader) -> Self {
         Self {
             keys: plan.key_policy(),
-            writer: plan.next_writer(),
+            writer: Arc::new(()),
             plan,
             sticky: Sticky::default(),
             run_drain_seconds: RUN_DRAIN.as_secs_f32(),
@@ -361,8 +362,13 @@ impl LagAware {
             Moving::Stopped
         };
         let slots = keys.slots(slots, now);
-        let writer = (self.writer, moving);
-        let ticket = slots.place(view, topic.outlook(), keys.fence(), key, writer)?;
+        let asking = Asking {
+            writer: &self.writer,
+            moving,
+            now,
+            taken_at: topic.taken_at(),
+        };
+        let ticket = slots.place(view, topic.outlook(), keys.fence(), key, asking)?;
         keys.used();
         Some(ticket)
     }

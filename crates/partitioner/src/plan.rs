@@ -9,7 +9,7 @@ use arc_swap::{ArcSwapOption, Guard};
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// After this many missed refreshes the backlog is dropped and the rates stay. The study: falling
@@ -146,6 +146,11 @@ impl TopicPlan {
         }
     }
 
+    /// When the figures were asked for.
+    pub(crate) fn taken_at(&self) -> Instant {
+        self.taken_at
+    }
+
     pub(crate) fn choice(&self) -> &Choice {
         &self.choice
     }
@@ -253,8 +258,6 @@ struct Shared {
     fallbacks: [AtomicU64; Fallback::ALL.len()],
     stale_runs: AtomicU64,
     key_policy: Mutex<KeyPolicy>,
-    /// How many producers were given a number.
-    writers: AtomicU32,
 }
 
 static NEXT_STAMP: AtomicU64 = AtomicU64::new(1);
@@ -423,11 +426,6 @@ impl PlanReader {
     /// How keyed records are placed, as was said last.
     pub fn key_policy(&self) -> KeyPolicy {
         *self.shared.key_policy.lock()
-    }
-
-    /// A number for a producer that reads this plan; none of the others has it.
-    pub(crate) fn next_writer(&self) -> u32 {
-        self.shared.writers.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn set_key_policy(&self, policy: KeyPolicy) {

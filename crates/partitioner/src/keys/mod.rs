@@ -7,8 +7,8 @@ mod slots;
 pub(crate) use away::Away;
 pub use outlook::{Committed, KeyOffsets};
 pub(crate) use outlook::{Fence, Outlook};
+pub(crate) use slots::{Asking, Moving, Slots};
 pub use slots::{KeyTicket, Written};
-pub(crate) use slots::{Moving, Slots};
 
 use std::fmt;
 use std::str::FromStr;
@@ -74,7 +74,11 @@ pub enum KeyPolicy {
     /// places until the groups have committed what was there at that look. So does every keyed
     /// record while there are no lag figures at all, and one whose two partitions end in a
     /// transaction's marker that the group, as some clients do, never commits beyond: order comes
-    /// before progress here. A group that may not be seen counts as one that has never committed.
+    /// before progress here. For the same reason keys stay where they are while it is not known
+    /// whether a record of theirs, or of another key of their slot, was written: until the producer
+    /// that sent it has a later one acknowledged, or, when it was dropped, until the partition's leader
+    /// has answered for two minutes after that; where more than eight producers left such records, for
+    /// as long as the plan lives. A group that may not be seen counts as one that has never committed.
     Migrate {
         /// How many slots a topic has, in some fifty bytes each; [`MIGRATE_SLOTS`]. At least one a
         /// partition.

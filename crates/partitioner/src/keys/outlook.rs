@@ -193,6 +193,11 @@ impl Outlook {
         self.place(partition).offsets.committed
     }
 
+    /// The partition's end at the look, or after it.
+    pub(crate) fn end(&self, partition: i32) -> Option<i64> {
+        self.place(partition).offsets.end
+    }
+
     pub(crate) fn is_ill(&self, partition: i32) -> bool {
         self.place(partition).slow_looks >= SLOW_LOOKS
     }

@@ -6,11 +6,20 @@ use crate::TopicView;
 use crate::hashes::murmur2;
 use parking_lot::Mutex;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 /// No place was chosen yet.
 const UNPLACED: i32 = -1;
+
+/// How long a broker may take to carry out what a producer that has ended sent it last, counted from
+/// an answer that the broker gave after that end: by then it is not standing still. Kafka's default of
+/// `delivery.timeout.ms`, which no broker in order comes near.
+const GONE_REST: Duration = Duration::from_secs(120);
+
+/// The most doubts that are kept apart for a slot.
+pub(super) const DOUBTS_MAX: usize = 8;
 
 /// All keys whose hashes fall into one slot.
 #[derive(Debug)]
@@ -22,7 +31,8 @@ struct Slot {
     last: i64,
     /// How many records were handed out.
     serial: u64,
-    /// What may lie in this place, nobody knows where; one of each producer at most.
+    /// What may lie in this place, nobody knows where; one of each producer at most, and no more than
+    /// [`DOUBTS_MAX`].
     doubts: Vec<Doubt>,
 }
 
@@ -30,9 +40,70 @@ struct Slot {
 #[derive(Debug)]
 struct Doubt {
     serial: u64,
-    /// Who has written it; `None` is somebody before the start. A later record of the same producer
-    /// lies behind it, since a partition keeps a producer's order, and not that of several.
-    writer: Option<u32>,
+    writer: Writer,
+    gone: Option<Gone>,
+}
+
+/// Who has written a record.
+#[derive(Debug, Clone)]
+enum Writer {
+    /// Somebody before the start: whatever is written later lies behind it.
+    Earlier,
+    /// This producer. A later record of its own lies behind it, since a partition keeps a producer's
+    /// order, and not that of several.
+    One(Weak<()>),
+    /// So many producers that they are not kept apart.
+    Many,
+}
+
+/// What is known of a producer's end.
+#[derive(Debug, Clone, Copy)]
+struct Gone {
+    /// It had ended by then.
+    noticed: Instant,
+    /// The first look after that at which the partition's leader answered.
+    answered: Option<Instant>,
+}
+
+/// Who asks for a place, and how old the figures are that it is chosen by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asking<'a> {
+    pub(crate) writer: &'a Arc<()>,
+    pub(crate) moving: Moving,
+    pub(crate) now: Instant,
+    pub(crate) taken_at: Instant,
+}
+
+impl Writer {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Earlier, Self::Earlier) | (Self::Many, Self::Many) => true,
+            (Self::One(this), Self::One(other)) => this.ptr_eq(other),
+            _ => false,
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        matches!(self, Self::One(writer) if writer.strong_count() == 0)
+    }
+}
+
+impl Doubt {
+    /// Whether everything it stands for lies below the end of its partition that a look found.
+    fn is_below(&mut self, asking: Asking<'_>) -> bool {
+        if !self.writer.is_gone() {
+            return false;
+        }
+        let gone = self.gone.get_or_insert(Gone {
+            noticed: asking.now,
+            answered: None,
+        });
+        if asking.taken_at < gone.noticed {
+            return false;
+        }
+        let answered = *gone.answered.get_or_insert(asking.taken_at);
+        asking.taken_at.saturating_duration_since(answered) >= GONE_REST
+    }
 }
 
 impl Slot {
@@ -48,14 +119,37 @@ impl Slot {
         self.last = fence.map_or(-1, |end| end - 1);
         self.doubts.clear();
         if fence.is_none() {
-            self.doubt(None);
+            self.doubt(Writer::Earlier);
         }
     }
 
-    fn doubt(&mut self, writer: Option<u32>) {
-        self.doubts.retain(|doubt| doubt.writer != writer);
-        let serial = self.serial;
-        self.doubts.push(Doubt { serial, writer });
+    fn doubt(&mut self, writer: Writer) {
+        self.doubts.retain(|doubt| !doubt.writer.is(&writer));
+        let writer = if self.doubts.len() < DOUBTS_MAX {
+            writer
+        } else {
+            self.doubts.clear();
+            Writer::Many
+        };
+        self.doubts.push(Doubt {
+            serial: self.serial,
+            writer,
+            gone: None,
+        });
+    }
+
+    /// What producers left in doubt that have ended is there or never will be, when their partition's
+    /// leader has answered for long enough since: then it lies below the partition's end.
+    #[cold]
+    fn end_doubts(&mut self, asking: Asking<'_>, outlook: &Outlook) {
+        let Some(end) = outlook.end(self.place) else {
+            return;
+        };
+        let count = self.doubts.len();
+        self.doubts.retain_mut(|doubt| !doubt.is_below(asking));
+        if self.doubts.len() < count {
+            self.last = self.last.max(end - 1);
+        }
     }
 }
 
@@ -104,7 +198,7 @@ pub struct KeyTicket {
     slots: Arc<Slots>,
     slot: usize,
     serial: u64,
-    writer: u32,
+    writer: Weak<()>,
     partition: i32,
     outcome: Written,
 }
@@ -186,24 +280,26 @@ impl Slots {
         (slot, place(home), place((home + distance) % count))
     }
 
-    /// Places a record of this key and counts it as on its way, by a producer of this number; `None`
-    /// when that cannot be said yet.
+    /// Places a record of this key and counts it as on its way; `None` when that cannot be said yet.
     pub(crate) fn place(
         self: &Arc<Self>,
         view: &TopicView<'_>,
         outlook: &Outlook,
         fence: &Fence,
         key: &[u8],
-        (writer, moving): (u32, Moving),
+        asking: Asking<'_>,
     ) -> Option<Box<KeyTicket>> {
         let (at, home, alternative) = self.find(key);
         let mut slot = self.slots.get(at)?.lock();
+        if !slot.doubts.is_empty() {
+            slot.end_doubts(asking, outlook);
+        }
         if slot.place == UNPLACED {
             let first = first_place(home, alternative, outlook, fence)?;
             slot.enter(first, fence.end(first));
             self.away
                 .fetch_add(usize::from(first != home), Ordering::Relaxed);
-        } else if moving == Moving::Allowed
+        } else if asking.moving == Moving::Allowed
             && let Some(other) = better(&slot, home, alternative, outlook)
             && view.available.binary_search(&other).is_ok()
         {
@@ -220,7 +316,7 @@ impl Slots {
             slots: Arc::clone(self),
             slot: at,
             serial: slot.serial,
-            writer,
+            writer: Arc::downgrade(asking.writer),
             partition: slot.place,
             outcome: Written::No,
         }))
@@ -234,12 +330,16 @@ impl Slots {
         slot.in_flight = slot.in_flight.saturating_sub(1);
         match ticket.outcome {
             Written::No => {}
-            Written::Perhaps => slot.doubt(Some(ticket.writer)),
+            Written::Perhaps => slot.doubt(Writer::One(Weak::clone(&ticket.writer))),
             Written::At(offset) => {
                 slot.last = slot.last.max(offset);
                 let is_behind = |doubt: &Doubt| {
-                    let is_later = ticket.serial > doubt.serial;
-                    is_later && doubt.writer.is_none_or(|writer| writer == ticket.writer)
+                    let is_ended = match &doubt.writer {
+                        Writer::Earlier => true,
+                        Writer::One(writer) => writer.ptr_eq(&ticket.writer),
+                        Writer::Many => false,
+                    };
+                    is_ended && ticket.serial > doubt.serial
                 };
                 slot.doubts.retain(|doubt| !is_behind(doubt));
             }

@@ -9,6 +9,7 @@ use crate::{
 use std::time::{Duration, Instant};
 
 mod changes;
+mod doubts;
 
 const SECOND: Duration = Duration::from_secs(1);
 const COUNT: i32 = 4;
@@ -17,6 +18,18 @@ const ALL: [i32; 4] = [0, 1, 2, 3];
 /// A plan of four partitions by weights, which these tests set by hand: what each has committed, its
 /// end, and the drain time in milliseconds.
 fn plan(figures: [(Committed, i64, u64); 4]) -> TopicPlan {
+    let health = health(figures);
+    let weights: Vec<f64> = health.iter().map(|p| p.weight).collect();
+    let offsets = figures.map(|(committed, end, _)| KeyOffsets {
+        committed,
+        end: Some(end),
+    });
+    TopicPlan::weighted("orders".into(), Instant::now(), SECOND, &weights)
+        .with_health(health)
+        .with_key_offsets(offsets.to_vec())
+}
+
+fn health(figures: [(Committed, i64, u64); 4]) -> Vec<PartitionHealth> {
     let health = (0..COUNT).zip(figures).map(|(partition, (_, _, drain))| {
         let is_slow = drain > 1_000;
         PartitionHealth {
@@ -31,15 +44,7 @@ fn plan(figures: [(Committed, i64, u64); 4]) -> TopicPlan {
             group: None,
         }
     });
-    let health: Vec<_> = health.collect();
-    let weights: Vec<f64> = health.iter().map(|p| p.weight).collect();
-    let offsets = figures.map(|(committed, end, _)| KeyOffsets {
-        committed,
-        end: Some(end),
-    });
-    TopicPlan::weighted("orders".into(), Instant::now(), SECOND, &weights)
-        .with_health(health)
-        .with_key_offsets(offsets.to_vec())
+    health.collect()
 }
 
 const READ: (Committed, i64, u64) = (Committed::At(10), 10, 0);
