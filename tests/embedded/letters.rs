@@ -180,3 +180,46 @@ fn records_that_rest_when_the_producers_runtime_ends_are_counted_as_failed() {
     let counts = (metrics.records_pending, metrics.records_not_written);
     assert_eq!((counts, metrics.buffer_used_bytes), ((0, 1), 0));
 }
+
+/// The leader of the dead letters hangs and its part of the buffer is full: batches that fail
+/// together wait for room together, and not one after the other.
+#[tokio::test(start_paused = true)]
+async fn dead_letters_that_find_no_room_wait_for_it_once() {
+    let builder = Cluster::builder().nodes(2).in_memory();
+    let builder = builder.topic("orders", 2).topic("orders.dlq", 1);
+    let cluster = builder.start().await.unwrap();
+    let client = client(&cluster).connect().await.unwrap();
+    let max_block = Duration::from_secs(10);
+    let builder = client.producer().dead_letters(DeadLetters::new());
+    let builder = builder.buffer_bytes(1 << 20).batch_bytes(1_000);
+    let builder = builder.property("max.block.ms", "10000").unwrap();
+    let producer = builder.build().unwrap();
+    for topic in ["orders", "orders.dlq"] {
+        producer.prepare(topic).await.unwrap();
+    }
+    let stuck = cluster.leader("orders.dlq", 0);
+    let well = |partition: &i32| cluster.leader("orders", *partition) != stuck;
+    let partition = (0..2).find(well).unwrap();
+    let value = [b'v'; 900];
+    let record = || Record::to("orders").partition(partition).value(&value);
+    producer.send(record()).await.unwrap();
+    cluster.freeze_node(stuck.unwrap()).unwrap();
+    while let Ok(delivery) = producer.try_enqueue(Record::to("orders.dlq").value(&value)) {
+        drop(delivery);
+    }
+    let produce = cluster.faults().on(ApiKey::Produce).always();
+    let _ = produce.error(Code::TOPIC_AUTHORIZATION_FAILED);
+    let mut deliveries = Vec::new();
+    for _ in 0..8 {
+        deliveries.push(producer.enqueue(record()).await.unwrap());
+    }
+    let begun = Instant::now();
+    for delivery in deliveries {
+        delivery.await.unwrap_err();
+    }
+    let waited = begun.elapsed();
+    assert!(
+        waited >= max_block / 2 && waited < 2 * max_block,
+        "{waited:?}"
+    );
+}
