@@ -1,7 +1,8 @@
 //! The producer's buffer while brokers are stuck: each leader has its part of it.
 
+use bytes::Bytes;
 use ottla::{Producer, Record};
-use ottla_broker::Cluster;
+use ottla_broker::{ApiKey, Cluster};
 use ottla_tests::client;
 use std::time::Duration;
 
@@ -157,4 +158,34 @@ async fn who_waits_for_a_frozen_broker_goes_on_when_the_partition_moves() {
     // Nothing tells the producer but its own look at the metadata.
     let metadata = tokio::time::timeout(Duration::from_secs(400), waiting).await;
     assert_eq!(metadata.unwrap().unwrap().partition, stuck[1]);
+}
+
+/// Large shared values go out from where they are, also when they are sent again, and count like
+/// any others.
+#[tokio::test(start_paused = true)]
+async fn shared_values_arrive_once_through_a_small_buffer_and_lost_connections() {
+    let (cluster, producer) = producer().await;
+    let lost = cluster.faults().on(ApiKey::Produce).times(6);
+    lost.apply_then_lose_answer();
+    let source: Bytes = (0..2_000_000u32).map(|at| (at % 251) as u8).collect();
+    let mut sent = Vec::new();
+    let mut deliveries = Vec::new();
+    for number in 0..100 {
+        let value = source.slice(number * 1_000..number * 1_000 + 3_000 + number * 400);
+        let record = Record::to("orders").partition(1).key("k");
+        deliveries.push(producer.enqueue(record.value_bytes(&value)).await.unwrap());
+        sent.push(value);
+        assert!(producer.metrics().buffer_used_bytes <= 1 << 20);
+    }
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+    let log = cluster.log("orders", 1).into_iter();
+    let read: Vec<_> = log.filter(|record| record.key.is_some()).collect();
+    assert_eq!(read.len(), sent.len());
+    for (read, sent) in read.iter().zip(&sent) {
+        assert_eq!(read.value.as_deref(), Some(&sent[..]));
+    }
+    producer.flush().await.unwrap();
+    assert_eq!(producer.metrics().buffer_used_bytes, 0);
 }

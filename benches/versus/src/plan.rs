@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::arguments::{Arguments, Plan};
-use crate::job::{Codec, Tuning};
+use crate::job::{BUFFER_BYTES, Codec, Tuning};
 use crate::peers::{FLOOR, PEERS, Peer};
 
 /// A cell moves about this much, so that every cell takes about as long.
@@ -65,9 +65,14 @@ impl Cell {
         *self == standard
     }
 
-    /// Records that a client sends before the measuring begins, at least.
+    /// Records that a client sends before the measuring begins, at least: enough to have touched the
+    /// memory that it holds unsent records in, which is paid for once.
     pub fn warm_up(&self) -> usize {
-        self.records / 10
+        let buffer = match self.rtt_ms {
+            0 => BUFFER_BYTES / 4 * 5 / self.size,
+            _ => 0,
+        };
+        buffer.min(self.records).max(self.records / 10)
     }
 
     /// Whether some client may compress, so that repeated text would show.

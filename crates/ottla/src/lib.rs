@@ -24,6 +24,7 @@ mod table;
 mod topics;
 mod transactions;
 
+pub use bytes::Bytes;
 pub use client::{Client, ClientBuilder};
 pub use groups::{GroupListing, GroupMember, GroupMembers, Groups, ListedGroup};
 pub use ottla_consumer as consumer;
@@ -40,8 +41,8 @@ pub use ottla_proto::cluster;
 pub use ottla_proto::group::Committed;
 pub use ottla_proto::setting::Setting;
 pub use ottla_proto::{
-    BrokerId, ClusterView, Code, Error, ErrorKind, Header, Place, Record, Remedy, Result, TopicId,
-    TopicPartition, WriteOutcome,
+    BrokerId, ClusterView, Code, Error, ErrorKind, Header, KEPT_VALUE_BYTES_MIN, Place, Record,
+    Remedy, Result, TopicId, TopicPartition, WriteOutcome,
 };
 pub use ottla_wire::{BoxFuture, BoxStream, Cluster, Dial};
 pub use producer::ProducerBuilder;

@@ -23,7 +23,7 @@ use std::sync::{Arc, Weak};
 const CHUNK_BYTES_MIN: usize = 1 << 10;
 /// The largest chunk that a batch gets before it is known how large it becomes, and while memory is
 /// short: a batch wastes half a chunk at its end.
-const CHUNK_BYTES_MAX: usize = 1 << 15;
+pub(crate) const CHUNK_BYTES_MAX: usize = 1 << 15;
 /// The largest chunk for a batch that is expected to fill it: each chunk costs an allocation on its
 /// way out, and a batch of large records has few records to share it.
 const LARGE_BYTES_MAX: usize = 1 << 20;

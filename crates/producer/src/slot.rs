@@ -2,8 +2,9 @@
 
 use crate::delivery::{Completion, Delivery};
 use crate::inbox::{Inbox, Message, Parcel};
-use crate::pool::{Account, Pool, Reservation};
+use crate::pool::{Account, CHUNK_BYTES_MAX, Pool, Reservation};
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use ottla_proto::batch::{BatchWriter, HEADER_BYTES};
 use ottla_proto::producer::PartitionIndex;
 use ottla_proto::{BrokerId, Record};
@@ -77,7 +78,7 @@ struct OpenBatch {
 #[derive(Debug, Default)]
 struct Open {
     batch: Option<OpenBatch>,
-    /// What the last batch held: a guess at what this one will.
+    /// What the last batch held in chunks: a guess at what this one will.
     last_bytes: usize,
     /// Said under the lock, so that no record slips in after the last look.
     closed: bool,
@@ -190,6 +191,7 @@ impl Slot {
     ) -> Result<Delivery, Refused> {
         let mut open = self.lock(|| notice(Notice::Contended));
         let bound = BatchWriter::upper_bound(record);
+        let kept = kept_bytes(shop, record, bound);
         let limit = self.limit.load(Ordering::Relaxed);
         loop {
             let Open {
@@ -207,8 +209,9 @@ impl Slot {
                     false => BatchWriter::new(),
                 };
                 let expected = (*last_bytes).min(limit);
-                if !self.take(bound, expected, reservation.as_deref_mut(), &mut writer) {
-                    return Err(Refused::Full(bound));
+                let reservation = reservation.as_deref_mut();
+                if !self.take_first(bound - kept, kept, expected, reservation, &mut writer) {
+                    return Err(Refused::Full(wanted(bound, kept)));
                 }
                 self.begin(shop, &mut open, writer, clock());
                 continue;
@@ -218,6 +221,10 @@ impl Slot {
             {
                 self.seal_locked(shop, &mut open);
                 continue;
+            }
+            let more = kept.saturating_sub(batch.writer.keepable_bytes());
+            if more > 0 && !self.allow(more, reservation.as_deref_mut(), &mut batch.writer) {
+                return Err(Refused::Full(wanted(bound, kept)));
             }
             let timestamp = timestamp();
             match batch.writer.append(record, timestamp) {
@@ -234,13 +241,13 @@ impl Slot {
                 }
                 Err(missing) => {
                     // As much as the last batch held, and else twice as much as there is.
-                    let so_far = batch.writer.size_bytes();
+                    let so_far = batch.writer.copied_bytes();
                     let expected = so_far
                         .max(last_bytes.saturating_sub(so_far))
-                        .min(limit.saturating_sub(so_far));
+                        .min(limit.saturating_sub(batch.writer.size_bytes()));
                     let writer = &mut batch.writer;
                     if !self.take(missing.0, expected, reservation.as_deref_mut(), writer) {
-                        return Err(Refused::Full(bound));
+                        return Err(Refused::Full(wanted(bound, kept)));
                     }
                 }
             }
@@ -264,6 +271,40 @@ impl Slot {
         let account = self.account.load();
         let give = |chunk| writer.add_chunk(chunk);
         account.take(bytes, expected, reservation, give)
+    }
+
+    /// Takes what a batch's first record needs: all or nothing.
+    fn take_first(
+        &self,
+        bytes: usize,
+        kept: usize,
+        expected: usize,
+        mut reservation: Option<&mut Reservation>,
+        writer: &mut BatchWriter,
+    ) -> bool {
+        if kept > 0 && !self.allow(kept, reservation.as_deref_mut(), writer) {
+            return false;
+        }
+        let taken = self.take(bytes, expected, reservation, writer);
+        if !taken && kept > 0 {
+            self.account.load().release(kept);
+        }
+        taken
+    }
+
+    /// Lets the batch keep so many bytes more, if they can be counted.
+    #[cold]
+    fn allow(
+        &self,
+        bytes: usize,
+        reservation: Option<&mut Reservation>,
+        writer: &mut BatchWriter,
+    ) -> bool {
+        let allowed = self.account.load().set_aside(bytes, reservation);
+        if allowed {
+            writer.allow_kept(bytes);
+        }
+        allowed
     }
 
     #[cold]
@@ -296,11 +337,14 @@ impl Slot {
 
     fn take_open(&self, open: &mut Open) -> Option<Parcel> {
         let batch = open.batch.take()?;
-        open.last_bytes = batch.writer.size_bytes();
-        self.sealed_bytes.store(open.last_bytes, Ordering::Relaxed);
+        open.last_bytes = batch.writer.copied_bytes();
+        let bytes = batch.writer.size_bytes();
+        self.sealed_bytes.store(bytes, Ordering::Relaxed);
         self.open_bytes.store(0, Ordering::Relaxed);
         let account = self.account.load_full();
-        let records = batch.writer.seal(|chunk| account.share(chunk));
+        let records = batch
+            .writer
+            .seal_kept(|chunk, kept| account.share(chunk, kept));
         let OpenBatch {
             completion,
             serial,
@@ -350,6 +394,21 @@ impl Slot {
         open.closed = true;
         self.take_open(&mut open)
     }
+}
+
+/// How many bytes of the record stay outside chunks, of `bound` in all. A record that takes much of
+/// the memory is copied, so that it fits in whenever nothing else is there.
+#[inline]
+fn kept_bytes(shop: &Shop, record: &Record<'_>, bound: usize) -> usize {
+    if record.shared_value.is_none() || shop.compresses || bound > shop.pool.limit() / 4 {
+        return 0;
+    }
+    record.value_to_keep().map_or(0, Bytes::len)
+}
+
+/// What to wait for: what is kept comes beside a chunk.
+fn wanted(bound: usize, kept: usize) -> usize {
+    bound + if kept > 0 { CHUNK_BYTES_MAX } else { 0 }
 }
 
 #[cfg(test)]

@@ -17,5 +17,5 @@ pub mod topic;
 pub use cluster::ClusterView;
 pub use code::Code;
 pub use error::{Error, ErrorKind, Place, Remedy, Result, WriteOutcome};
-pub use record::{Header, Record};
+pub use record::{Header, KEPT_VALUE_BYTES_MIN, Record};
 pub use topic::{BrokerId, TopicId, TopicPartition};

@@ -1,6 +1,10 @@
 //! A record on its way in: borrowed, so that appending it to a batch is the only copy.
 
+use bytes::Bytes;
 use std::borrow::Cow;
+
+/// A smaller value is copied into its batch: that costs less than to keep, and to send, one piece more.
+pub const KEPT_VALUE_BYTES_MIN: usize = 4 << 10;
 
 /// One header. Keys may repeat within a record and values are any bytes, or null.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +26,9 @@ pub struct Record<'a> {
     pub key: Option<&'a [u8]>,
     /// Value; `None` is null, a tombstone on a compacted topic.
     pub value: Option<&'a [u8]>,
+    /// The value once more, if a batch may keep it instead of a copy: see [`Record::value_bytes`]. It
+    /// counts only while it is the same memory as `value`.
+    pub shared_value: Option<&'a Bytes>,
     /// Headers, in order.
     pub headers: Cow<'a, [Header<'a>]>,
     /// Milliseconds since the Unix epoch; `None` takes the producer's clock.
@@ -36,6 +43,7 @@ impl<'a> Record<'a> {
             partition: None,
             key: None,
             value: None,
+            shared_value: None,
             headers: Cow::Borrowed(&[]),
             timestamp: None,
         }
@@ -61,7 +69,31 @@ impl<'a> Record<'a> {
     #[must_use]
     pub fn value<V: AsRef<[u8]> + ?Sized>(mut self, value: &'a V) -> Self {
         self.value = Some(value.as_ref());
+        self.shared_value = None;
         self
+    }
+
+    /// Sets the value, and lets the batch keep these bytes instead of a copy of them.
+    ///
+    /// They are kept, until the record has its outcome, when there are at least
+    /// [`KEPT_VALUE_BYTES_MIN`] of them and the producer does not compress; else they are copied as
+    /// by [`Record::value`]. `buffer.memory` counts the bytes of the value: where they are a part of
+    /// something larger, the rest of it stays in memory too, uncounted.
+    #[must_use]
+    pub fn value_bytes(mut self, value: &'a Bytes) -> Self {
+        self.value = Some(value);
+        self.shared_value = Some(value);
+        self
+    }
+
+    /// The value where it is shared and large enough to be kept.
+    #[inline]
+    pub fn value_to_keep(&self) -> Option<&'a Bytes> {
+        let shared = self.shared_value?;
+        let same = self
+            .value
+            .is_some_and(|value| std::ptr::eq(value, &**shared));
+        (same && shared.len() >= KEPT_VALUE_BYTES_MIN).then_some(shared)
     }
 
     /// Sends the record to this partition, whatever its key.

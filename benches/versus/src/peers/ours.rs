@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ottla::{Acks, Client, Compression, Producer, Record};
+use ottla::{Acks, Bytes, Client, Compression, KEPT_VALUE_BYTES_MIN, Producer, Record};
 
 use super::{Failure, block_on, each_caller, measure};
 use crate::job::{BATCH_BYTES, BUFFER_BYTES, Codec, Job, LINGER, Tuning};
@@ -41,8 +41,17 @@ async fn send(
     job: Job,
     range: std::ops::Range<usize>,
 ) -> Result<(), Failure> {
+    let text = Bytes::from_owner(job.text);
     for index in range {
-        let mut record = Record::to(job.topic).value(job.value(index));
+        // Shared bytes, as all clients are given that can send them from where they are.
+        let shared;
+        let mut record = Record::to(job.topic);
+        if job.size >= KEPT_VALUE_BYTES_MIN {
+            shared = text.slice_ref(job.value(index));
+            record = record.value_bytes(&shared);
+        } else {
+            record = record.value(job.value(index));
+        }
         if let Some(key) = job.key(index) {
             record = record.key(key);
         }

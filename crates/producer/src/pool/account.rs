@@ -102,14 +102,23 @@ impl Account {
         let first = chunk_bytes(wanted);
         // A record larger than the largest chunk takes several of them.
         let count = bytes.div_ceil(first).max(1);
-        let total = first * count;
-        let reserved = reservation.is_some_and(|reservation| reservation.spend(self, total));
-        let overtakes = || self.waiting.load(Ordering::Relaxed) > 0;
-        let taken = reserved || (!overtakes() && self.claim(total));
+        let taken = self.set_aside(first * count, reservation);
         if taken {
             (0..count).for_each(|_| give(self.pool.chunk(first)));
         }
         taken
+    }
+
+    /// Counts bytes that a batch holds, from the reservation if there is one. Not when the threshold
+    /// or the limit is reached or others have waited longer.
+    pub(crate) fn set_aside(
+        self: &Arc<Self>,
+        bytes: usize,
+        reservation: Option<&mut Reservation>,
+    ) -> bool {
+        let reserved = reservation.is_some_and(|reservation| reservation.spend(self, bytes));
+        let overtakes = || self.waiting.load(Ordering::Relaxed) > 0;
+        reserved || (!overtakes() && self.claim(bytes))
     }
 
     fn large_chunk(&self, bytes: usize, wanted: usize) -> Option<Vec<u8>> {
@@ -137,18 +146,20 @@ impl Account {
     }
 
     /// Turns a chunk of a batch that is sealed into shared bytes that come back here when nobody
-    /// needs them any more; so a chunk can never be written while a connection still holds it.
-    pub(crate) fn share(self: &Arc<Self>, chunk: Vec<u8>) -> Bytes {
+    /// needs them any more; so a chunk can never be written while a connection still holds it. The
+    /// bytes of kept values come free with the chunk that holds the rest of their records.
+    pub(crate) fn share(self: &Arc<Self>, chunk: Vec<u8>, kept_bytes: usize) -> Bytes {
         if chunk.capacity() > CHUNK_BYTES_MAX {
             self.pool.release_large(chunk.capacity());
         }
-        self.lend(chunk)
+        self.lend(chunk, kept_bytes)
     }
 
-    fn lend(self: &Arc<Self>, chunk: Vec<u8>) -> Bytes {
+    fn lend(self: &Arc<Self>, chunk: Vec<u8>, kept_bytes: usize) -> Bytes {
         Bytes::from_owner(Lent {
             account: Arc::clone(self),
             chunk,
+            kept_bytes,
         })
     }
 
@@ -169,14 +180,14 @@ impl Account {
                 self.used.fetch_add(chunk.capacity(), Ordering::AcqRel);
                 chunk.clear();
                 chunk.extend_from_slice(now);
-                segments.push(self.lend(chunk));
+                segments.push(self.lend(chunk, 0));
                 rest = later;
             }
         }
         segments
     }
 
-    pub(super) fn release(&self, bytes: usize) {
+    pub(crate) fn release(&self, bytes: usize) {
         // Either we see a caller that comes to wait, or it sees the bytes: hence the order of all.
         self.used.fetch_sub(bytes, Ordering::SeqCst);
         self.pool.used.fetch_sub(bytes, Ordering::SeqCst);
@@ -243,6 +254,7 @@ impl Drop for Account {
 struct Lent {
     account: Arc<Account>,
     chunk: Vec<u8>,
+    kept_bytes: usize,
 }
 
 impl AsRef<[u8]> for Lent {
@@ -254,7 +266,7 @@ impl AsRef<[u8]> for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         let chunk = std::mem::take(&mut self.chunk);
-        let bytes = chunk.capacity();
+        let bytes = chunk.capacity() + self.kept_bytes;
         self.account.pool.give_back(chunk);
         self.account.release(bytes);
     }

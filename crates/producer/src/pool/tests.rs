@@ -38,7 +38,7 @@ fn fill(account: &Arc<Account>) -> Vec<Vec<u8>> {
 fn give_back(account: &Arc<Account>, chunks: impl IntoIterator<Item = Vec<u8>>) {
     chunks
         .into_iter()
-        .for_each(|chunk| drop(account.share(chunk)));
+        .for_each(|chunk| drop(account.share(chunk, 0)));
 }
 
 fn reserve(
@@ -71,7 +71,7 @@ fn a_chunk_comes_back_only_when_the_last_holder_lets_go() {
     let mut chunk = take(&account, 100, None).unwrap();
     assert_eq!(pool.used(), CHUNK_BYTES_MIN);
     chunk.extend_from_slice(b"abc");
-    let batch = account.share(chunk);
+    let batch = account.share(chunk, 0);
     let in_flight = batch.clone();
     drop(batch);
     assert_eq!(pool.used(), CHUNK_BYTES_MIN);
@@ -192,7 +192,7 @@ fn one_account_may_take_all_but_one_of_several_at_most_two_thirds() {
 fn an_account_without_partitions_or_chunks_is_none_of_those_who_share() {
     let (pool, [first, second]) = pool(9);
     let chunk = take(&second, CHUNK, None).unwrap();
-    let in_flight = second.share(chunk);
+    let in_flight = second.share(chunk, 0);
     drop(second);
     let held = fill(&first);
     assert_eq!(held.len(), 5, "its chunk is still on its way");

@@ -107,3 +107,112 @@ fn what_waits_is_told_in_bytes() {
     slot.set_queued(3);
     assert_eq!(slot.waiting_bytes(), 3 * sealed);
 }
+
+fn append_shared(shop: &Shop, slot: &Slot, value: &Bytes) -> Result<Delivery, Refused> {
+    let record = Record::to("orders").value_bytes(value);
+    slot.append(shop, &record, || 0, None, Instant::now, |_| {})
+}
+
+#[test]
+fn a_kept_value_counts_until_its_batch_is_dropped() {
+    let shop = shop(1 << 20);
+    let slot = slot(&shop);
+    slot.set_limit(1 << 20);
+    let value = Bytes::from(vec![b'v'; 100_000]);
+    for _ in 0..2 {
+        drop(append_shared(&shop, &slot, &value).unwrap());
+    }
+    let used = shop.pool.used();
+    assert!((200_000..210_000).contains(&used), "{used}");
+    assert!(slot.waiting_bytes() > 200_000);
+    slot.set_leader(Some(BrokerId(1)));
+    assert_eq!(slot.account().used(), used);
+    let sealed = slot.seal(0).unwrap();
+    assert_eq!(shop.pool.used(), used);
+    let on_its_way = sealed.records.segments().to_vec();
+    drop(sealed);
+    assert_eq!(shop.pool.used(), used);
+    drop(on_its_way);
+    assert_eq!((shop.pool.used(), slot.account().used()), (0, 0));
+}
+
+#[test]
+fn kept_values_are_refused_beyond_the_memory_like_copied_ones() {
+    let shop = shop(256 << 10);
+    let slot = slot(&shop);
+    slot.set_limit(1 << 20);
+    let value = Bytes::from(vec![b'v'; 60_000]);
+    let mut taken = 0;
+    let refused = loop {
+        match append_shared(&shop, &slot, &value) {
+            Ok(_) => taken += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert!(matches!(refused, Refused::Full(bytes) if bytes > 60_000 + CHUNK_BYTES_MAX));
+    assert_eq!(taken, 4);
+    assert!(shop.pool.used() <= 256 << 10);
+    assert_eq!(slot.seal(0).unwrap().records.count(), 4);
+    assert_eq!(shop.pool.used(), 0, "nothing is left of the one refused");
+}
+
+#[test]
+fn a_kept_value_that_finds_no_room_opens_no_batch() {
+    let shop = shop(256 << 10);
+    let (slot, other) = (slot(&shop), slot(&shop));
+    other.set_limit(1 << 20);
+    let small = Bytes::from(vec![b'v'; 30_000]);
+    while append_shared(&shop, &other, &small).is_ok() {}
+    let used = shop.pool.used();
+    heard(&shop);
+    // Neither when there is none at all, nor when there is just too little for a chunk beside it.
+    for length in [60_000, shop.pool.limit() - used - 500] {
+        let value = Bytes::from(vec![b'v'; length]);
+        append_shared(&shop, &slot, &value).unwrap_err();
+        assert_eq!((heard(&shop), shop.pool.used()), (vec![], used));
+    }
+}
+
+#[test]
+fn a_value_that_takes_much_of_the_memory_is_copied() {
+    let shop = shop(256 << 10);
+    let slot = slot(&shop);
+    slot.set_limit(1 << 20);
+    let value = Bytes::from(vec![b'v'; 100_000]);
+    drop(append_shared(&shop, &slot, &value).unwrap());
+    let sealed = slot.seal(0).unwrap();
+    let pieces = sealed.records.segments();
+    assert!(pieces.iter().all(|piece| piece.as_ptr() != value.as_ptr()));
+}
+
+/// What a caller waited for is enough for its record, whatever the chunks beside it.
+#[tokio::test]
+async fn a_reservation_has_room_for_a_kept_value_and_its_chunk() {
+    let shop = shop(1 << 20);
+    let (slot, other) = (slot(&shop), slot(&shop));
+    for each in [&slot, &other] {
+        each.set_limit(2 << 20);
+    }
+    // The slot expects large batches from now on.
+    for _ in 0..40 {
+        drop(append(&shop, &slot, 5_000).unwrap());
+    }
+    drop(slot.seal(0).unwrap());
+    let small = Bytes::from(vec![b'v'; 30_000]);
+    while append_shared(&shop, &other, &small).is_ok() {}
+    let value = Bytes::from(vec![b'v'; 32_000]);
+    let refused = append_shared(&shop, &slot, &value).unwrap_err();
+    let Refused::Full(wanted) = refused else {
+        panic!("{refused:?}");
+    };
+    let accounts = [slot.account()];
+    let (reserved, _) = tokio::join!(shop.pool.reserve(&accounts, wanted, || false), async {
+        drop(other.seal(1).unwrap());
+    });
+    let mut reservation = reserved.unwrap().unwrap();
+    while append_shared(&shop, &other, &small).is_ok() {}
+    let record = Record::to("orders").value_bytes(&value);
+    let reservation = Some(&mut reservation);
+    let taken = slot.append(&shop, &record, || 0, reservation, Instant::now, |_| {});
+    drop(taken.unwrap());
+}

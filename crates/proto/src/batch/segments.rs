@@ -19,13 +19,21 @@ impl Default for Segments {
 }
 
 impl Segments {
+    /// None yet, with room for so many.
+    pub fn with_capacity(pieces: usize) -> Self {
+        match pieces {
+            0 | 1 => Self::default(),
+            _ => Self::Many(Vec::with_capacity(pieces)),
+        }
+    }
+
     /// Adds a piece at the end; an empty one is dropped.
     pub fn push(&mut self, piece: Bytes) {
         if piece.is_empty() {
             return;
         }
         match self {
-            Self::Many(pieces) if pieces.is_empty() => *self = Self::One(piece),
+            Self::Many(pieces) if pieces.capacity() == 0 => *self = Self::One(piece),
             Self::Many(pieces) => pieces.push(piece),
             Self::One(first) => *self = Self::Many(vec![std::mem::take(first), piece]),
         }

@@ -28,7 +28,12 @@ pub struct BatchWriter {
     full: Vec<Vec<u8>>,
     /// Empty chunks.
     next: Vec<Vec<u8>>,
-    /// Over the full chunks and the open one up to `summed`; `None` when nobody wants it.
+    /// Values that stand between what the chunks hold.
+    kept: Vec<Kept>,
+    kept_bytes: usize,
+    /// So many more bytes of values may be kept.
+    keepable_bytes: usize,
+    /// Over the full chunks, the open one up to `summed`, and what is kept between; `None` when nobody wants it.
     crc: Option<u32>,
     summed: usize,
     bytes: usize,
@@ -36,6 +41,15 @@ pub struct BatchWriter {
     count: u32,
     base_timestamp: i64,
     max_timestamp: i64,
+}
+
+/// A value that is not copied.
+#[derive(Debug)]
+struct Kept {
+    value: Bytes,
+    /// It stands in this chunk, behind so many of its bytes.
+    chunk: usize,
+    offset: usize,
 }
 
 /// The batch has no room for a record: give it chunks of so many bytes in total, then try again.
@@ -77,9 +91,24 @@ impl BatchWriter {
         HEADER_BYTES + self.bytes
     }
 
-    /// Size of the chunks that it was given.
+    /// Size of the chunks that it was given, and of what it may keep beside them.
     pub fn capacity_bytes(&self) -> usize {
-        self.bytes + self.spare_bytes
+        self.bytes + self.spare_bytes + self.keepable_bytes
+    }
+
+    /// How much of it is in chunks, header included.
+    pub fn copied_bytes(&self) -> usize {
+        self.size_bytes() - self.kept_bytes
+    }
+
+    /// So many bytes of values may still be kept; what exceeds them is copied.
+    pub fn keepable_bytes(&self) -> usize {
+        self.keepable_bytes
+    }
+
+    /// Lets it keep so many bytes more of shared values ([`Record::value_to_keep`]).
+    pub fn allow_kept(&mut self, bytes: usize) {
+        self.keepable_bytes += bytes;
     }
 
     /// The largest number of bytes that `record` can take in any batch, header of the batch left out.
@@ -110,6 +139,7 @@ impl BatchWriter {
         let delta = timestamp.wrapping_sub(base);
         if record.key.is_none()
             && record.headers.is_empty()
+            && record.value_to_keep().is_none()
             && let Some(value) = record.value
             && let Some(total) = self.put_plain(value, delta)
         {
@@ -142,10 +172,18 @@ impl BatchWriter {
             + value_len
             + headers_len;
         let total = varint::size_i32(wire_count(body)) + body;
-        if total > self.spare_bytes {
-            return Err(NeedsRoom(total - self.spare_bytes));
+        // A checksum that nobody wants: the section will be compressed, and so copied anyway.
+        let kept = record
+            .value_to_keep()
+            .filter(|value| self.crc.is_some() && value.len() <= self.keepable_bytes);
+        let kept_len = kept.map_or(0, Bytes::len);
+        let copied = total - kept_len;
+        if copied > self.spare_bytes {
+            return Err(NeedsRoom(copied - self.spare_bytes));
         }
-        self.put_any(record, delta, body);
+        self.put_any(record, delta, body, kept);
+        self.keepable_bytes -= kept_len;
+        self.spare_bytes += kept_len;
         self.note(total, timestamp);
         Ok(self.count - 1)
     }
@@ -177,7 +215,7 @@ impl BatchWriter {
     }
 
     /// Writes a record that is known to fit.
-    fn put_any(&mut self, record: &Record<'_>, delta: i64, body: usize) {
+    fn put_any(&mut self, record: &Record<'_>, delta: i64, body: usize, kept: Option<&Bytes>) {
         let key_len = record.key.map_or(0, <[u8]>::len);
         let offset_delta = self.count.cast_signed();
         let value_len = record.value.map_or(0, <[u8]>::len);
@@ -194,8 +232,10 @@ impl BatchWriter {
         }
         at = varint::write_i32(&mut prefix, at, wire_len(record.value, value_len));
         self.put(&prefix[..at]);
-        if let Some(value) = record.value {
-            self.put(value);
+        match (kept, record.value) {
+            (Some(value), _) => self.keep(value.clone()),
+            (None, Some(value)) => self.put(value),
+            (None, None) => {}
         }
         if record.headers.is_empty() {
             self.put(&[0]);
@@ -266,6 +306,18 @@ impl BatchWriter {
         }
     }
 
+    /// Puts a value where the chunks end now.
+    fn keep(&mut self, value: Bytes) {
+        self.sum();
+        self.crc = self.crc.map(|crc| crc32c::crc32c_append(crc, &value));
+        self.kept_bytes += value.len();
+        self.kept.push(Kept {
+            value,
+            chunk: self.full.len(),
+            offset: self.open.len(),
+        });
+    }
+
     /// Carries the checksum to the end of what is written.
     #[cold]
     fn sum(&mut self) {
@@ -276,15 +328,34 @@ impl BatchWriter {
 
     /// Ends the batch. `wrap` turns each chunk into shared bytes (and takes back unused ones, which
     /// come empty).
-    pub fn seal(mut self, mut wrap: impl FnMut(Vec<u8>) -> Bytes) -> SealedRecords {
+    pub fn seal(self, mut wrap: impl FnMut(Vec<u8>) -> Bytes) -> SealedRecords {
+        self.seal_kept(|chunk, _| wrap(chunk))
+    }
+
+    /// As [`seal`](Self::seal); `wrap` is also told how many bytes of values are kept behind the
+    /// records of each chunk, or were allowed for and are not kept.
+    pub fn seal_kept(mut self, mut wrap: impl FnMut(Vec<u8>, usize) -> Bytes) -> SealedRecords {
         self.sum();
-        let mut segments = Segments::default();
-        for chunk in self.full {
-            segments.push(wrap(chunk));
+        let mut segments = Segments::with_capacity(self.full.len() + 1 + 2 * self.kept.len());
+        let mut kept = self.kept.into_iter().peekable();
+        let mut over = self.keepable_bytes;
+        let mut here = Vec::new();
+        for (place, chunk) in self.full.into_iter().chain([self.open]).enumerate() {
+            here.extend(std::iter::from_fn(|| {
+                kept.next_if(|kept| kept.chunk == place)
+            }));
+            let kept_here: usize = here.iter().map(|kept| kept.value.len()).sum();
+            let mut rest = wrap(chunk, kept_here + std::mem::take(&mut over));
+            let mut taken = 0;
+            for kept in here.drain(..) {
+                segments.push(rest.split_to((kept.offset - taken).min(rest.len())));
+                segments.push(kept.value);
+                taken = kept.offset;
+            }
+            segments.push(rest);
         }
-        segments.push(wrap(self.open));
         for unused in self.next {
-            drop(wrap(unused));
+            drop(wrap(unused, 0));
         }
         SealedRecords {
             segments,
@@ -456,3 +527,6 @@ impl SealedRecords {
         out
     }
 }
+
+#[cfg(test)]
+mod tests;
