@@ -128,9 +128,17 @@ impl FrameWriter {
         }
     }
 
-    /// Makes room for so many segments.
-    pub(crate) fn reserve_segments(&mut self, count: usize) {
-        self.rest.reserve(count);
+    /// Makes room for these payloads and as many small pieces between them.
+    pub(crate) fn reserve<'p>(&mut self, payloads: impl Iterator<Item = &'p Bytes>) {
+        let (mut borrowed, mut copied_bytes) = (0, 0);
+        for payload in payloads {
+            match payload.len() {
+                tiny if tiny < COPY_BELOW_BYTES => copied_bytes += tiny,
+                _ => borrowed += 1,
+            }
+        }
+        self.rest.reserve(2 * borrowed + 1);
+        self.open.reserve(copied_bytes);
     }
 
     /// The buffer for small pieces.
@@ -203,6 +211,26 @@ fn too_large(api: ApiKey, length: usize) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tiny_payloads_share_one_buffer_that_was_made_for_them() {
+        let mut writer = FrameWriter::new(ApiKey::Produce, 9, HeaderForm::Flexible, "me", 64);
+        let (tiny, large) = (vec![1u8; COPY_BELOW_BYTES - 1], vec![2u8; COPY_BELOW_BYTES]);
+        let payloads: Vec<_> = [tiny, large]
+            .into_iter()
+            .cycle()
+            .take(20)
+            .map(Bytes::from)
+            .collect();
+        writer.reserve(payloads.iter());
+        payloads.iter().for_each(|payload| writer.payload(payload));
+        let segments: Vec<Bytes> = writer.finish().unwrap().into_segments(1).collect();
+        assert_eq!(segments.len(), payloads.len());
+        let tiny: Vec<_> = segments.iter().step_by(2).collect();
+        for pair in tiny.windows(2) {
+            assert_eq!(pair[0].as_ptr_range().end, pair[1].as_ptr_range().start);
+        }
+    }
 
     #[test]
     fn a_large_payload_is_borrowed_and_a_tiny_one_copied() {

@@ -29,7 +29,7 @@ pub struct BatchWriter {
     /// Empty chunks.
     next: Vec<Vec<u8>>,
     /// Values that stand between what the chunks hold.
-    kept: Vec<Kept>,
+    kept: KeptValues,
     kept_bytes: usize,
     /// So many more bytes of values may be kept.
     keepable_bytes: usize,
@@ -42,6 +42,10 @@ pub struct BatchWriter {
     base_timestamp: i64,
     max_timestamp: i64,
 }
+
+/// Room for the values that a batch keeps, to be used again by the next one.
+#[derive(Debug, Default)]
+pub struct KeptValues(Vec<Kept>);
 
 /// A value that is not copied.
 #[derive(Debug)]
@@ -68,6 +72,13 @@ impl BatchWriter {
     /// An empty batch that will be compressed: a checksum over its records would be thrown away.
     pub fn to_be_compressed() -> Self {
         Self::default()
+    }
+
+    /// Uses the room that a sealed batch left.
+    pub fn reuse(&mut self, room: KeptValues) {
+        if self.kept.0.is_empty() {
+            self.kept = room;
+        }
     }
 
     /// Adds an empty chunk; its capacity is what it can take.
@@ -311,7 +322,7 @@ impl BatchWriter {
         self.sum();
         self.crc = self.crc.map(|crc| crc32c::crc32c_append(crc, &value));
         self.kept_bytes += value.len();
-        self.kept.push(Kept {
+        self.kept.0.push(Kept {
             value,
             chunk: self.full.len(),
             offset: self.open.len(),
@@ -329,25 +340,26 @@ impl BatchWriter {
     /// Ends the batch. `wrap` turns each chunk into shared bytes (and takes back unused ones, which
     /// come empty).
     pub fn seal(self, mut wrap: impl FnMut(Vec<u8>) -> Bytes) -> SealedRecords {
-        self.seal_kept(|chunk, _| wrap(chunk))
+        self.seal_kept(|chunk, _| wrap(chunk)).0
     }
 
     /// As [`seal`](Self::seal); `wrap` is also told how many bytes of values are kept behind the
     /// records of each chunk, or were allowed for and are not kept.
-    pub fn seal_kept(mut self, mut wrap: impl FnMut(Vec<u8>, usize) -> Bytes) -> SealedRecords {
+    pub fn seal_kept(
+        mut self,
+        mut wrap: impl FnMut(Vec<u8>, usize) -> Bytes,
+    ) -> (SealedRecords, KeptValues) {
         self.sum();
-        let mut segments = Segments::with_capacity(self.full.len() + 1 + 2 * self.kept.len());
-        let mut kept = self.kept.into_iter().peekable();
+        let mut segments = Segments::with_capacity(self.full.len() + 1 + 2 * self.kept.0.len());
+        let mut kept = self.kept.0.drain(..);
         let mut over = self.keepable_bytes;
-        let mut here = Vec::new();
         for (place, chunk) in self.full.into_iter().chain([self.open]).enumerate() {
-            here.extend(std::iter::from_fn(|| {
-                kept.next_if(|kept| kept.chunk == place)
-            }));
-            let kept_here: usize = here.iter().map(|kept| kept.value.len()).sum();
+            let here = kept.as_slice();
+            let count = here.partition_point(|kept| kept.chunk == place);
+            let kept_here: usize = here.iter().take(count).map(|kept| kept.value.len()).sum();
             let mut rest = wrap(chunk, kept_here + std::mem::take(&mut over));
             let mut taken = 0;
-            for kept in here.drain(..) {
+            for kept in kept.by_ref().take(count) {
                 segments.push(rest.split_to((kept.offset - taken).min(rest.len())));
                 segments.push(kept.value);
                 taken = kept.offset;
@@ -357,7 +369,8 @@ impl BatchWriter {
         for unused in self.next {
             drop(wrap(unused, 0));
         }
-        SealedRecords {
+        drop(kept);
+        let sealed = SealedRecords {
             segments,
             bytes: self.bytes,
             raw_bytes: self.bytes,
@@ -366,7 +379,8 @@ impl BatchWriter {
             count: self.count,
             base_timestamp: self.base_timestamp,
             max_timestamp: self.max_timestamp,
-        }
+        };
+        (sealed, self.kept)
     }
 }
 

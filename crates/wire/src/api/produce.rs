@@ -91,8 +91,7 @@ pub fn encode(
     let capacity = 64 + names + partitions * (HEADER_BYTES + 16);
     let mut writer = FrameWriter::new(ApiKey::Produce, version, form, client_id, capacity);
     let batches = topics.iter().flat_map(|topic| &topic.partitions);
-    let segments: usize = batches.map(|batch| batch.segments.len() + 1).sum();
-    writer.reserve_segments(segments);
+    writer.reserve(batches.flat_map(|batch| &batch.segments));
     let small = writer.small();
     put_text(small, flexible, head.transactional_id.as_deref())?;
     small.put_i16(head.acks);

@@ -76,7 +76,7 @@ fn a_large_shared_value_is_sent_from_where_it_is() {
     assert_eq!(writer.size_bytes() - writer.copied_bytes(), large.len());
     assert_eq!(writer.capacity_bytes(), 2 << 20);
     let mut told = Vec::new();
-    let sealed = writer.seal_kept(|chunk, kept| {
+    let (sealed, _) = writer.seal_kept(|chunk, kept| {
         told.push(kept);
         Bytes::from(chunk)
     });
