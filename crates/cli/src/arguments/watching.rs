@@ -10,8 +10,9 @@ use std::time::Duration;
 /// followed. /metrics has kafka_exporter's metrics under its names and labels, so that its dashboards
 /// and alerts work, and ours beside them: lag in seconds, status, drain time, the share of new
 /// records that a lag-aware producer gives, records lost, and how far retention is. An unknown figure
-/// is left out: a partition without a commit has no lag here, and -1 there. /healthz answers 200
-/// while the last look at the cluster is fresh, else 503 with the reason.
+/// is left out: a partition without a commit has no lag here, and -1 there. /healthz answers 503
+/// with the reason in one line when for three refreshes, and 20 seconds at least, no look at the
+/// cluster succeeded, or none of the groups' lag could be had; 200 otherwise.
 ///
 /// The address it listens on is printed. Nothing asks for a password there: let nobody in who may not
 /// see the names of groups and topics.

@@ -18,7 +18,7 @@ use published::{Names, Own, Published};
 use sight::Looker;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use text::Format;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -87,19 +87,20 @@ fn names(arguments: &ExporterArguments) -> Names {
 async fn look_on(mut looker: Looker, publisher: &watch::Sender<Arc<Published>>) {
     let refresh = publisher.borrow().own().refresh;
     loop {
-        let began = Instant::now();
+        let began = published::now();
         let looked = looker.look().await;
         let published = {
             let last = publisher.borrow();
             let mut own = Own {
                 looks: last.own().looks + 1,
-                took: Some(began.elapsed()),
+                took: Some(published::now().saturating_duration_since(began)),
                 error: None,
                 ..last.own().clone()
             };
             match looked {
                 Ok(sight) => {
                     own.good_at = Some(began);
+                    own.heard_at = sight.heard_at;
                     Published::new(Some(Arc::new(sight)), own)
                 }
                 Err(error) => {
@@ -111,7 +112,8 @@ async fn look_on(mut looker: Looker, publisher: &watch::Sender<Arc<Published>>) 
             }
         };
         publisher.send_replace(Arc::new(published));
-        let pause = refresh.saturating_sub(began.elapsed());
+        let took = published::now().saturating_duration_since(began);
+        let pause = refresh.saturating_sub(took);
         tokio::time::sleep(pause.max(PAUSE_MIN)).await;
     }
 }

@@ -81,7 +81,7 @@ gauges! {
         "1 for a topic of the group that may not be seen; without a topic for its offsets or its \
          members, also where they are not told because of one of its topics.";
     BUILD = "ottla_exporter_build_info", ["version"], "The exporter's version; always 1.";
-    UP = "ottla_exporter_up", [], "1 while the last look at the cluster is fresh.";
+    UP = "ottla_exporter_up", [], "1 while the last look at the cluster and what was heard of lag are fresh.";
     GROUPS = "ottla_exporter_groups", [], "Groups that are watched.";
     LEFT_OUT = "ottla_exporter_groups_left_out", [],
         "Groups that are not watched because there are too many.";

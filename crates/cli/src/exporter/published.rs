@@ -6,8 +6,8 @@ use super::text::Format;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// For how many refreshes a look is fresh, and for how long at least: a look waits some seconds for a
-/// broker that hangs.
+/// For how many refreshes a look is fresh, and what was heard of lag, and for how long at least: a look
+/// waits some seconds for a broker that hangs.
 const FRESH_REFRESHES: u32 = 3;
 const FRESH_MIN: Duration = Duration::from_secs(20);
 
@@ -25,6 +25,11 @@ pub(super) enum Names {
     },
 }
 
+/// By the runtime's clock, which tests turn.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// How the exporter itself does.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Own {
@@ -36,6 +41,8 @@ pub(super) struct Own {
     pub(super) took: Option<Duration>,
     /// When the last good look began.
     pub(super) good_at: Option<Instant>,
+    /// When lag was last heard of, of any group.
+    pub(super) heard_at: Option<Instant>,
     /// Why the last look failed, if it did.
     pub(super) error: Option<Arc<str>>,
 }
@@ -45,7 +52,7 @@ impl Own {
         self.refresh.saturating_mul(FRESH_REFRESHES).max(FRESH_MIN)
     }
 
-    /// What is wrong with the last look, in one clause.
+    /// What is wrong with the last look, or with what was heard of lag, in one clause.
     pub(super) fn trouble(&self, now: Instant) -> Option<String> {
         let why = || {
             let error = self.error.as_ref();
@@ -54,14 +61,18 @@ impl Own {
         let Some(at) = self.good_at else {
             return Some(format!("no look at the cluster is over yet{}", why()));
         };
-        let age = now.saturating_duration_since(at);
-        (age > self.fresh()).then(|| {
-            let seconds = age.as_secs();
-            format!(
-                "the last good look at the cluster was {seconds} s ago{}",
-                why()
-            )
-        })
+        let too_old = |at: Instant| {
+            let age = now.saturating_duration_since(at);
+            (age > self.fresh()).then_some(age.as_secs())
+        };
+        if let Some(seconds) = too_old(at) {
+            let what = "the last good look at the cluster was";
+            return Some(format!("{what} {seconds} s ago{}", why()));
+        }
+        let seconds = too_old(self.heard_at.unwrap_or(at))?;
+        Some(format!(
+            "no group's lag was heard for {seconds} s: coordinators or leaders do not tell it"
+        ))
     }
 }
 
@@ -84,7 +95,7 @@ impl Published {
 
     /// The page of metrics.
     pub(super) fn text(&self, format: Format) -> Arc<String> {
-        let now = Instant::now();
+        let now = now();
         let told = |sight: &&Arc<Sight>| {
             now.saturating_duration_since(sight.began) <= self.own.fresh().max(TOLD_MAX)
         };
@@ -103,7 +114,7 @@ impl Published {
     }
 
     pub(super) fn trouble(&self) -> Option<String> {
-        self.own.trouble(Instant::now())
+        self.own.trouble(now())
     }
 
     pub(super) fn sight(&self) -> Option<&Arc<Sight>> {

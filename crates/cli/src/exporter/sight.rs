@@ -2,8 +2,9 @@
 
 use super::GROUPS_MAX;
 use super::filter::Filter;
+use super::published::now;
 use ottla::lag::snapshot::End;
-use ottla::lag::{Collector, Lag, Snapshot, Standing, log_ends};
+use ottla::lag::{Collector, Lag, LagStatus, Snapshot, Standing, log_ends};
 use ottla::partitioner::Explanation;
 use ottla::{BrokerId, Client, ClusterView, Code, GroupMember, ListedGroup};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,8 @@ pub(super) struct Sight {
     pub(super) groups: Vec<GroupSight>,
     /// How many groups there were beyond the bound.
     pub(super) groups_left_out: usize,
+    /// When lag was last heard of, of any group; when the look began where there is nothing to hear.
+    pub(super) heard_at: Option<Instant>,
     /// How many brokers did not list their groups.
     pub(super) brokers_missing: usize,
 }
@@ -58,6 +61,7 @@ pub(super) struct Looker {
     groups: Filter,
     topics: Filter,
     lags: BTreeMap<Arc<str>, Watched>,
+    heard_at: Instant,
 }
 
 #[derive(Debug)]
@@ -76,6 +80,7 @@ impl Looker {
             groups,
             topics,
             lags: BTreeMap::new(),
+            heard_at: now(),
         }
     }
 
@@ -84,7 +89,7 @@ impl Looker {
     /// # Errors
     /// When no broker tells of topics, or none of groups.
     pub(super) async fn look(&mut self) -> ottla::Result<Sight> {
-        let began = Instant::now();
+        let began = now();
         let groups = self.client.groups();
         let (view, listing) = tokio::try_join!(self.client.cluster().all_topics(), groups.list())?;
         let wanted = listing.groups.into_iter();
@@ -115,6 +120,10 @@ impl Looker {
             }
         });
         let groups: Vec<GroupSight> = groups.collect();
+        let awaited = groups.iter().map(|group| &group.snapshot);
+        let awaited = awaited.filter(|snapshot| is_awaited(snapshot));
+        let heard = awaited.map(|snapshot| heard_at(snapshot).unwrap_or(self.heard_at));
+        self.heard_at = self.heard_at.max(heard.max().unwrap_or(began));
         let ends = self.ends(&view, &groups).await;
         Ok(Sight {
             began,
@@ -122,6 +131,7 @@ impl Looker {
             ends,
             groups,
             groups_left_out,
+            heard_at: Some(self.heard_at),
             brokers_missing: missing.len(),
         })
     }
@@ -193,6 +203,28 @@ impl Looker {
             (topic, edges.collect())
         }));
         known
+    }
+}
+
+/// When the lag of a group was last heard of; the coordinator's word where there is no partition.
+fn heard_at(snapshot: &Snapshot) -> Option<Instant> {
+    let topics = snapshot.topics.iter();
+    let topics = topics.filter(|topic| topic.refused.is_none());
+    let mut partitions = topics.flat_map(|topic| &topic.partitions).peekable();
+    if partitions.peek().is_none() {
+        return (snapshot.standing == Standing::Told).then_some(snapshot.taken_at);
+    }
+    let heard = partitions.filter(|lag| !matches!(lag.status, LagStatus::Unknown(_)));
+    heard.map(|lag| lag.taken_at).max()
+}
+
+/// Whether there is anything to be heard of a group: not of one that may not be seen, and not of a
+/// share group whose broker does not tell where it reads.
+fn is_awaited(snapshot: &Snapshot) -> bool {
+    match snapshot.standing {
+        Standing::Denied => false,
+        Standing::Share => heard_at(snapshot).is_some(),
+        Standing::Told | Standing::Unknown(_) | Standing::Closed => true,
     }
 }
 

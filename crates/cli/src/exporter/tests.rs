@@ -3,10 +3,11 @@
 use super::page::{COUNTERS, GAUGES};
 use super::*;
 use ottla::consumer::{Committed, Start};
-use ottla::{Client, Record, TopicPartition};
-use ottla_broker::Cluster;
+use ottla::{BoxFuture, BoxStream, Client, Code, Dial, Record, TopicPartition};
+use ottla_broker::{ApiKey, Cluster};
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -190,6 +191,91 @@ async fn the_health_check_fails_with_the_reason_when_the_cluster_is_gone() {
         &["ottla_exporter_up 0", "kafka_brokers 2"],
     );
     cluster.shutdown().await;
+}
+
+/// Reaches the nodes of a cluster in memory.
+struct InMemory(Cluster);
+
+impl Dial for InMemory {
+    fn dial<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<BoxStream>> {
+        Box::pin(async move { self.0.dial(host, port).await.map(BoxStream::new) })
+    }
+}
+
+fn health(published: &watch::Receiver<Arc<Published>>) -> Answer {
+    let published = Arc::clone(&published.borrow());
+    answer(&Request::get("/healthz"), &published)
+}
+
+/// Waits until /healthz answers as wanted; what it says.
+async fn until_health(published: &watch::Receiver<Arc<Published>>, wanted: &str) -> String {
+    for _ in 0..60 {
+        let answer = health(published);
+        if answer.status.starts_with(wanted) {
+            return answer.body.to_string();
+        }
+        tokio::time::sleep(SECOND).await;
+    }
+    panic!("not {wanted} within a minute: {:?}", health(published));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_health_check_fails_while_nobody_tells_any_lag_and_is_well_when_somebody_does() {
+    let builder = Cluster::builder().nodes(2).replication(2).in_memory();
+    let cluster = builder.topic("orders", 2).start().await.unwrap();
+    let client = Client::builder(cluster.bootstrap());
+    let client = client.transport(Arc::new(InMemory(cluster.clone())));
+    let client = client.connect().await.unwrap();
+    commit(&client, "billing", 0, 0).await;
+    let (publisher, published) = watch::channel(Arc::new(Published::new(
+        None,
+        Own {
+            refresh: SECOND,
+            ..Own::default()
+        },
+    )));
+    let looker = looker(&client, ".*");
+    let looks = tokio::spawn(async move { look_on(looker, &publisher).await });
+    until_health(&published, "200").await;
+    let refuse = |api| cluster.faults().on(api).always();
+    for (api, code) in [
+        (ApiKey::OffsetFetch, Code::COORDINATOR_LOAD_IN_PROGRESS),
+        (ApiKey::ListOffsets, Code::OFFSET_NOT_AVAILABLE),
+    ] {
+        refuse(api).error(code);
+        let began = tokio::time::Instant::now();
+        let why = until_health(&published, "503").await;
+        let took = began.elapsed();
+        assert!((20 * SECOND..25 * SECOND).contains(&took), "{took:?}");
+        let (clause, rest) = why.split_once(" s: ").unwrap();
+        assert!(
+            clause.starts_with("no group's lag was heard for 2"),
+            "{why}"
+        );
+        assert_eq!(rest, "coordinators or leaders do not tell it\n");
+        let now = Arc::clone(&published.borrow());
+        assert!(now.own().error.is_none(), "the looks themselves are good");
+        holds(&now.text(Format::Prometheus), &["ottla_exporter_up 0"]);
+        cluster.faults().clear();
+        until_health(&published, "200").await;
+    }
+    // Where there is nothing to hear, nothing is missed.
+    client.groups().delete("billing").await.unwrap();
+    refuse(ApiKey::OffsetFetch).error(Code::COORDINATOR_LOAD_IN_PROGRESS);
+    for _ in 0..60 {
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(health(&published).status, "200 OK");
+    }
+    // And when no look comes back any more:
+    for node in [0, 1] {
+        cluster.freeze_node(node).unwrap();
+    }
+    let why = until_health(&published, "503").await;
+    assert!(
+        why.starts_with("the last good look at the cluster was 2"),
+        "{why}"
+    );
+    looks.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
