@@ -234,3 +234,32 @@ async fn a_migrating_policy_refuses_a_producer_that_may_reorder() {
     assert!(error.to_string().contains("enable.idempotence"), "{error}");
     assert!(build(KeyPolicy::STICKY).is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_producer_that_would_not_wait_for_the_look_that_places_keys_is_refused() {
+    let (_cluster, client) = two_partitions().await;
+    let build = async |policy, refresh_seconds: u32, max_block_ms: &str| {
+        let lag = client.lag("billing").topics(["orders"]).keys(policy);
+        let lag = lag.refresh(refresh_seconds * SECOND).start().await.unwrap();
+        let builder = client.producer().partitioner(LagAware::new(lag.plan()));
+        let builder = builder.property("max.block.ms", max_block_ms).unwrap();
+        builder.build().map(drop)
+    };
+    let error = build(KeyPolicy::MIGRATE, 10, "9999").await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Config);
+    let said = error.to_string();
+    for word in [
+        "lag.refresh.interval.ms=10000",
+        "max.block.ms of 9999",
+        "migrate",
+    ] {
+        assert!(said.contains(word), "{said}");
+    }
+    for policy in [KeyPolicy::Keep, KeyPolicy::Blind, KeyPolicy::STICKY] {
+        build(policy, 10, "9999").await.unwrap();
+    }
+    build(KeyPolicy::MIGRATE, 10, "10000").await.unwrap();
+    // By one who only tries, and tries again.
+    build(KeyPolicy::MIGRATE, 10, "0").await.unwrap();
+    build(KeyPolicy::MIGRATE, 1, "60000").await.unwrap();
+}

@@ -67,6 +67,7 @@ impl Joint {
         group_count: usize,
     ) -> Vec<Self> {
         publisher.set_key_policy(steered.keys);
+        publisher.set_refresh(refresh);
         let state = Arc::new(Mutex::new(State {
             publisher,
             groups: (0..group_count).map(|_| None).collect(),

@@ -296,6 +296,14 @@ impl LagAware {
         least(waits, drawn, is_free).unwrap_or_else(|| self.sticky.choose(view, now, random, None))
     }
 
+    /// Whether keys may leave the partitions where they are. A key's records carry no time to measure
+    /// a plan's age by: figures that are too old are replaced by the one who publishes, and when that
+    /// one is gone, they are the last.
+    fn may_move(&self) -> bool {
+        let is_on = self.steering.load(Ordering::Relaxed) == Steering::On as u8;
+        is_on && !self.plan.is_over()
+    }
+
     /// Where a keyed record goes under a policy that may move it.
     #[inline(never)]
     fn moved(&self, view: &TopicView<'_>, key: &[u8]) -> KeyChoice {
@@ -315,8 +323,9 @@ impl LagAware {
         let hash = u64::from(murmur2(key)) << 32 | u64::from(fnv1a(key));
         let away = topic.keys().away(entries);
         topic.keys().used();
+        let may_move = self.may_move();
         let is_good = |partition| {
-            partition < view.partition_count && (!is_on || !topic.outlook().is_ill(partition))
+            partition < view.partition_count && (!may_move || !topic.outlook().is_ill(partition))
         };
         let choose = || healthiest(topic, view, hash).unwrap_or(home);
         KeyChoice::Partition(away.place(hash, home, is_good, choose))
@@ -349,14 +358,13 @@ impl LagAware {
         slots: usize,
         now: Instant,
     ) -> Option<Box<KeyTicket>> {
-        let is_on = self.steering.load(Ordering::Relaxed) == Steering::On as u8;
         let plan = self.plan.load();
         let topic = plan.as_deref()?.topic(view.topic)?;
         let keys = topic.keys();
         if usize::try_from(view.partition_count) != Ok(keys.partition_count()) {
             return None;
         }
-        let moving = if is_on {
+        let moving = if self.may_move() {
             Moving::Allowed
         } else {
             Moving::Stopped
@@ -472,6 +480,14 @@ impl Partitioner for LagAware {
 
     fn needs_idempotence(&self) -> bool {
         matches!(self.keys, KeyPolicy::Migrate { .. })
+    }
+
+    /// Until the look after the first record.
+    fn placing_time(&self) -> Duration {
+        match self.keys {
+            KeyPolicy::Migrate { .. } => self.plan.refresh(),
+            _ => Duration::ZERO,
+        }
     }
 
     fn begin_run(

@@ -6,7 +6,7 @@
 //! Everything here is pure: no clock and no random source; both are arguments.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 mod adaptive;
 mod drain;
@@ -108,6 +108,12 @@ pub trait Partitioner: fmt::Debug + Send + Sync + 'static {
     /// idempotence is then refused.
     fn needs_idempotence(&self) -> bool {
         false
+    }
+
+    /// How long a keyed record may have to wait for its place while all is well, as it asks again and
+    /// again by [`track`](Self::track): a producer that gives up sooner is refused.
+    fn placing_time(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// Begins a run for keyless records. `random` is fresh random bits. `previous` is the partition

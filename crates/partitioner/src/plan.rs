@@ -9,7 +9,7 @@ use arc_swap::{ArcSwapOption, Guard};
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// After this many missed refreshes the backlog is dropped and the rates stay. The study: falling
@@ -258,6 +258,10 @@ struct Shared {
     fallbacks: [AtomicU64; Fallback::ALL.len()],
     stale_runs: AtomicU64,
     key_policy: Mutex<KeyPolicy>,
+    /// Nobody publishes any more.
+    is_over: AtomicBool,
+    /// In nanoseconds; 0 while nobody has said it.
+    refresh: AtomicU64,
 }
 
 static NEXT_STAMP: AtomicU64 = AtomicU64::new(1);
@@ -287,7 +291,8 @@ pub fn plan_channel() -> (PlanPublisher, PlanReader) {
     (publisher, PlanReader { shared })
 }
 
-/// The end that publishes plans. When it is gone, the last plan ages and the choice becomes uniform.
+/// The end that publishes plans. When it is gone, the last plan ages and the choice becomes uniform;
+/// keys stay where they are from then on.
 #[derive(Debug)]
 pub struct PlanPublisher {
     shared: Arc<Shared>,
@@ -347,11 +352,22 @@ impl PlanPublisher {
         *self.shared.key_policy.lock() = policy;
     }
 
+    /// How often plans will be published.
+    pub fn set_refresh(&mut self, refresh: Duration) {
+        self.shared.refresh.store(nanos(refresh), Ordering::Relaxed);
+    }
+
     /// Another reader.
     pub fn reader(&self) -> PlanReader {
         PlanReader {
             shared: Arc::clone(&self.shared),
         }
+    }
+}
+
+impl Drop for PlanPublisher {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
     }
 }
 
@@ -426,6 +442,16 @@ impl PlanReader {
     /// How keyed records are placed, as was said last.
     pub fn key_policy(&self) -> KeyPolicy {
         *self.shared.key_policy.lock()
+    }
+
+    /// Whether this is the last plan.
+    pub(crate) fn is_over(&self) -> bool {
+        self.shared.is_over.load(Ordering::Relaxed)
+    }
+
+    /// How often plans are published; zero when nobody has said it.
+    pub fn refresh(&self) -> Duration {
+        Duration::from_nanos(self.shared.refresh.load(Ordering::Relaxed))
     }
 
     pub(crate) fn set_key_policy(&self, policy: KeyPolicy) {

@@ -3,7 +3,8 @@
 use super::*;
 use crate::joint::Steered;
 use ottla_partitioner::{
-    LagAware, Method, NoQueues, Partitioner, PlanReader, TopicView, plan_channel,
+    KeyChoice, KeyPolicy, LagAware, Method, NoQueues, Partitioner, PlanReader, TopicView,
+    java_partition, plan_channel,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -216,18 +217,22 @@ fn a_plan_that_nothing_was_heard_since_ages_and_ends_as_uniform() {
     assert_eq!(fixture.method(), Method::Drain, "the rates are known still");
 }
 
-/// Sends a run at each of thirty looks; says whether three partitions that are alike took turns by
-/// what was sent to them, and not by chance.
-fn takes_turns(plan: PlanReader, at: Instant, mut look: impl FnMut(u32)) -> bool {
-    let steer = LagAware::new(plan);
-    let view = TopicView {
+fn three_partitions() -> TopicView<'static> {
+    TopicView {
         topic: "orders",
         partition_count: 3,
         available: &[0, 1, 2],
         queued: &NoQueues,
         batch_bytes: 1_000_000,
         stripe: 0,
-    };
+    }
+}
+
+/// Sends a run at each of thirty looks; says whether three partitions that are alike took turns by
+/// what was sent to them, and not by chance.
+fn takes_turns(plan: PlanReader, at: Instant, mut look: impl FnMut(u32)) -> bool {
+    let steer = LagAware::new(plan);
+    let view = three_partitions();
     let mut rng = fastrand::Rng::with_seed(1);
     let mut runs: Vec<i32> = (0..30)
         .map(|number| {
@@ -291,6 +296,41 @@ fn silence_of_one_group_does_not_forget_what_was_sent_when_another_is_heard() {
     assert!(takes_turns(plan.clone(), at, look));
     let explained = plan.explain("orders").unwrap();
     assert_eq!((explained.taken_at, explained.method), (at, Method::Drain));
+}
+
+#[test]
+fn figures_that_are_too_old_send_no_key_away() {
+    let mut fixture = fixture();
+    for second in 0..10u32 {
+        let end = i64::from(second) * 100;
+        let well = (Committed::At(end), end);
+        let slow = (Committed::At(end / 10), end);
+        let offsets = [slow, well, well];
+        fixture.take(second, &found(Standing::Told, 1, &offsets));
+    }
+    let steer = LagAware::new(fixture.plan.clone()).keys(KeyPolicy::STICKY);
+    let mut keys = (0..).map(|number: u32| format!("key-{number}"));
+    let mut leaves_home = || {
+        let at_0 = |key: &String| java_partition(key.as_bytes(), 3) == 0;
+        let key = keys.find(at_0).unwrap();
+        let choice = steer.keyed(&three_partitions(), key.as_bytes());
+        choice != KeyChoice::Partition(0)
+    };
+    assert!(leaves_home());
+    let silence = found(
+        Standing::Unknown(None),
+        1,
+        &[(Committed::Unknown(None), 900); 3],
+    );
+    for second in 10..70 {
+        fixture.take(second, &silence);
+        assert!(
+            leaves_home(),
+            "a short silence sends keys neither away nor back"
+        );
+    }
+    fixture.take(70, &silence);
+    assert!(!leaves_home());
 }
 
 /// As from Prometheus, whose figures are some seconds old when they come.

@@ -41,7 +41,10 @@ pub enum KeyPolicy {
     ///
     /// A key begins at the partition of its hash. When that is unhealthy it goes to a healthy one,
     /// and stays there until that one is unhealthy too, or until its entry gives way to others; then
-    /// newer records may be processed before older ones. Producers with a plan of their own each
+    /// newer records may be processed before older ones. While no figures come, what was unhealthy
+    /// stays so until a plan is too old to steer by, a minute or four refreshes; from then on, and at
+    /// once when nobody collects figures any more, keys stay where they are and new ones go by their
+    /// hash. Producers with a plan of their own each
     /// have their own table, and may place one key differently. It is kafka-smart-producer's
     /// `key_stickiness`, but entries do not expire, and keys whose partition is healthy need none.
     Sticky {
@@ -70,7 +73,8 @@ pub enum KeyPolicy {
     /// promise ends for what was sent before and begins anew.
     ///
     /// After a start nothing is known of where earlier records lie. The first keyed record waits,
-    /// within `max.block.ms`, for the next look; one whose key may have unread records in both its
+    /// within `max.block.ms`, for the next look (a producer that gives up before one comes is refused);
+    /// one whose key may have unread records in both its
     /// places until the groups have committed what was there at that look. So does every keyed
     /// record while there are no lag figures at all, and one whose two partitions end in a
     /// transaction's marker that the group, as some clients do, never commits beyond: order comes

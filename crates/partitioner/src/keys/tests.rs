@@ -398,6 +398,26 @@ fn a_sticky_key_leaves_an_unhealthy_partition_and_stays_where_it_went() {
 }
 
 #[test]
+fn without_any_more_plans_keys_stay_where_they_are() {
+    let (mut publisher, steer) = producer(KeyPolicy::STICKY, [READ; 4]);
+    publisher.publish(vec![plan(slow(5))]);
+    let away = place(&steer, &key_at_0(0));
+    assert_ne!(away, 0);
+    drop(publisher);
+    assert_eq!(place(&steer, &key_at_0(0)), away);
+    assert_eq!(
+        place(&steer, &key_at_0(1)),
+        0,
+        "it was slow, long ago perhaps"
+    );
+    let (mut publisher, steer) = producer(KeyPolicy::MIGRATE, [READ; 4]);
+    assert_eq!(send(&steer, &key_at_0(0), 10), 0);
+    publisher.publish(vec![plan(slow(500))]);
+    drop(publisher);
+    assert_eq!(ticket(&steer, &key_at_0(0)).partition(), 0);
+}
+
+#[test]
 fn a_partition_is_unhealthy_by_drain_time_only_when_it_stays_slow() {
     let (mut publisher, reader) = plan_channel();
     let steer = LagAware::new(reader).keys(KeyPolicy::STICKY);

@@ -15,12 +15,30 @@ use tokio::time::{Instant, sleep_until};
 /// waits for is a look at the group, and those are at least this far apart.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Refuses a partitioner whose promise the producer would break.
+/// A keyed record that may wait for only so many times what it may take to be placed is likely to be
+/// refused now and then.
+const AMPLE: u32 = 3;
+
+/// Refuses a partitioner whose promise the producer would break, and one for which it would not wait.
 pub(super) fn check(partitioner: &dyn Partitioner, config: &Config) -> Result<()> {
     if partitioner.needs_idempotence() && !config.idempotence {
         let what = "lag.key.policy=migrate needs enable.idempotence=true: without it a record could \
                     be written after a later one of its key";
         return Err(Error::new(ErrorKind::Config, what));
+    }
+    let (takes, waits) = (partitioner.placing_time(), config.max_block);
+    let what = format!(
+        "lag.key.policy=migrate places keys after a start at the first look at the group, and looks \
+         are lag.refresh.interval.ms={} apart: a max.block.ms of {} is too short for that",
+        takes.as_millis(),
+        waits.as_millis()
+    );
+    // Who never waits asks again of his own accord.
+    if waits < takes && !waits.is_zero() {
+        return Err(Error::new(ErrorKind::Config, what));
+    }
+    if waits < takes.saturating_mul(AMPLE) && !waits.is_zero() {
+        tracing::warn!("{what} when a look takes long");
     }
     Ok(())
 }
