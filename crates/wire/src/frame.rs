@@ -138,7 +138,9 @@ impl FrameWriter {
             }
         }
         self.rest.reserve(2 * borrowed + 1);
-        self.open.reserve(copied_bytes);
+        // Beside what the other small pieces have room in.
+        let room = self.open.capacity() - self.open.len();
+        self.open.reserve(room + copied_bytes);
     }
 
     /// The buffer for small pieces.
@@ -223,7 +225,10 @@ mod tests {
             .map(Bytes::from)
             .collect();
         writer.reserve(payloads.iter());
-        payloads.iter().for_each(|payload| writer.payload(payload));
+        for payload in &payloads {
+            writer.small().put_u8(0);
+            writer.payload(payload);
+        }
         let segments: Vec<Bytes> = writer.finish().unwrap().into_segments(1).collect();
         assert_eq!(segments.len(), payloads.len());
         let tiny: Vec<_> = segments.iter().step_by(2).collect();
