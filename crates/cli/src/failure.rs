@@ -15,6 +15,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// The lag is over the limit; 3.
     OverLimit(String),
+    /// Topics are there and not as asked for; 3.
+    NotAsAsked(String),
     /// Whoever reads our output has gone, which is no fault: `head` does it. 0, and no word.
     ReaderGone,
 }
@@ -38,13 +40,18 @@ impl Failure {
             Self::ReaderGone => 0,
             Self::Error(_) => 1,
             Self::Usage(_) => 2,
-            Self::OverLimit(_) => 3,
+            Self::OverLimit(_) | Self::NotAsAsked(_) => 3,
         }
     }
 
     /// Says what is wrong in one line on standard error, and gives the exit code.
     pub(crate) fn tell(&self) -> ExitCode {
-        if let Self::Error(clause) | Self::Usage(clause) | Self::OverLimit(clause) = self {
+        let clause = match self {
+            Self::Error(clause) | Self::Usage(clause) => clause,
+            Self::OverLimit(clause) | Self::NotAsAsked(clause) => clause,
+            Self::ReaderGone => "",
+        };
+        if !clause.is_empty() {
             // Without standard error there is nobody to tell.
             let _ = writeln!(io::stderr(), "ottla: {clause}");
         }

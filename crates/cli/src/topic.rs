@@ -1,4 +1,6 @@
-//! `ottla topic`: create, list, describe, delete.
+//! `ottla topic`: create, ensure, list, describe, delete.
+
+mod ensure;
 
 use crate::arguments::{
     Connect, CreateArguments, DeleteArguments, DescribeArguments, ListArguments, Shape,
@@ -17,6 +19,7 @@ pub(crate) async fn run(arguments: TopicArguments) -> Result<()> {
     let work = async {
         match arguments.command {
             TopicCommand::Create(arguments) => create(arguments).await,
+            TopicCommand::Ensure(arguments) => ensure::run(arguments).await,
             TopicCommand::List(arguments) => list(arguments).await,
             TopicCommand::Describe(arguments) => describe(arguments).await,
             TopicCommand::Delete(arguments) => delete(arguments).await,

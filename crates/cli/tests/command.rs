@@ -184,6 +184,56 @@ mod command {
     }
 
     #[test]
+    fn topics_of_a_file_are_made_where_missing_and_told_where_they_differ() {
+        let broker = Broker::start(&["orders:3"]);
+        let ensure = |file: &str| {
+            let output = broker.run(
+                &["topic", "ensure", "-q", "-f", "-", "-o", "json"],
+                file.as_bytes(),
+            );
+            let rows: serde_json::Value =
+                serde_json::from_slice(&output.stdout).unwrap_or_default();
+            (output.status.code(), rows, text(&output.stderr))
+        };
+        let clicks = "[[topic]]\nname = \"clicks\"\npartitions = 4\nreplication = 2\n\
+                      cleanup.policy = \"compact\"\nconfig = { retention.ms = 1000 }\n";
+        let row = |name: &str, state: &str, because: &[&str]| serde_json::json!({"name": name, "state": state, "because": because});
+        let (code, rows, _) = ensure(clicks);
+        assert_eq!(
+            (code, rows),
+            (Some(0), [row("clicks", "created", &[])].into())
+        );
+        let shown = broker.get(&["topic", "describe", "clicks", "-o", "json"], b"");
+        let shown: serde_json::Value = serde_json::from_slice(&shown).unwrap();
+        assert_eq!(shown["partitions"].as_array().unwrap().len(), 4);
+        assert_eq!(shown["configs"]["cleanup.policy"], "compact");
+        assert_eq!(shown["configs"]["retention.ms"], "1000");
+        let (code, rows, _) = ensure(clicks);
+        assert_eq!(
+            (code, rows),
+            (Some(0), [row("clicks", "as asked", &[])].into())
+        );
+        let orders = "[[topic]]\nname = \"orders\"\npartitions = 12\n";
+        let (code, rows, said) = ensure(&format!("{orders}{clicks}"));
+        let differs = row("orders", "differs", &["partitions is 3, not 12"]);
+        assert_eq!(
+            (code, rows),
+            (Some(3), [differs, row("clicks", "as asked", &[])].into())
+        );
+        assert_eq!(said, "ottla: 1 of 2 topics are not as asked for\n");
+        // One that cannot be made does not keep the others from it.
+        let wrong = "[[topic]]\nname = \"far\"\nreplication = 30\n";
+        let (code, rows, _) = ensure(&format!("{wrong}[[topic]]\nname = \"near\"\n"));
+        assert_eq!((code, &rows[0]["state"]), (Some(1), &"failed".into()));
+        assert_eq!(rows[1], row("near", "created", &[]));
+        let (code, _, said) = ensure("[[topic]]\nname = 5\n");
+        assert_eq!(
+            (code, &*said),
+            (Some(2), "ottla: -: topic 1: it has no name\n")
+        );
+    }
+
+    #[test]
     fn mistakes_are_told_in_one_line_with_their_exit_code() {
         let broker = Broker::start(&["orders:1"]);
         let fails = |flags: &[&str], code, clause: &str| {

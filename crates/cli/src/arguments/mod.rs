@@ -15,7 +15,9 @@ use std::time::Duration;
 /// A Kafka client whose producer steers records away from partitions whose consumers fall behind.
 #[derive(Debug, Parser)]
 #[command(name = "ottla", version, about, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 ok, 1 error, 2 wrong usage, 3 lag over the limit.")]
+#[command(
+    after_help = "Exit codes: 0 ok, 1 error, 2 wrong usage, 3 lag over the limit, or topics not as asked for."
+)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -36,7 +38,7 @@ pub(crate) enum Command {
     Health(HealthArguments),
     /// Serve lag and more to Prometheus, under kafka_exporter's names.
     Exporter(ExporterArguments),
-    /// Create, list, describe and delete topics.
+    /// Create, ensure, list, describe and delete topics.
     Topic(TopicArguments),
     /// Run a cluster in this process, in memory, for tests and for trying things out.
     Broker(BrokerArguments),
@@ -96,6 +98,8 @@ pub(crate) struct TopicArguments {
 pub(crate) enum TopicCommand {
     /// Create a topic.
     Create(CreateArguments),
+    /// Create the topics of a file that are missing, and tell what differs of the others.
+    Ensure(EnsureArguments),
     /// List the topics, Kafka's own left out.
     #[command(alias = "ls")]
     List(ListArguments),
@@ -125,6 +129,32 @@ pub(crate) struct CreateArguments {
     #[command(flatten)]
     pub(crate) connect: Connect,
 }
+
+#[derive(Debug, Args)]
+#[command(after_help = ENSURE_HELP)]
+pub(crate) struct EnsureArguments {
+    /// The topics, in TOML; - is standard input
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// How to print
+    #[arg(short = 'o', long, value_enum, default_value_t = Shape::Table)]
+    pub(crate) output: Shape,
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+}
+
+const ENSURE_HELP: &str = "\
+The file has an entry for each topic; what is not said is left to the cluster:
+
+  [[topic]]
+  name = \"orders\"
+  partitions = 12
+  replication = 3
+  cleanup.policy = \"compact\"
+  config = { retention.ms = 604800000 }
+
+A topic that is there stays as it is. Exit codes: 0 every topic is as asked for, 1 one could not be \
+made, 2 wrong usage or a wrong file, 3 one that is there differs.";
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArguments {
