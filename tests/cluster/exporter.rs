@@ -68,7 +68,10 @@ async fn members_of_groups_of_the_new_protocol_are_counted_and_named() {
     member.terminate().await;
     until_told(&address, &count, |told| told == Some("0")).await;
     client.groups().delete(&group).await.unwrap();
-    until_told(&address, &count, |told| told.is_none()).await;
+    // With all that was told of it.
+    let page = until_told(&address, &sum, |told| told.is_none()).await;
+    assert!(!page.contains(&*group), "{page}");
+    assert_eq!(samples(&page)["ottla_exporter_groups"], "0");
     exporter.end().await;
     client.topics().delete(&topic).await.unwrap();
 }
@@ -168,8 +171,10 @@ async fn while_a_broker_is_down_its_partitions_age_and_the_rest_stays_fresh() {
     for partition in &alive {
         write(&client, &topic, *partition).await;
     }
+    // Its figures never leave the page meanwhile.
+    let fresh = |told: Option<&str>| told.unwrap() == "2";
     for partition in &alive {
-        until_told(&address, &of(*partition), |told| told == Some("2")).await;
+        until_told(&address, &of(*partition), fresh).await;
     }
     println!("fresh {:?} after the coordinator's end", since.elapsed());
     sleep(Duration::from_secs(8).saturating_sub(since.elapsed())).await;
