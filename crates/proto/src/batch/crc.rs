@@ -20,6 +20,22 @@ const POWERS: [u32; 31] = {
     powers
 };
 
+/// x^(8n) for n = byte · 256^k, so that each byte of a length is one multiplication; lengths below
+/// 16 MiB have three.
+const SHIFTS: [[u32; 256]; 3] = {
+    let mut shifts = [[1 << 31; 256]; 3];
+    let mut k = 0;
+    while k < 3 {
+        let mut byte = 1;
+        while byte < 256 {
+            shifts[k][byte] = multiply(shifts[k][byte - 1], POWERS[3 + 8 * k]);
+            byte += 1;
+        }
+        k += 1;
+    }
+    shifts
+};
+
 /// The product of two polynomials; the highest bit stands for x^0.
 const fn multiply(a: u32, mut b: u32) -> u32 {
     let mut product = 0;
@@ -40,18 +56,24 @@ const fn multiply(a: u32, mut b: u32) -> u32 {
 
 /// The CRC32C of a piece followed by another of `second_bytes`.
 pub(super) fn combine(first: u32, second: u32, second_bytes: usize) -> u32 {
-    // x^(8n), one power of two at a time; the eight is the three squarings at the start.
-    let mut factor = 1 << 31;
-    let mut rest = second_bytes;
-    let mut k = 3;
+    let [low, middle, high, ..] = second_bytes.to_le_bytes();
+    let mut product = first;
+    for (shifts, byte) in SHIFTS.iter().zip([low, middle, high]) {
+        if byte != 0 {
+            product = multiply(shifts[usize::from(byte)], product);
+        }
+    }
+    // The rest one power of two at a time; the first 27 are the eight and those three bytes.
+    let mut rest = second_bytes >> 24;
+    let mut k = 27;
     while rest != 0 {
         if rest & 1 != 0 {
-            factor = multiply(POWERS[k % POWERS.len()], factor);
+            product = multiply(POWERS[k % POWERS.len()], product);
         }
         rest >>= 1;
         k += 1;
     }
-    multiply(factor, first) ^ second
+    product ^ second
 }
 
 #[cfg(test)]

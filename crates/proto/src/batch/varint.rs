@@ -82,15 +82,14 @@ impl Packed {
         if raw < 1 << 14 {
             return self.then(raw & 0x7f | (raw & 0x3f80) << 1 | 0x80, 2);
         }
+        let groups = raw & 0x7f | (raw & 0x3f80) << 1 | (raw & 0x1f_c000) << 2;
+        if raw < 1 << 21 {
+            return self.then(groups | 0x8080, 3);
+        }
         if raw >= 1 << 28 {
             return None;
         }
-        let groups =
-            raw & 0x7f | (raw & 0x3f80) << 1 | (raw & 0x1f_c000) << 2 | (raw & 0xfe0_0000) << 3;
-        let len = 3 + usize::from(raw >= 1 << 21);
-        // Every byte but the last says that another follows.
-        let more = 0x8080_8080 & ((1 << (8 * (len - 1))) - 1);
-        self.then(groups | more, len)
+        self.then(groups | (raw & 0xfe0_0000) << 3 | 0x80_8080, 4)
     }
 
     /// Adds what another one holds.
