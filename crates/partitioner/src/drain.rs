@@ -24,7 +24,7 @@ const RACE_MAX: u32 = 4;
 /// How long a stripe keeps its sends to one partition for itself, in seconds, before it adds them to
 /// the estimate that all stripes look at. Threads that begin many runs in a millisecond would
 /// otherwise take the estimates' cache lines from each other at every one; at the usual pace, a run
-/// in some milliseconds, nothing is kept back.
+/// in some milliseconds, nothing is kept back, nor while there is but one stripe.
 const SETTLE_SECONDS: f32 = 0.001;
 
 /// No rate, and no count of records, is taken to be higher than this: so no figure, however senseless,
@@ -96,7 +96,8 @@ fn unpack(word: u64) -> (f32, f32) {
 }
 
 /// What one stripe sent to a partition and did not add to its lane yet: since when it keeps it, and
-/// the records, below zero when a reservation that was added is taken back.
+/// the records, below zero when a reservation that was added is taken back. All zero when it keeps
+/// nothing.
 #[derive(Debug, Default)]
 struct Unsettled(AtomicU64);
 
@@ -106,11 +107,10 @@ impl Unsettled {
         unpack(self.0.load(Ordering::Relaxed))
     }
 
-    /// Whether nothing is kept.
+    /// The same as one number, which is zero when nothing is kept.
     #[inline]
-    fn is_empty(&self) -> bool {
-        // Without a branch and without a float: the records are the low half.
-        self.0.load(Ordering::Relaxed) as u32 == 0
+    fn word(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 
     #[inline]
@@ -124,6 +124,11 @@ impl Unsettled {
         let (since, kept) = self.load();
         self.store(since, kept + records);
     }
+
+    #[inline]
+    fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
 }
 
 impl Lane {
@@ -135,7 +140,8 @@ impl Lane {
         // state of its own, only the moment at which it will be gone.
         let clear_at = when.believed * self.backlog * BACKLOG_DRAIN.recip();
         let read = larger(when.seconds - larger(clear_at, since), 0.0);
-        let arrived = self.inflow * larger(when.seconds - since, 0.0);
+        // Below nothing by what another thread is ahead of us, which is as good.
+        let arrived = self.inflow * (when.seconds - since);
         larger(sent + arrived - read, 0.0)
     }
 
@@ -145,22 +151,34 @@ impl Lane {
         larger(when.believed * self.backlog - drained, 0.0)
     }
 
+    /// Adds own records to what was found in `state`, unless another thread has just changed it.
     #[inline]
-    fn add(&self, when: When, records: f32) {
-        let own = self.own_record * records;
-        let mut state = self.state.load(Ordering::Relaxed);
+    fn try_add(&self, state: u64, when: When, records: f32) -> Result<u64, u64> {
+        // Another thread may have been here a moment later than us: time only goes forward.
+        let (since, _) = unpack(state);
+        let at = when.at(larger(when.seconds, since));
+        let sent = self.sent_at(state, at) + self.own_record * records;
+        let new = pack(at.seconds, larger(sent, 0.0));
+        let order = Ordering::Relaxed;
+        self.state.compare_exchange_weak(state, new, order, order)
+    }
+
+    /// Adds own records to what was found in `state`, or to what another thread put in its place.
+    #[cold]
+    fn add(&self, mut state: u64, when: When, records: f32) {
         for _ in 0..RACE_MAX {
-            // Another thread may have been here a moment later than us: time only goes forward.
-            let (since, _) = unpack(state);
-            let at = when.at(larger(when.seconds, since));
-            let sent = larger(self.sent_at(state, at) + own, 0.0);
-            let new = pack(at.seconds, sent);
-            let order = Ordering::Relaxed;
-            match self.state.compare_exchange_weak(state, new, order, order) {
+            match self.try_add(state, when, records) {
                 Ok(_) => return,
                 Err(newer) => state = newer,
             }
         }
+    }
+
+    /// Counts own records as not sent after all.
+    fn take_back(&self, records: f32) {
+        // As of when it was last brought up to date.
+        let start = When::new(0.0, Age::Fresh);
+        self.add(self.state.load(Ordering::Relaxed), start, -records);
     }
 }
 
@@ -240,18 +258,22 @@ impl Lanes {
         }
     }
 
-    fn lane(&self, partition: i32) -> Option<&Lane> {
-        self.lanes.get(usize::try_from(partition).ok()?)
-    }
-
     /// The lanes as one stripe sees them.
     #[inline]
     pub(crate) fn seen(&self, when: When, stripe: usize) -> Option<Seen<'_>> {
+        // Asked for first, so that the stripe is counted.
+        let own = self.unsettled.share(stripe)?;
+        let unsettled = self.unsettled.is_shared().then_some(own);
         Some(Seen {
             lanes: &self.lanes,
-            unsettled: self.unsettled.share(stripe)?.first(self.lanes.len())?,
+            unsettled,
             when,
         })
+    }
+
+    /// Makes room for the stripes that went by the last lanes, so that none of them must.
+    pub(crate) fn make_room_as(&self, last: &Self) {
+        self.unsettled.make_room_as(&last.unsettled);
     }
 
     /// In how many seconds a record will be read that is sent to a partition newer than the plan:
@@ -260,28 +282,50 @@ impl Lanes {
         self.scale / self.median_rate
     }
 
-    /// How many records a run to this partition may have: `drain_seconds` of what its consumer
-    /// reads, and no more than the producers write in `span_seconds`. At least one.
-    pub(crate) fn run_records(&self, partition: i32, drain_seconds: f32, span_seconds: f32) -> u32 {
-        let drained = self.rate(partition) * drain_seconds;
-        let written = self.own_rate * span_seconds;
-        // Neither is not a number, and `f32::min` takes twice as many instructions to see to that.
-        let records = if drained < written { drained } else { written };
-        (records as u32).max(1)
-    }
-
-    /// What its consumer reads, in records a second.
-    fn rate(&self, partition: i32) -> f32 {
-        self.lane(partition)
-            .map_or(self.median_rate, |lane| lane.rate)
+    /// How long a run may be: so many seconds of what its partition's consumer reads, and no more
+    /// than the producers write in `span_seconds`.
+    #[inline]
+    pub(crate) fn run_length(&self, drain_seconds: f32, span_seconds: f32) -> RunLength {
+        RunLength {
+            drain_seconds,
+            records_max: self.own_rate * span_seconds,
+            median_rate: self.median_rate,
+        }
     }
 
     /// Counts records as not sent after all.
     pub(crate) fn take_back(&self, partition: i32, stripe: usize, records: u32) {
-        let own = self.unsettled.share(stripe);
-        if let Some(unsettled) = own.and_then(|own| own.partition(partition)) {
-            unsettled.add(-(records as f32));
+        let records = records as f32;
+        if !self.unsettled.is_shared() {
+            let lane = self.lanes.get(partition.cast_unsigned() as usize);
+            lane.into_iter().for_each(|lane| lane.take_back(records));
+        } else if let Some(unsettled) = self.unsettled.own(stripe, partition) {
+            unsettled.add(-records);
         }
+    }
+}
+
+/// How long a run may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunLength {
+    drain_seconds: f32,
+    records_max: f32,
+    /// For a partition that the plan does not know.
+    median_rate: f32,
+}
+
+impl RunLength {
+    /// In records, at least one; for a consumer that reads so many a second.
+    #[inline]
+    fn records(self, rate: f32) -> u32 {
+        let drained = rate * self.drain_seconds;
+        // Neither is not a number, and `f32::min` takes twice as many instructions to see to that.
+        let records = if drained < self.records_max {
+            drained
+        } else {
+            self.records_max
+        };
+        (records as u32).max(1)
     }
 }
 
@@ -295,17 +339,17 @@ pub(crate) struct When {
 }
 
 impl When {
-    pub(crate) fn new(micros: u32, age: Age) -> Self {
+    /// So many seconds after the plan was taken.
+    #[inline]
+    pub(crate) fn new(seconds: f32, age: Age) -> Self {
         let believed = match age {
             Age::Fresh => 1.0,
             Age::Stale => 0.0,
         };
-        Self {
-            seconds: micros as f32 * 1e-6,
-            believed,
-        }
+        Self { seconds, believed }
     }
 
+    #[inline]
     fn at(self, seconds: f32) -> Self {
         Self { seconds, ..self }
     }
@@ -315,97 +359,165 @@ impl When {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen<'l> {
     lanes: &'l [Lane],
-    unsettled: Share<'l, Unsettled>,
+    /// What this stripe keeps, if it is not the only one.
+    unsettled: Option<Share<'l, Unsettled>>,
     when: When,
 }
 
 impl<'l> Seen<'l> {
     #[inline]
-    fn lane(self, partition: i32) -> Option<(&'l Lane, &'l Unsettled)> {
+    fn lane(self, partition: i32) -> Option<&'l Lane> {
         // One below zero is far above any count.
-        let lane = self.lanes.get(partition.cast_unsigned() as usize)?;
-        Some((lane, self.unsettled.partition(partition)?))
+        self.lanes.get(partition.cast_unsigned() as usize)
     }
 
     /// In how many seconds a record that this stripe sends now will be read; `None` for a partition
     /// that the plan does not know.
     pub(crate) fn wait(self, partition: i32) -> Option<f32> {
-        Some(self.settled_wait(self.lane(partition)?))
+        let lane = self.lane(partition)?;
+        Some(match self.unsettled {
+            None => self.when.wait(lane),
+            Some(own) => self.when.settled_wait(lane, own.partition(partition)?),
+        })
     }
 
-    /// The same for three at once; `None` when the plan does not know all of them.
+    /// The one of three that will read a record first; `None` when the plan does not know all of them.
     #[inline]
-    pub(crate) fn waits(self, [a, b, c]: &[i32; 3]) -> Option<[f32; 3]> {
-        let lanes = [self.lane(*a)?, self.lane(*b)?, self.lane(*c)?];
-        let [a, b, c] = lanes;
-        // At the usual pace nothing is kept: that is seen at one look.
-        if a.1.is_empty() & b.1.is_empty() & c.1.is_empty() {
-            let wait = |lane| self.wait_behind(self.sent(lane), lane);
-            return Some([wait(a.0), wait(b.0), wait(c.0)]);
+    pub(crate) fn soonest(self, drawn: [i32; 3]) -> Option<i32> {
+        let [a, b, c] = drawn;
+        let lanes = [self.lane(a)?, self.lane(b)?, self.lane(c)?];
+        match self.unsettled {
+            None => Some(self.when.soonest(drawn, lanes)),
+            Some(own) => self.when.soonest_shared(drawn, lanes, own),
         }
-        Some(self.settled_waits(lanes))
     }
 
+    /// How many records a run to this partition has; with `counts` they count as sent.
+    #[inline]
+    pub(crate) fn reserve(self, partition: i32, length: RunLength, counts: bool) -> u32 {
+        let Some(lane) = self.lane(partition) else {
+            return length.records(length.median_rate);
+        };
+        let records = length.records(lane.rate);
+        if counts {
+            self.add(partition, lane, records);
+        }
+        records
+    }
+
+    /// Counts records as sent.
+    #[inline]
+    fn add(self, partition: i32, lane: &Lane, records: u32) {
+        let records = records as f32;
+        if let Some(own) = self.unsettled {
+            self.when.add_shared(partition, lane, own, records);
+            return;
+        }
+        let state = lane.state.load(Ordering::Relaxed);
+        if let Err(newer) = lane.try_add(state, self.when, records) {
+            lane.add(newer, self.when, records);
+        }
+    }
+}
+
+/// What has the least wait; of equal waits, the first. Without a branch on what is random.
+#[inline]
+pub(crate) fn first_of<T: Copy>([a, b, c]: [T; 3], waits: [f32; 3]) -> T {
+    let [wait_a, wait_b, wait_c] = waits;
+    let is_later = wait_b < wait_a;
+    let (best, wait) = if is_later { (b, wait_b) } else { (a, wait_a) };
+    if wait_c < wait { c } else { best }
+}
+
+impl When {
+    #[inline]
+    fn soonest(self, drawn: [i32; 3], [a, b, c]: [&Lane; 3]) -> i32 {
+        first_of(drawn, [self.wait(a), self.wait(b), self.wait(c)])
+    }
+
+    /// The same where several stripes look at the lanes.
     #[inline(never)]
-    fn settled_waits(self, lanes: [(&Lane, &Unsettled); 3]) -> [f32; 3] {
-        let [a, b, c] = lanes;
-        let wait = |lane| self.settled_wait(lane);
-        [wait(a), wait(b), wait(c)]
+    fn soonest_shared(
+        self,
+        drawn: [i32; 3],
+        lanes: [&Lane; 3],
+        own: Share<'_, Unsettled>,
+    ) -> Option<i32> {
+        let ([a, b, c], [at_a, at_b, at_c]) = (drawn, lanes);
+        let (own_a, own_b, own_c) = (own.partition(a)?, own.partition(b)?, own.partition(c)?);
+        // At the usual pace nothing is kept: that is seen at one look.
+        if own_a.word() | own_b.word() | own_c.word() == 0 {
+            return Some(self.soonest(drawn, lanes));
+        }
+        let waits = [
+            self.settled_wait(at_a, own_a),
+            self.settled_wait(at_b, own_b),
+            self.settled_wait(at_c, own_c),
+        ];
+        Some(first_of(drawn, waits))
     }
 
     #[inline]
-    fn settled_wait(self, (lane, unsettled): (&Lane, &Unsettled)) -> f32 {
+    fn settled_wait(self, lane: &Lane, unsettled: &Unsettled) -> f32 {
         let (since, mut kept) = unsettled.load();
         // Both are asked, so that the branch is almost never taken.
         if (kept != 0.0) & self.is_due(since) {
             self.settle(lane, unsettled);
             kept = 0.0;
         }
-        let sent = larger(self.sent(lane) + lane.own_record * kept, 0.0);
-        self.wait_behind(sent, lane)
+        self.wait_behind(larger(self.sent(lane) + lane.own_record * kept, 0.0), lane)
     }
 
     #[inline]
     fn sent(self, lane: &Lane) -> f32 {
-        lane.sent_at(lane.state.load(Ordering::Relaxed), self.when)
+        lane.sent_at(lane.state.load(Ordering::Relaxed), self)
+    }
+
+    #[inline]
+    fn wait(self, lane: &Lane) -> f32 {
+        self.wait_behind(self.sent(lane), lane)
     }
 
     /// Behind what was sent, and the backlog; the record itself is read last.
     #[inline]
     fn wait_behind(self, sent: f32, lane: &Lane) -> f32 {
-        sent + lane.backlog_at(self.when) + lane.own_record
+        sent + lane.backlog_at(self) + lane.own_record
     }
 
-    /// Counts records as sent.
-    #[inline]
-    pub(crate) fn add(self, partition: i32, records: u32) {
-        let Some((lane, unsettled)) = self.lane(partition) else {
+    /// Counts records as sent, now or in a moment.
+    #[inline(never)]
+    fn add_shared(self, partition: i32, lane: &Lane, own: Share<'_, Unsettled>, records: f32) {
+        let Some(unsettled) = own.partition(partition) else {
             return;
         };
-        let (since, kept) = unsettled.load();
-        if !self.is_due(since) {
-            unsettled.store(since, kept + records as f32);
-            return;
-        }
-        if kept != 0.0 {
+        let (mut since, mut kept) = unsettled.load();
+        if kept == 0.0 {
+            let state = lane.state.load(Ordering::Relaxed);
+            let (written, _) = unpack(state);
+            if self.is_due(written) && lane.try_add(state, self, records).is_ok() {
+                return;
+            }
+            since = self.seconds;
+        } else if self.is_due(since) {
             self.settle(lane, unsettled);
-        } else {
-            unsettled.store(self.when.seconds, 0.0);
+            (since, kept) = (self.seconds, 0.0);
         }
-        lane.add(self.when, records as f32);
+        unsettled.store(since, kept + records);
     }
 
     /// Adds what the stripe kept for itself to the lane that all look at.
     #[cold]
     fn settle(self, lane: &Lane, unsettled: &Unsettled) {
         let (since, kept) = unsettled.load();
-        unsettled.store(self.when.seconds, 0.0);
+        unsettled.clear();
         // As of the time when it was sent, or it would not have drained since.
-        lane.add(self.when.at(since), kept);
+        let state = lane.state.load(Ordering::Relaxed);
+        lane.add(state, self.at(since), kept);
     }
 
+    #[inline]
     fn is_due(self, since: f32) -> bool {
-        self.when.seconds - since >= SETTLE_SECONDS
+        self.seconds - since >= SETTLE_SECONDS
     }
 }
 

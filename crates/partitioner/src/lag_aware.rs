@@ -1,6 +1,6 @@
 //! Steering: keyless records go where the consumers will read them first.
 
-use crate::drain::{Age, Lanes, Seen, When};
+use crate::drain::{Age, Lanes, Seen, When, first_of};
 use crate::explain::{Counters, Fallback};
 use crate::hashes::{fnv1a, java_partition, murmur2};
 use crate::keys::{Asking, KeyPolicy, KeyTicket, Moving};
@@ -31,7 +31,7 @@ const UNSURE_RUN_RECORDS: u32 = 16;
 const CANDIDATES: usize = 3;
 
 /// A candidate with more waiting for its broker than twice what waits for the shortest one, and so
-/// many runs more, is passed over: its broker is in trouble, whatever its consumer does.
+/// many runs or a batch more, is passed over: its broker is in trouble, whatever its consumer does.
 const QUEUE_SLACK_RUNS: u64 = 8;
 
 /// Whether steering acts.
@@ -145,17 +145,13 @@ impl LagAware {
         random: u64,
     ) -> Result<Run, Fallback> {
         let mode = self.asked(view)?;
-        let (micros, age) = topic.age(now).ok_or(Fallback::TooOld)?;
+        let (age_seconds, age) = topic.age(now).ok_or(Fallback::TooOld)?;
         let run = match topic.choice() {
             Choice::Drain(lanes) => {
-                let seen = lanes.seen(When::new(micros, age), view.stripe);
+                let seen = lanes.seen(When::new(age_seconds, age), view.stripe);
                 let seen = seen.ok_or(Fallback::NoRates)?;
-                let run = self.by_drain(lanes, seen, view, now, random);
-                if mode == Steering::On as u8 {
-                    // Counted as sent when the run begins, so that the next choice knows of it.
-                    seen.add(run.partition, run.records);
-                }
-                run
+                let counts = mode == Steering::On as u8;
+                self.by_drain(lanes, seen, counts, view, now, random)
             }
             Choice::Weighted(weights) => self.by_weight(weights, view, now, random)?,
             Choice::Uniform(reason) => return Err(*reason),
@@ -209,19 +205,19 @@ impl LagAware {
         &self,
         lanes: &Lanes,
         seen: Seen<'_>,
+        counts: bool,
         view: &TopicView<'_>,
         now: Instant,
         random: u64,
     ) -> Run {
         let bytes = self.sticky.bytes(view);
-        let slack = QUEUE_SLACK_RUNS * u64::from(bytes);
-        let partition = self.soonest(lanes, seen, slack, view, now, random);
-        let span = RUN_SPAN.as_secs_f32();
-        let records = lanes.run_records(partition, self.run_drain_seconds, span);
+        let partition = self.soonest(lanes, seen, slack(bytes, view), view, now, random);
+        let length = lanes.run_length(self.run_drain_seconds, RUN_SPAN.as_secs_f32());
         Run {
             partition,
             bytes,
-            records,
+            // Counted as sent when the run begins, so that the next choice knows of it.
+            records: seen.reserve(partition, length, counts),
         }
     }
 
@@ -259,41 +255,48 @@ impl LagAware {
         let [a, b, c] = places(view.available.len(), random);
         let led = |at: usize| view.available.get(at).copied().unwrap_or(0);
         let drawn = [led(a), led(b), led(c)];
-        let waits = seen.waits(&drawn);
-        let waits = waits.unwrap_or_else(|| waits_of_new(lanes, seen, &drawn, random));
-        let best = least(&waits, &drawn, |_| true).unwrap_or(0);
+        let best = seen.soonest(drawn);
+        let best = best.unwrap_or_else(|| soonest_new(lanes, seen, drawn, random));
         let queued = view.queued.waiting_bytes(best);
         // What is within the slack is within every bound on queues: most often that is all to ask.
-        let queue_max = if queued <= slack {
-            slack
-        } else {
-            queue_max(slack, &drawn, view)
-        };
-        if queued <= queue_max && !self.sticky.masks(view, best, now) {
+        if queued <= slack && !self.sticky.masks(view, best, now) {
             return best;
         }
-        self.soonest_free(&waits, slack, &drawn, view, now, random)
+        self.soonest_free(lanes, seen, drawn, view, now, random)
     }
 
     /// The soonest of the candidates whose leaders take records.
     #[inline(never)]
     fn soonest_free(
         &self,
-        waits: &[f32; CANDIDATES],
-        slack: u64,
-        drawn: &[i32; CANDIDATES],
+        lanes: &Lanes,
+        seen: Seen<'_>,
+        drawn: [i32; CANDIDATES],
         view: &TopicView<'_>,
         now: Instant,
         random: u64,
     ) -> i32 {
-        let queue_max = queue_max(slack, drawn, view);
-        let is_free = |at: usize| {
-            let partition = drawn.get(at).copied().unwrap_or(0);
+        let queue_max = self.queue_max(drawn, view);
+        let is_free = |at: &usize| {
+            let partition = drawn.get(*at).copied().unwrap_or(0);
             view.queued.waiting_bytes(partition) <= queue_max
                 && !self.sticky.masks(view, partition, now)
         };
+        let waits = waits_of_new(lanes, seen, drawn, random);
+        let wait = |at: &usize| waits.get(*at).copied().unwrap_or(f32::MAX);
+        let free = (0..CANDIDATES).filter(is_free);
+        let best = free.min_by(|a, b| wait(a).total_cmp(&wait(b)));
         // When the leaders of all of them take nothing, any other is better.
-        least(waits, drawn, is_free).unwrap_or_else(|| self.sticky.choose(view, now, random, None))
+        best.and_then(|at| drawn.get(at).copied())
+            .unwrap_or_else(|| self.sticky.choose(view, now, random, None))
+    }
+
+    /// The most that may wait for a candidate's broker.
+    fn queue_max(&self, drawn: [i32; CANDIDATES], view: &TopicView<'_>) -> u64 {
+        let waiting = drawn.map(|partition| view.queued.waiting_bytes(partition));
+        let shortest = waiting.into_iter().min().unwrap_or(0);
+        let slack = slack(self.sticky.bytes(view), view);
+        shortest.saturating_mul(2).saturating_add(slack)
     }
 
     /// Whether keys may leave the partitions where they are. A key's records carry no time to measure
@@ -397,21 +400,18 @@ fn healthiest(topic: &TopicPlan, view: &TopicView<'_>, hash: u64) -> Option<i32>
     })
 }
 
-/// The most that may wait for a candidate's broker.
+/// What may wait for any candidate's broker, where a run has so many bytes.
 #[inline]
-fn queue_max(slack: u64, drawn: &[i32; CANDIDATES], view: &TopicView<'_>) -> u64 {
-    let [a, b, c] = *drawn;
-    let waiting = |partition| view.queued.waiting_bytes(partition);
-    let shortest = waiting(a).min(waiting(b)).min(waiting(c));
-    shortest.saturating_mul(2).saturating_add(slack)
+fn slack(run_bytes: u32, view: &TopicView<'_>) -> u64 {
+    // A batch that is still filled up is no trouble.
+    (QUEUE_SLACK_RUNS * u64::from(run_bytes)).max(u64::from(view.batch_bytes))
 }
 
-/// The waits where not all candidates are in the plan.
-#[cold]
+/// The waits where not all candidates may be in the plan.
 fn waits_of_new(
     lanes: &Lanes,
     seen: Seen<'_>,
-    drawn: &[i32; CANDIDATES],
+    drawn: [i32; CANDIDATES],
     random: u64,
 ) -> [f32; CANDIDATES] {
     // A partition made since the plan was taken looks empty to everyone, and own sends to it are not
@@ -423,22 +423,10 @@ fn waits_of_new(
     drawn.map(|partition| seen.wait(partition).unwrap_or(wait_when_new))
 }
 
-/// The candidate with the shortest wait among those that may be taken; of equal waits, the first.
-#[inline]
-fn least(
-    waits: &[f32; CANDIDATES],
-    candidates: &[i32; CANDIDATES],
-    may: impl Fn(usize) -> bool,
-) -> Option<i32> {
-    // The bits of floats that are not below zero are in the order of the floats. With the place below
-    // them the least is found without a branch on what is random.
-    let keys = (0..).zip(waits).map(|(at, wait)| {
-        let key = u64::from(wait.to_bits()) << 32 | at as u64;
-        if may(at) { key } else { u64::MAX }
-    });
-    let least = keys.min()?;
-    let at = (least & u64::from(u32::MAX)) as usize;
-    candidates.get(at).copied()
+/// The soonest where not all candidates are in the plan.
+#[cold]
+fn soonest_new(lanes: &Lanes, seen: Seen<'_>, drawn: [i32; CANDIDATES], random: u64) -> i32 {
+    first_of(drawn, waits_of_new(lanes, seen, drawn, random))
 }
 
 /// Three different places below `count`; all of them, turned, if there are no more, and then some
@@ -510,7 +498,7 @@ impl Partitioner for LagAware {
         self.plan.with(view.topic, |topic| {
             let tally = topic.ok().and_then(|topic| topic.tally().of(view.stripe));
             if let (Ok(topic), Some(tally)) = (topic, tally) {
-                end(topic, tally, view.stripe, reserved, records);
+                end(topic, tally, view.stripe, &reserved, records);
             }
         });
     }
@@ -522,21 +510,22 @@ impl Partitioner for LagAware {
         random: u64,
         ended: Option<(Run, u32)>,
     ) -> Run {
-        let next = |topic: Result<&TopicPlan, Fallback>| {
-            let topic = topic?;
-            let tally = topic.tally().of(view.stripe).ok_or(Fallback::NoPlan)?;
-            if let Some((run, records)) = ended {
-                end(topic, tally, view.stripe, run, records);
-            }
-            self.steered(topic, tally, view, now, random)
-        };
-        let previous = || ended.map(|(run, _)| run.partition);
-        let unsteered = |reason| {
-            let reason = self.asked(view).err().unwrap_or(reason);
-            self.unsteered(reason, view, now, random, previous())
-        };
-        self.plan
-            .with(view.topic, |topic| next(topic).unwrap_or_else(unsteered))
+        let ended = &ended;
+        // Owned, so that nothing must have an address for the rare case that a plan is looked up.
+        self.plan.with(view.topic, move |topic| {
+            let next = |topic: &TopicPlan| {
+                let tally = topic.tally().of(view.stripe).ok_or(Fallback::NoPlan)?;
+                if let Some((run, records)) = ended {
+                    end(topic, tally, view.stripe, run, *records);
+                }
+                self.steered(topic, tally, view, now, random)
+            };
+            topic.and_then(next).unwrap_or_else(|reason| {
+                let reason = self.asked(view).err().unwrap_or(reason);
+                let previous = ended.as_ref().map(|(run, _)| run.partition);
+                self.unsteered(reason, view, now, random, previous)
+            })
+        })
     }
 }
 
@@ -546,7 +535,7 @@ fn end(
     topic: &TopicPlan,
     tally: Share<'_, PartitionTally>,
     stripe: usize,
-    reserved: Run,
+    reserved: &Run,
     records: u32,
 ) {
     tally.add_records(reserved.partition, records);

@@ -19,6 +19,7 @@ mod names;
 mod plan;
 mod queues;
 mod round_robin;
+mod same;
 mod sticky;
 mod striped;
 mod tally;
@@ -41,6 +42,7 @@ pub use names::{NAMES, by_name};
 pub use plan::{PlanPublisher, PlanReader, TopicPlan, plan_channel};
 pub use queues::{NoQueues, Queues};
 pub use round_robin::RoundRobin;
+pub use same::same_name;
 pub use sticky::{RUN_BYTES, Sticky};
 
 /// What a partitioner may look at when it chooses.

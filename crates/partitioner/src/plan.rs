@@ -3,6 +3,7 @@
 use crate::drain::{Age, Drain, Lanes};
 use crate::explain::{Counters, Explanation, Fallback, Method, PartitionHealth, TopicCounters};
 use crate::keys::{KeyOffsets, KeyPolicy, Outlook, TopicKeys};
+use crate::same_name;
 use crate::tally::Tally;
 use crate::weights::Weights;
 use arc_swap::{ArcSwapOption, Guard};
@@ -33,10 +34,10 @@ pub struct TopicPlan {
     /// A topic made anew under the same name has another one.
     id: Option<[u8; 16]>,
     taken_at: Instant,
-    /// Its backlog says nothing any more when it is older than this, in nanoseconds.
-    stale_after: u64,
-    /// It says nothing at all when it is older than this, in nanoseconds.
-    too_old_after: u64,
+    /// Its backlog says nothing any more when it is older than this, in seconds.
+    stale_after: f32,
+    /// It says nothing at all when it is older than this, in seconds.
+    too_old_after: f32,
     choice: Choice,
     health: Vec<PartitionHealth>,
     offsets: Vec<KeyOffsets>,
@@ -57,8 +58,8 @@ impl TopicPlan {
             topic,
             id: None,
             taken_at,
-            stale_after: nanos(refresh.saturating_mul(STALE_REFRESHES)),
-            too_old_after: nanos(TOO_OLD.max(refresh.saturating_mul(STALE_REFRESHES + 1))),
+            stale_after: seconds(refresh.saturating_mul(STALE_REFRESHES)),
+            too_old_after: seconds(TOO_OLD.max(refresh.saturating_mul(STALE_REFRESHES + 1))),
             choice,
             health: Vec::new(),
             offsets: Vec::new(),
@@ -169,6 +170,9 @@ impl TopicPlan {
 
     /// Goes on with what was counted and kept under the topic's last plan.
     fn follow(&mut self, last: &Self) {
+        if let (Choice::Drain(lanes), Choice::Drain(was)) = (&self.choice, &last.choice) {
+            lanes.make_room_as(was);
+        }
         let count = self.tally.partition_count();
         if last.tally.partition_count() >= count {
             self.tally = Arc::clone(&last.tally);
@@ -206,11 +210,11 @@ impl TopicPlan {
         })
     }
 
-    /// How long ago the figures were asked for, in microseconds, and what they are still good for;
-    /// `None` when that is nothing.
+    /// How long ago the figures were asked for, in seconds, and what they are still good for; `None`
+    /// when that is nothing.
     #[inline]
-    pub(crate) fn age(&self, now: Instant) -> Option<(u32, Age)> {
-        let age = nanos(now.saturating_duration_since(self.taken_at));
+    pub(crate) fn age(&self, now: Instant) -> Option<(f32, Age)> {
+        let age = seconds(now.saturating_duration_since(self.taken_at));
         if age > self.too_old_after {
             return None;
         }
@@ -219,18 +223,16 @@ impl TopicPlan {
         } else {
             Age::Fresh
         };
-        Some((u32::try_from(age / 1_000).unwrap_or(u32::MAX), kind))
+        Some((age, kind))
     }
 }
 
-/// The most seconds that fit, in nanoseconds and with a part of a second, into one number.
-const SECONDS_MAX: u64 = u64::MAX / 1_000_000_000 - 1;
-
-/// As one number, which compares in one step; more than 584 years count as that.
+/// As one number, which compares in one step; more than 136 years count as that. `as_secs_f32` takes
+/// twice as long.
 #[inline]
-fn nanos(duration: Duration) -> u64 {
-    let seconds = duration.as_secs().min(SECONDS_MAX);
-    seconds * 1_000_000_000 + u64::from(duration.subsec_nanos())
+fn seconds(duration: Duration) -> f32 {
+    let whole = duration.as_secs().min(u64::from(u32::MAX));
+    whole as u32 as f32 + duration.subsec_nanos() as f32 * 1e-9
 }
 
 /// The plan of every topic, ascending by name.
@@ -354,7 +356,8 @@ impl PlanPublisher {
 
     /// How often plans will be published.
     pub fn set_refresh(&mut self, refresh: Duration) {
-        self.shared.refresh.store(nanos(refresh), Ordering::Relaxed);
+        let nanos = u64::try_from(refresh.as_nanos()).unwrap_or(u64::MAX);
+        self.shared.refresh.store(nanos, Ordering::Relaxed);
     }
 
     /// Another reader.
@@ -394,7 +397,7 @@ impl PlanReader {
         let known = RECENT.try_with(|recent| {
             let recent = recent.try_borrow().ok()?;
             let recent = recent.as_ref()?;
-            (recent.stamp == stamp && *recent.topic.topic == *topic)
+            (recent.stamp == stamp && same_name(&recent.topic.topic, topic))
                 .then(|| work(Ok(&recent.topic)))
         });
         match known {

@@ -6,7 +6,7 @@
 //! are a few nanoseconds long and milliseconds apart; when two meet, one of them is not counted.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// As many as a producer's stripes; a higher number shares with a lower one.
 const STRIPES: usize = 8;
@@ -18,6 +18,8 @@ const APART_BYTES: usize = 128;
 #[derive(Debug)]
 pub(crate) struct Striped<T> {
     stripes: [OnceLock<Box<[T]>>; STRIPES],
+    /// How many of them are in use.
+    used: AtomicU32,
     partition_count: usize,
 }
 
@@ -28,6 +30,7 @@ impl<T: Default> Striped<T> {
     pub(crate) fn new(partition_count: usize) -> Self {
         Self {
             stripes: [const { OnceLock::new() }; STRIPES],
+            used: AtomicU32::new(0),
             partition_count,
         }
     }
@@ -58,8 +61,24 @@ impl<T: Default> Striped<T> {
         let share = (0..self.partition_count + Self::PAD).map(|_| T::default());
         // Made before it is set, so that nobody waits for an allocation; who comes second drops
         // its own.
-        let _ = stripe.set(share.collect());
+        if stripe.set(share.collect()).is_ok() {
+            self.used.fetch_add(1, Ordering::Relaxed);
+        }
         stripe.get().map(|share| &**share)
+    }
+
+    /// Whether more than one stripe is in use.
+    #[inline]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.used.load(Ordering::Relaxed) > 1
+    }
+
+    /// Allocates the shares of the stripes that used another one.
+    pub(crate) fn make_room_as(&self, last: &Self) {
+        let stripes = self.stripes.iter().zip(&last.stripes);
+        for (stripe, _) in stripes.filter(|(_, last)| last.get().is_some()) {
+            self.allocate(stripe);
+        }
     }
 
     /// What the stripes in use have for this partition.
@@ -89,13 +108,6 @@ impl<T> Clone for Share<'_, T> {
 impl<T> Copy for Share<'_, T> {}
 
 impl<'s, T> Share<'s, T> {
-    /// What it has for so many partitions, so that who looks at as many of something else finds both
-    /// or neither.
-    #[inline]
-    pub(crate) fn first(self, count: usize) -> Option<Self> {
-        self.0.get(..count).map(Self)
-    }
-
     /// `None` if there is no such partition.
     #[inline]
     pub(crate) fn partition(self, partition: i32) -> Option<&'s T> {
@@ -112,10 +124,14 @@ mod tests {
     fn stripes_count_apart_and_together() {
         let counts: Striped<AtomicU64> = Striped::new(3);
         assert_eq!(counts.all(1).count(), 0, "nothing is allocated yet");
-        for stripe in [0, 1, 7, 8] {
+        for stripe in [0, 8, 1, 7] {
             let own = counts.own(stripe, 1).unwrap();
             count(own, 1);
+            assert_eq!(counts.is_shared(), ![0, 8].contains(&stripe));
         }
+        let next: Striped<AtomicU64> = Striped::new(3);
+        next.make_room_as(&counts);
+        assert_eq!(next.all(1).count(), 3, "as many stripes have a share");
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         assert_eq!(counts.all(1).map(load).collect::<Vec<_>>(), [2, 1, 1]);
         assert_eq!(counts.all(2).map(load).sum::<u64>(), 0);

@@ -5,7 +5,7 @@ use crate::runs::Runs;
 use crate::slot::Slot;
 use arc_swap::{ArcSwap, Guard};
 use foldhash::fast::FixedState;
-use ottla_partitioner::{Queues, TopicView};
+use ottla_partitioner::{Queues, TopicView, same_name};
 use ottla_proto::topic::TopicId;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -169,7 +169,9 @@ impl Directory {
         // Taken out and not borrowed: the work calls the user's partitioner, which may produce too.
         let found = FOUND.try_with(Cell::take).ok().flatten();
         let found = match found {
-            Some(found) if found.stamp == stamp && *found.topic.name == *name => Some(found),
+            Some(found) if found.stamp == stamp && same_name(&found.topic.name, name) => {
+                Some(found)
+            }
             found => self.find(name, stamp, found),
         };
         let result = work(found.as_ref().map(|found| &found.topic));

@@ -198,7 +198,7 @@ fn a_partition_whose_broker_hangs_is_passed_over() {
     let (_publisher, steer) = steered_by(now, &[(100.0, 0.0), (100.0, 500.0), (100.0, 500.0)]);
     let view = TopicView {
         queued: &Brokers {
-            waiting: vec![1_000_000, 20_000, 30_000],
+            waiting: vec![1_100_000, 20_000, 30_000],
             ..Brokers::default()
         },
         ..view(3, &[0, 1, 2])

@@ -82,15 +82,15 @@ fn replaced_plans_are_kept_while_a_thread_goes_by_them_and_no_longer() {
 fn a_plan_ages_from_fresh_to_rates_only_to_nothing() {
     let now = Instant::now();
     let plan = weighted("a", now, &[1.0]);
-    assert_eq!(plan.age(now), Some((0, Age::Fresh)));
+    assert_eq!(plan.age(now), Some((0.0, Age::Fresh)));
     assert_eq!(
         plan.age(now - SECOND),
-        Some((0, Age::Fresh)),
+        Some((0.0, Age::Fresh)),
         "a clock that ran ahead"
     );
-    assert_eq!(plan.age(now + 3 * SECOND), Some((3_000_000, Age::Fresh)));
-    assert_eq!(plan.age(now + 4 * SECOND), Some((4_000_000, Age::Stale)));
-    assert_eq!(plan.age(now + 60 * SECOND), Some((60_000_000, Age::Stale)));
+    assert_eq!(plan.age(now + 3 * SECOND), Some((3.0, Age::Fresh)));
+    assert_eq!(plan.age(now + 4 * SECOND), Some((4.0, Age::Stale)));
+    assert_eq!(plan.age(now + 60 * SECOND), Some((60.0, Age::Stale)));
     assert_eq!(plan.age(now + 61 * SECOND), None);
     let slow = TopicPlan::weighted("a".into(), now, 30 * SECOND, &[1.0]);
     assert!(
