@@ -27,6 +27,10 @@ const UNIT_BYTES: u64 = 16;
 /// one partition until a whole batch has come together.
 const LINGERED_BYTES: u64 = 64 << 10;
 
+/// A run that has no more than this part of its records left when its batch has lingered is over: what
+/// is left would make a batch of its own, which costs as much as a whole one.
+const LINGERED_PART: u64 = 4;
+
 /// A run's state, packed. Zero is "over".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Packed(u64);
@@ -159,14 +163,20 @@ impl Runs {
     #[cold]
     pub(crate) fn filled(&self, partition: i32) {
         if let Some((_, stripe)) = self.stripe() {
-            stripe.finish(partition, 0);
+            stripe.finish(partition, |_, _| true);
         }
     }
 
-    /// A batch of that partition has lingered long enough: runs that gave it a good part end.
+    /// A batch of that partition has lingered long enough: runs that gave it a good part end, and
+    /// those that are nearly over.
     pub(crate) fn lingered(&self, partition: i32) {
+        let is_over = |begun: Packed, now: Packed| {
+            let used = begun.units_left().saturating_sub(now.units_left());
+            used * UNIT_BYTES >= LINGERED_BYTES
+                || now.records_left() * LINGERED_PART <= begun.records_left()
+        };
         for stripe in &self.stripes {
-            stripe.finish(partition, LINGERED_BYTES);
+            stripe.finish(partition, is_over);
         }
     }
 
@@ -235,18 +245,16 @@ impl Runs {
 }
 
 impl Stripe {
-    /// Lets the run at that partition be over if it took so many bytes. Its count is told when the
-    /// next one begins.
-    fn finish(&self, partition: i32, used_bytes: u64) {
+    /// Lets the run at that partition be over if, by how it began and how it is now, it should. Its
+    /// count is told when the next one begins.
+    fn finish(&self, partition: i32, should: impl Fn(Packed, Packed) -> bool) {
         let last = self.last.lock();
         let Some(last) = last.filter(|last| last.run.partition == partition) else {
             return;
         };
-        let begun = last.state.units_left();
         let over = |state: u64| {
-            let state = Packed(state);
-            let used = begun.saturating_sub(state.units_left()) * UNIT_BYTES;
-            (!state.is_over() && used >= used_bytes).then_some(state.0 & !UNITS_MAX)
+            let now = Packed(state);
+            (!now.is_over() && should(last.state, now)).then_some(state & !UNITS_MAX)
         };
         let _ = self
             .state
@@ -405,6 +413,21 @@ mod tests {
         runs.lingered(0);
         assert_eq!(take(&runs, &partitioner, 1_000, 1), [1]);
         assert_eq!(*partitioner.ended.lock(), [66]);
+    }
+
+    #[test]
+    fn a_batch_that_lingers_ends_a_run_that_is_nearly_over() {
+        let (runs, partitioner) = (Runs::default(), Counting::new(1 << 20, 60));
+        take(&runs, &partitioner, 100, 44);
+        runs.lingered(0);
+        assert_eq!(
+            take(&runs, &partitioner, 100, 1),
+            [0],
+            "a quarter is left, and more"
+        );
+        runs.lingered(0);
+        assert_eq!(take(&runs, &partitioner, 100, 1), [1]);
+        assert_eq!(*partitioner.ended.lock(), [45]);
     }
 
     #[test]
