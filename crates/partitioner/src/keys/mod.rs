@@ -81,8 +81,7 @@ pub enum KeyPolicy {
     /// before progress here. For the same reason keys stay where they are while it is not known
     /// whether a record of theirs, or of another key of their slot, was written: until the producer
     /// that sent it has a later one acknowledged, or, when it was dropped, until the partition's leader
-    /// has answered for two minutes after that; where more than eight producers left such records, for
-    /// as long as the plan lives. A group that may not be seen counts as one that has never committed.
+    /// has answered for two minutes after that. A group that may not be seen counts as one that has never committed.
     Migrate {
         /// How many slots a topic has, in some fifty bytes each; [`MIGRATE_SLOTS`]. At least one a
         /// partition.

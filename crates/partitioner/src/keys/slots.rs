@@ -18,7 +18,7 @@ const UNPLACED: i32 = -1;
 /// `delivery.timeout.ms`, which no broker in order comes near.
 const GONE_REST: Duration = Duration::from_secs(120);
 
-/// The most doubts that are kept apart for a slot.
+/// How many doubts a slot keeps before it gathers those of producers that have ended.
 pub(super) const DOUBTS_MAX: usize = 8;
 
 /// All keys whose hashes fall into one slot.
@@ -31,8 +31,8 @@ struct Slot {
     last: i64,
     /// How many records were handed out.
     serial: u64,
-    /// What may lie in this place, nobody knows where; one of each producer at most, and no more than
-    /// [`DOUBTS_MAX`].
+    /// What may lie in this place, nobody knows where: one of each producer at most, and beyond
+    /// [`DOUBTS_MAX`] one of all that have ended. So those that live bound how many there are.
     doubts: Vec<Doubt>,
 }
 
@@ -52,8 +52,8 @@ enum Writer {
     /// This producer. A later record of its own lies behind it, since a partition keeps a producer's
     /// order, and not that of several.
     One(Weak<()>),
-    /// So many producers that they are not kept apart.
-    Many,
+    /// Several producers, all of which have ended.
+    Gathered,
 }
 
 /// What is known of a producer's end.
@@ -77,14 +77,18 @@ pub(crate) struct Asking<'a> {
 impl Writer {
     fn is(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Earlier, Self::Earlier) | (Self::Many, Self::Many) => true,
+            (Self::Earlier, Self::Earlier) | (Self::Gathered, Self::Gathered) => true,
             (Self::One(this), Self::One(other)) => this.ptr_eq(other),
             _ => false,
         }
     }
 
     fn is_gone(&self) -> bool {
-        matches!(self, Self::One(writer) if writer.strong_count() == 0)
+        match self {
+            Self::Earlier => false,
+            Self::One(writer) => writer.strong_count() == 0,
+            Self::Gathered => true,
+        }
     }
 }
 
@@ -125,17 +129,29 @@ impl Slot {
 
     fn doubt(&mut self, writer: Writer) {
         self.doubts.retain(|doubt| !doubt.writer.is(&writer));
-        let writer = if self.doubts.len() < DOUBTS_MAX {
-            writer
-        } else {
-            self.doubts.clear();
-            Writer::Many
-        };
+        if self.doubts.len() >= DOUBTS_MAX {
+            self.gather();
+        }
+        self.add_doubt(writer);
+    }
+
+    fn add_doubt(&mut self, writer: Writer) {
         self.doubts.push(Doubt {
             serial: self.serial,
             writer,
             gone: None,
         });
+    }
+
+    /// Makes one doubt of those of all producers that have ended. It waits anew for an answer of the
+    /// leader: some of them may have ended just now.
+    #[cold]
+    fn gather(&mut self) {
+        let gone = |doubt: &&Doubt| doubt.writer.is_gone();
+        if self.doubts.iter().filter(gone).count() > 1 {
+            self.doubts.retain(|doubt| !doubt.writer.is_gone());
+            self.add_doubt(Writer::Gathered);
+        }
     }
 
     /// What producers left in doubt that have ended is there or never will be, when their partition's
@@ -337,7 +353,7 @@ impl Slots {
                     let is_ended = match &doubt.writer {
                         Writer::Earlier => true,
                         Writer::One(writer) => writer.ptr_eq(&ticket.writer),
-                        Writer::Many => false,
+                        Writer::Gathered => false,
                     };
                     is_ended && ticket.serial > doubt.serial
                 };
@@ -388,6 +404,31 @@ impl Outlook {
             (_, Some(0)) => true,
             (Committed::At(offset), Some(end)) => offset >= end,
             _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn producers_that_come_and_go_leave_no_more_doubts_than_those_that_live() {
+        let mut slot = Slot {
+            place: 0,
+            in_flight: 0,
+            last: -1,
+            serial: 0,
+            doubts: Vec::new(),
+        };
+        let mut live = Vec::new();
+        for living in 0..20 {
+            for _ in 0..100 {
+                slot.doubt(Writer::One(Arc::downgrade(&Arc::new(()))));
+                assert!(slot.doubts.len() <= DOUBTS_MAX.max(living + 2));
+            }
+            live.push(Arc::new(()));
+            slot.doubt(Writer::One(Arc::downgrade(&live[living])));
         }
     }
 }

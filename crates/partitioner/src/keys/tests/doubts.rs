@@ -33,20 +33,27 @@ fn left_by(producers: usize) -> Left {
     let (publisher, steer) = producer(KeyPolicy::MIGRATE, [READ; 4]);
     let key = key_at_0(0);
     assert_eq!(send(&steer, &key, 10), 0);
-    for _ in 0..producers {
-        let gone = LagAware::new(steer.plan().clone());
-        ticket(&gone, &key).settle(Written::Perhaps);
-    }
-    let begun = Instant::now();
-    Left {
+    let left = Left {
         publisher,
         steer,
         key,
-        begun,
-    }
+        begun: Instant::now(),
+    };
+    drop(left.doubts_of(producers));
+    left
 }
 
 impl Left {
+    /// So many others, each of which leaves the key in doubt.
+    fn doubts_of(&self, producers: usize) -> Vec<LagAware> {
+        let other = |_| {
+            let other = LagAware::new(self.steer.plan().clone());
+            ticket(&other, &self.key).settle(Written::Perhaps);
+            other
+        };
+        (0..producers).map(other).collect()
+    }
+
     /// Whether the key leaves partition 0 so long after the beginning, by a look of that moment.
     fn leaves(&mut self, after: Duration, committed: i64, end: Option<i64>) -> bool {
         let at = self.begun + after;
@@ -114,15 +121,44 @@ fn a_doubt_of_a_producer_that_lives_stays_until_its_own_next_record() {
 }
 
 #[test]
-fn of_more_producers_than_are_kept_apart_the_doubts_stay() {
-    let leaves = |producers| {
+fn of_more_producers_than_are_kept_apart_the_doubts_end_together() {
+    for producers in DOUBTS_MAX..30 {
         let mut left = left_by(producers);
-        // A later record of one of them lies behind its own alone.
+        // A later record of another one lies behind its own alone.
         assert_eq!(send(&left.steer, &left.key, 11), 0);
-        (0..10).any(|minutes| left.leaves(minutes * MINUTE, 999, Some(900)))
-    };
-    assert!(leaves(DOUBTS_MAX));
-    for more in 1..30 {
-        assert!(!leaves(DOUBTS_MAX + more));
+        for seconds in [1, 60, 120] {
+            assert!(!left.leaves(seconds * SECOND, 999, Some(900)));
+        }
+        assert!(
+            left.leaves(2 * MINUTE + SECOND, 999, Some(900)),
+            "{producers}"
+        );
     }
+}
+
+#[test]
+fn who_ends_last_decides_when_the_gathered_doubts_end() {
+    let mut left = left_by(1);
+    assert!(!left.leaves(Duration::ZERO, 999, Some(900)));
+    drop(left.doubts_of(DOUBTS_MAX));
+    // One more, and the first one's doubt is put together with those of the others.
+    let alive = left.doubts_of(1);
+    assert!(!left.leaves(MINUTE, 999, Some(900)));
+    assert_eq!(send(&alive[0], &left.key, 20), 0);
+    assert!(!left.leaves(2 * MINUTE, 999, Some(900)));
+    assert!(left.leaves(3 * MINUTE, 999, Some(900)));
+}
+
+#[test]
+fn of_any_number_of_producers_that_live_each_ends_its_own_doubt() {
+    let mut left = left_by(DOUBTS_MAX);
+    let live = left.doubts_of(3 * DOUBTS_MAX);
+    for minutes in 0..10 {
+        assert!(!left.leaves(minutes * MINUTE, 999, Some(900)));
+    }
+    for (offset, producer) in (20..).zip(&live) {
+        assert!(!left.leaves(11 * MINUTE, 999, Some(900)));
+        assert_eq!(send(producer, &left.key, offset), 0);
+    }
+    assert!(left.leaves(12 * MINUTE, 999, Some(900)));
 }
