@@ -5,6 +5,7 @@ use crate::kafka::{Harm, Kafka, unique};
 use crate::lag::{agreed, filled};
 use crate::process::{PATIENCE, Running};
 use crate::watching::{SECOND, commit, exporter, get, samples};
+use ottla::lag::Snapshot;
 use ottla::{Client, NewTopic, Record, TopicPartition};
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
@@ -166,11 +167,16 @@ async fn while_a_broker_is_down_its_partitions_age_and_the_rest_stays_fresh() {
     let dead: Vec<i32> = (0..6).filter(|at| led(*at) == Some(victim)).collect();
     let alive: Vec<i32> = (0..6).filter(|at| !dead.contains(at)).collect();
     assert!(!dead.is_empty() && !alive.is_empty(), "{partitions:?}");
+    let producer = client.producer().build().unwrap();
+    producer.prepare(&topic).await.unwrap();
     let down = kafka.harm(Harm::Kill, victim.0).await;
     let since = Instant::now();
     for partition in &alive {
-        write(&client, &topic, *partition).await;
+        let record = Record::to(&topic).partition(*partition).value("more");
+        producer.send(record).await.unwrap();
     }
+    producer.close().await.unwrap();
+    ends_are_told_at_once(&address, &topic, &alive).await;
     // Its figures never leave the page meanwhile.
     let fresh = |told: Option<&str>| told.unwrap() == "2";
     for partition in &alive {
@@ -178,18 +184,7 @@ async fn while_a_broker_is_down_its_partitions_age_and_the_rest_stays_fresh() {
     }
     println!("fresh {:?} after the coordinator's end", since.elapsed());
     sleep(Duration::from_secs(8).saturating_sub(since.elapsed())).await;
-    let snapshot = lag.snapshot();
-    let age = |partition: &i32| {
-        let figures = snapshot.partition(&topic, *partition).unwrap();
-        figures.age(Instant::now())
-    };
-    let ages: Vec<_> = (0..6).map(|partition| age(&partition)).collect();
-    for partition in &alive {
-        assert!(age(partition) < 4 * SECOND, "{partition}: {ages:?}");
-    }
-    for partition in &dead {
-        assert!(age(partition) > 5 * SECOND, "{partition}: {ages:?}");
-    }
+    are_aged(&lag.snapshot(), &topic, &alive, &dead);
     let page = until_told(&address, "ottla_exporter_up", |told| told == Some("1")).await;
     assert_eq!(samples(&page)["kafka_brokers"], "2", "{page}");
     let leader = format!("kafka_topic_partition_leader{{topic=\"{topic}\",partition=\"");
@@ -206,4 +201,30 @@ async fn while_a_broker_is_down_its_partitions_age_and_the_rest_stays_fresh() {
     }
     exporter.end().await;
     client.topics().delete(&topic).await.unwrap();
+}
+
+/// The other leaders are heard before the cluster has noticed that one is gone.
+async fn ends_are_told_at_once(address: &str, topic: &str, alive: &[i32]) {
+    for partition in alive {
+        let end = format!(
+            "kafka_topic_partition_current_offset{{topic=\"{topic}\",partition=\"{partition}\"}}"
+        );
+        let page = until_told(address, &end, |told| told == Some("2")).await;
+        assert_eq!(samples(&page)["kafka_brokers"], "3", "too late: {page}");
+    }
+}
+
+/// Figures of leaders that live are new, those of one that is gone are old.
+fn are_aged(snapshot: &Snapshot, topic: &str, alive: &[i32], dead: &[i32]) {
+    let age = |partition: &i32| {
+        let figures = snapshot.partition(topic, *partition).unwrap();
+        figures.age(Instant::now())
+    };
+    let ages: Vec<_> = (0..6).map(|partition| age(&partition)).collect();
+    for partition in alive {
+        assert!(age(partition) < 4 * SECOND, "{partition}: {ages:?}");
+    }
+    for partition in dead {
+        assert!(age(partition) > 5 * SECOND, "{partition}: {ages:?}");
+    }
 }

@@ -15,6 +15,10 @@ use tokio::task::JoinSet;
 /// How long the leaders of topics that no group reads may take to tell their ends.
 const ENDS_WITHIN: Duration = Duration::from_secs(3);
 
+/// How long a group is kept that nobody lists while a broker is gone or does not tell: until it has
+/// moved to another coordinator, which has to read its commits first.
+const MOVE_MAX: Duration = Duration::from_secs(30);
+
 /// What was seen.
 #[derive(Debug)]
 pub(super) struct Sight {
@@ -67,6 +71,8 @@ pub(super) struct Looker {
 #[derive(Debug)]
 struct Watched {
     coordinator: BrokerId,
+    /// When it was listed last.
+    listed_at: Instant,
     lag: Lag,
 }
 
@@ -100,8 +106,10 @@ impl Looker {
         for (broker, error) in &listing.missing {
             tracing::warn!(%broker, %error, "a broker does not list its groups");
         }
-        let (mut members, ()) =
-            tokio::join!(groups.members(&wanted), self.follow(&wanted, &missing));
+        let (mut members, ()) = tokio::join!(
+            groups.members(&wanted),
+            self.follow(&wanted, &missing, &view)
+        );
         let groups = self.lags.iter().map(|(group, watched)| {
             let snapshot = self.filtered(&watched.lag.snapshot());
             let explained = snapshot.topics.iter();
@@ -149,16 +157,26 @@ impl Looker {
     }
 
     /// Begins to watch groups that are new and lets go of those that are gone. A group whose broker
-    /// does not answer is not gone.
-    async fn follow(&mut self, wanted: &[ListedGroup], missing: &BTreeSet<BrokerId>) {
+    /// does not answer is not gone, and one whose broker is gone may be on its way to another.
+    async fn follow(
+        &mut self,
+        wanted: &[ListedGroup],
+        missing: &BTreeSet<BrokerId>,
+        view: &ClusterView,
+    ) {
+        let now = now();
         let names: BTreeSet<&Arc<str>> = wanted.iter().map(|listed| &listed.group).collect();
         self.lags.retain(|group, watched| {
-            names.contains(group) || missing.contains(&watched.coordinator)
+            let home = &watched.coordinator;
+            let may_move = !missing.is_empty() || !view.brokers.contains_key(home);
+            let moves = may_move && now.saturating_duration_since(watched.listed_at) < MOVE_MAX;
+            names.contains(group) || missing.contains(home) || moves
         });
         let mut starts = JoinSet::new();
         for listed in wanted {
             if let Some(watched) = self.lags.get_mut(&listed.group) {
                 watched.coordinator = listed.coordinator;
+                watched.listed_at = now;
                 continue;
             }
             let group = Arc::clone(&listed.group);
@@ -169,7 +187,12 @@ impl Looker {
         while let Some(started) = starts.join_next().await {
             match started {
                 Ok((group, coordinator, Ok(lag))) => {
-                    self.lags.insert(group, Watched { coordinator, lag });
+                    let watched = Watched {
+                        coordinator,
+                        listed_at: now,
+                        lag,
+                    };
+                    self.lags.insert(group, watched);
                 }
                 Ok((group, _, Err(error))) => {
                     tracing::warn!(%group, %error, "a group cannot be watched");
