@@ -177,10 +177,8 @@ async fn while_a_broker_is_down_its_partitions_age_and_the_rest_stays_fresh() {
     }
     producer.close().await.unwrap();
     ends_are_told_at_once(&address, &topic, &alive).await;
-    // Its figures never leave the page meanwhile.
-    let fresh = |told: Option<&str>| told.unwrap() == "2";
     for partition in &alive {
-        until_told(&address, &of(*partition), fresh).await;
+        until_told(&address, &of(*partition), |told| told == Some("2")).await;
     }
     println!("fresh {:?} after the coordinator's end", since.elapsed());
     sleep(Duration::from_secs(8).saturating_sub(since.elapsed())).await;
