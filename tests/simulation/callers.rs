@@ -3,7 +3,7 @@
 use crate::book::Call;
 use crate::plan::{End, Plan};
 use crate::world::World;
-use ottla::{ErrorKind, Producer, Record};
+use ottla::{Bytes, ErrorKind, Producer, Record};
 use ottla_broker::StoredRecord;
 use std::ops::Range;
 use std::sync::Arc;
@@ -105,8 +105,9 @@ async fn flush(world: &World, producer: &Producer, caller: u32) -> Result<(), St
 /// Sends one record, in one of the ways that there are.
 async fn one(world: &Arc<World>, producer: &Producer, dice: &mut fastrand::Rng, number: u32) {
     let plan = &world.plan;
-    let (value, key) = (value(number, plan.value_bytes_max), key(number, plan));
-    let mut record = Record::to(plan.topic).value(&value);
+    let value = Bytes::from(value(number, plan.value_bytes_max));
+    let key = key(number, plan);
+    let mut record = with_value(Record::to(plan.topic), number, &value);
     match &key {
         Some(key) => record = record.key(key),
         None if dice.bool() => {
@@ -127,6 +128,14 @@ async fn one(world: &Arc<World>, producer: &Producer, dice: &mut fastrand::Rng, 
         Some(producer.enqueue(record).await)
     };
     enter(world, number, taken);
+}
+
+/// Every other value may be kept by its batch.
+pub(crate) fn with_value<'r>(record: Record<'r>, number: u32, value: &'r Bytes) -> Record<'r> {
+    match number % 2 {
+        0 => record.value_bytes(value),
+        _ => record.value(value),
+    }
 }
 
 fn enter(world: &Arc<World>, number: u32, taken: Option<ottla::Result<ottla::Delivery>>) {

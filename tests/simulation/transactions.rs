@@ -216,9 +216,9 @@ impl Writer<'_> {
         number: u32,
     ) -> ottla::Result<Delivery> {
         let plan = &self.world.plan;
-        let value = callers::value(number, plan.value_bytes_max);
+        let value = callers::value(number, plan.value_bytes_max).into();
         let key = callers::key(number, plan);
-        let mut record = Record::to(plan.topic).value(&value);
+        let mut record = callers::with_value(Record::to(plan.topic), number, &value);
         match &key {
             Some(key) => record = record.key(key),
             None if self.dice.bool() => {

@@ -89,7 +89,7 @@ impl Pool {
         })
     }
 
-    /// Bytes in chunks that hold records.
+    /// Bytes in chunks that hold records, and of values that are kept beside them.
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }

@@ -212,8 +212,8 @@ impl Slot {
                     false => BatchWriter::new(),
                 };
                 let expected = (*last_bytes).min(limit);
-                let reservation = reservation.as_deref_mut();
-                if !self.take_first(bound - kept, kept, expected, reservation, &mut writer) {
+                let needed = (bound - kept, expected, kept);
+                if !self.take(needed, reservation.as_deref_mut(), &mut writer) {
                     return Err(Refused::Full(wanted(bound, kept)));
                 }
                 self.begin(shop, &mut open, writer, clock());
@@ -226,8 +226,16 @@ impl Slot {
                 continue;
             }
             let more = kept.saturating_sub(batch.writer.keepable_bytes());
-            if more > 0 && !self.allow(more, reservation.as_deref_mut(), &mut batch.writer) {
-                return Err(Refused::Full(wanted(bound, kept)));
+            if more > 0 {
+                let missing = (bound - kept).saturating_sub(batch.writer.spare_bytes());
+                let needed = (
+                    missing,
+                    expected_more(&batch.writer, *last_bytes, limit),
+                    more,
+                );
+                if !self.take(needed, reservation.as_deref_mut(), &mut batch.writer) {
+                    return Err(Refused::Full(wanted(bound, kept)));
+                }
             }
             let timestamp = timestamp();
             match batch.writer.append(record, timestamp) {
@@ -243,13 +251,12 @@ impl Slot {
                     return Ok(Delivery::new(completion, index, timestamp));
                 }
                 Err(missing) => {
-                    // As much as the last batch held, and else twice as much as there is.
-                    let so_far = batch.writer.copied_bytes();
-                    let expected = so_far
-                        .max(last_bytes.saturating_sub(so_far))
-                        .min(limit.saturating_sub(batch.writer.size_bytes()));
-                    let writer = &mut batch.writer;
-                    if !self.take(missing.0, expected, reservation.as_deref_mut(), writer) {
+                    let needed = (
+                        missing.0,
+                        expected_more(&batch.writer, *last_bytes, limit),
+                        0,
+                    );
+                    if !self.take(needed, reservation.as_deref_mut(), &mut batch.writer) {
                         return Err(Refused::Full(wanted(bound, kept)));
                     }
                 }
@@ -264,50 +271,21 @@ impl Slot {
         })
     }
 
+    /// Takes chunks for so many bytes, of a batch that is likely to grow by so many, and lets it keep
+    /// so many more: all or nothing.
     fn take(
         &self,
-        bytes: usize,
-        expected: usize,
+        (bytes, expected, kept): (usize, usize, usize),
         reservation: Option<&mut Reservation>,
         writer: &mut BatchWriter,
     ) -> bool {
         let account = self.account.load();
         let give = |chunk| writer.add_chunk(chunk);
-        account.take(bytes, expected, reservation, give)
-    }
-
-    /// Takes what a batch's first record needs: all or nothing.
-    fn take_first(
-        &self,
-        bytes: usize,
-        kept: usize,
-        expected: usize,
-        mut reservation: Option<&mut Reservation>,
-        writer: &mut BatchWriter,
-    ) -> bool {
-        if kept > 0 && !self.allow(kept, reservation.as_deref_mut(), writer) {
-            return false;
-        }
-        let taken = self.take(bytes, expected, reservation, writer);
-        if !taken && kept > 0 {
-            self.account.load().release(kept);
+        let taken = account.take(bytes, expected, kept, reservation, give);
+        if taken {
+            writer.allow_kept(kept);
         }
         taken
-    }
-
-    /// Lets the batch keep so many bytes more, if they can be counted.
-    #[cold]
-    fn allow(
-        &self,
-        bytes: usize,
-        reservation: Option<&mut Reservation>,
-        writer: &mut BatchWriter,
-    ) -> bool {
-        let allowed = self.account.load().set_aside(bytes, reservation);
-        if allowed {
-            writer.allow_kept(bytes);
-        }
-        allowed
     }
 
     #[cold]
@@ -400,14 +378,28 @@ impl Slot {
     }
 }
 
-/// How many bytes of the record stay outside chunks, of `bound` in all. A record that takes much of
-/// the memory is copied, so that it fits in whenever nothing else is there.
+/// By how much a batch is likely to grow: as much as the last one held, and else twice as much as
+/// there is.
+fn expected_more(writer: &BatchWriter, last_bytes: usize, limit: usize) -> usize {
+    let so_far = writer.copied_bytes();
+    let expected = so_far.max(last_bytes.saturating_sub(so_far));
+    expected.min(limit.saturating_sub(writer.size_bytes()))
+}
+
+/// How many bytes of the record stay outside chunks, of `bound` in all. A record that would wait for
+/// half of the memory, with the chunk beside it, is copied: it would wait for the last others to go.
 #[inline]
 fn kept_bytes(shop: &Shop, record: &Record<'_>, bound: usize) -> usize {
-    if record.shared_value.is_none() || shop.compresses || bound > shop.pool.limit() / 4 {
+    if record.shared_value.is_none() || shop.compresses {
         return 0;
     }
-    record.value_to_keep().map_or(0, Bytes::len)
+    let kept = record.value_to_keep().map_or(0, Bytes::len);
+    let whole = wanted(bound, kept).next_multiple_of(CHUNK_BYTES_MAX);
+    if whole > shop.pool.limit() / 2 {
+        0
+    } else {
+        kept
+    }
 }
 
 /// What to wait for: what is kept comes beside a chunk.

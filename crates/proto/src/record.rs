@@ -75,9 +75,9 @@ impl<'a> Record<'a> {
 
     /// Sets the value, and lets the batch keep these bytes instead of a copy of them.
     ///
-    /// They are kept, until the record has its outcome, when there are at least
-    /// [`KEPT_VALUE_BYTES_MIN`] of them and the producer does not compress; else they are copied as
-    /// by [`Record::value`]. `buffer.memory` counts the bytes of the value: where they are a part of
+    /// They are kept, at least until the record has its outcome, when there are
+    /// [`KEPT_VALUE_BYTES_MIN`] of them or more, they are not nearly half of `buffer.memory`, and the
+    /// producer does not compress; else they are copied as by [`Record::value`]. `buffer.memory` counts the bytes of the value: where they are a part of
     /// something larger, the rest of it stays in memory too, uncounted.
     #[must_use]
     pub fn value_bytes(mut self, value: &'a Bytes) -> Self {

@@ -84,25 +84,30 @@ impl Account {
         claimed
     }
 
-    /// Gives chunks for `bytes` more of a batch, which is likely to grow by `expected`, from the
-    /// reservation if there is one: all or none. None when the threshold or the limit is reached or
-    /// others have waited longer.
+    /// Gives chunks for `bytes` more of a batch, which is likely to grow by `expected`, and counts
+    /// `kept` bytes beside them, from the reservation if there is one: all in one claim, since an empty
+    /// account may take all that is free only once. Nothing when the threshold or the limit is reached
+    /// or others have waited longer.
     pub(crate) fn take(
         self: &Arc<Self>,
         bytes: usize,
         expected: usize,
+        kept: usize,
         reservation: Option<&mut Reservation>,
         mut give: impl FnMut(Vec<u8>),
     ) -> bool {
+        if bytes == 0 {
+            return self.set_aside(kept, reservation);
+        }
         let wanted = bytes.max(expected);
-        if let Some(large) = self.large_chunk(bytes, wanted) {
+        if let Some(large) = self.large_chunk(bytes, wanted, kept) {
             give(large);
             return true;
         }
         let first = chunk_bytes(wanted);
         // A record larger than the largest chunk takes several of them.
         let count = bytes.div_ceil(first).max(1);
-        let taken = self.set_aside(first * count, reservation);
+        let taken = self.set_aside(first * count + kept, reservation);
         if taken {
             (0..count).for_each(|_| give(self.pool.chunk(first)));
         }
@@ -111,22 +116,18 @@ impl Account {
 
     /// Counts bytes that a batch holds, from the reservation if there is one. Not when the threshold
     /// or the limit is reached or others have waited longer.
-    pub(crate) fn set_aside(
-        self: &Arc<Self>,
-        bytes: usize,
-        reservation: Option<&mut Reservation>,
-    ) -> bool {
+    fn set_aside(self: &Arc<Self>, bytes: usize, reservation: Option<&mut Reservation>) -> bool {
         let reserved = reservation.is_some_and(|reservation| reservation.spend(self, bytes));
         let overtakes = || self.waiting.load(Ordering::Relaxed) > 0;
         reserved || (!overtakes() && self.claim(bytes))
     }
 
-    fn large_chunk(&self, bytes: usize, wanted: usize) -> Option<Vec<u8>> {
+    fn large_chunk(&self, bytes: usize, wanted: usize, kept: usize) -> Option<Vec<u8>> {
         let large = large_chunk_bytes(wanted).filter(|&large| large >= bytes)?;
         if self.waiting.load(Ordering::Relaxed) > 0 || !self.pool.claim_large(large) {
             return None;
         }
-        if !self.claim(large) {
+        if !self.claim(large + kept) {
             self.pool.release_large(large);
             return None;
         }
@@ -187,7 +188,7 @@ impl Account {
         segments
     }
 
-    pub(crate) fn release(&self, bytes: usize) {
+    pub(super) fn release(&self, bytes: usize) {
         // Either we see a caller that comes to wait, or it sees the bytes: hence the order of all.
         self.used.fetch_sub(bytes, Ordering::SeqCst);
         self.pool.used.fetch_sub(bytes, Ordering::SeqCst);

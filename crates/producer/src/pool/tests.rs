@@ -25,7 +25,7 @@ fn take(
     reservation: Option<&mut Reservation>,
 ) -> Option<Vec<u8>> {
     let mut taken = None;
-    let done = account.take(bytes, 0, reservation, |chunk| taken = Some(chunk));
+    let done = account.take(bytes, 0, 0, reservation, |chunk| taken = Some(chunk));
     assert_eq!(done, taken.is_some());
     taken
 }
@@ -299,11 +299,11 @@ fn a_large_record_takes_all_its_chunks_or_none() {
     let (pool, [account, _other]) = pool(4);
     let mut chunks = Vec::new();
     assert!(
-        account.take(3 * CHUNK - 10, 0, None, |chunk| chunks.push(chunk)),
+        account.take(3 * CHUNK - 10, 0, 0, None, |chunk| chunks.push(chunk)),
         "beyond the threshold, but it is the account's first"
     );
     assert_eq!(chunks.len(), 3);
-    assert!(!account.take(2 * CHUNK, 0, None, |chunk| chunks.push(chunk)));
+    assert!(!account.take(2 * CHUNK, 0, 0, None, |chunk| chunks.push(chunk)));
     assert_eq!((chunks.len(), pool.used()), (3, 3 * CHUNK));
 }
 
@@ -312,7 +312,7 @@ fn chunks_grow_with_the_batch() {
     let (_pool, [account]) = pool(256);
     let mut sizes = Vec::new();
     for expected in [0, 3_000, 20_000, 50_000, 700_000, 1_000_000] {
-        assert!(account.take(100, expected, None, |chunk| sizes.push(chunk.capacity())));
+        assert!(account.take(100, expected, 0, None, |chunk| sizes.push(chunk.capacity())));
     }
     assert_eq!(
         sizes,
@@ -325,7 +325,7 @@ fn larger_chunks_of_open_batches_take_a_quarter_of_the_memory_at_most() {
     let (pool, [account]) = pool(256);
     let take = || {
         let mut taken = Vec::new();
-        assert!(account.take(100, 1 << 20, None, |chunk| taken.push(chunk)));
+        assert!(account.take(100, 1 << 20, 0, None, |chunk| taken.push(chunk)));
         taken
     };
     let size = |chunks: &[Vec<u8>]| chunks[0].capacity();
@@ -334,7 +334,7 @@ fn larger_chunks_of_open_batches_take_a_quarter_of_the_memory_at_most() {
     assert_eq!(size(&third), CHUNK);
     give_back(&account, first);
     assert_eq!(size(&take()), 1 << 20);
-    assert!(!account.take(pool.limit(), 0, None, |_| unreachable!()));
+    assert!(!account.take(pool.limit(), 0, 0, None, |_| unreachable!()));
 }
 
 #[test]

@@ -216,3 +216,33 @@ async fn a_reservation_has_room_for_a_kept_value_and_its_chunk() {
     let taken = slot.append(&shop, &record, || 0, reservation, Instant::now, |_| {});
     drop(taken.unwrap());
 }
+
+#[test]
+fn a_leader_that_holds_nothing_gets_a_kept_value_and_its_chunk_of_what_is_free() {
+    let shop = shop(1 << 20);
+    let (stuck, idle) = (slot(&shop), slot(&shop));
+    stuck.set_leader(Some(BrokerId(1)));
+    idle.set_leader(Some(BrokerId(2)));
+    stuck.set_limit(1 << 20);
+    let small = Bytes::from(vec![b'v'; 20_000]);
+    while append_shared(&shop, &stuck, &small).is_ok() {}
+    let free = shop.pool.limit() - shop.pool.used();
+    let value = Bytes::from(vec![b'v'; free - 10_000]);
+    drop(append_shared(&shop, &idle, &value).unwrap());
+}
+
+/// What a refused record would have needed is not held back for it.
+#[test]
+fn a_record_that_is_refused_leaves_nothing_behind_in_an_open_batch() {
+    let shop = shop(256 << 10);
+    let slot = slot(&shop);
+    slot.set_limit(1 << 20);
+    let value = Bytes::from(vec![b'v'; 50_000]);
+    drop(append_shared(&shop, &slot, &value).unwrap());
+    let key = vec![b'k'; 200_000];
+    let record = Record::to("orders").key(&key).value_bytes(&value);
+    let used = shop.pool.used();
+    let refused = slot.append(&shop, &record, || 0, None, Instant::now, |_| {});
+    refused.unwrap_err();
+    assert_eq!(shop.pool.used(), used);
+}

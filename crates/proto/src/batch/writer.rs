@@ -112,6 +112,11 @@ impl BatchWriter {
         self.size_bytes() - self.kept_bytes
     }
 
+    /// What its chunks can still take.
+    pub fn spare_bytes(&self) -> usize {
+        self.spare_bytes
+    }
+
     /// So many bytes of values may still be kept; what exceeds them is copied.
     pub fn keepable_bytes(&self) -> usize {
         self.keepable_bytes
