@@ -419,6 +419,13 @@ async fn a_topic_is_ensured_on_start_and_what_differs_is_told() {
         "cleanup.policy is compact, not delete",
     ];
     assert_eq!(differences, expected);
+    // A list of settings has no order.
+    let both = NewTopic::new("both").cleanup_policy(CleanupPolicy::CompactAndDelete);
+    client.topics().create(both).await.unwrap();
+    let turned = NewTopic::new("both").config("cleanup.policy", "delete, compact");
+    let differences = Vec::new();
+    let ensured = client.topics().ensure(turned).await.unwrap();
+    assert_eq!(ensured, Ensured::Existed { differences });
     let refused = client.producer().ensure_topic(made).build().unwrap_err();
     assert_eq!(*refused.kind(), ErrorKind::State);
     drop(cluster);
@@ -453,6 +460,18 @@ async fn a_topic_that_is_there_needs_no_right_to_make_it_or_to_read_its_settings
         unknown.starts_with("its settings are not known"),
         "{unknown}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_is_there_and_is_not_shown_is_told_as_such() {
+    let (cluster, client) = orders(1).await;
+    let order = NewTopic::new("hidden").partitions(1);
+    client.topics().create(order.clone()).await.unwrap();
+    let hidden = cluster.faults().on(ApiKey::Metadata).always();
+    hidden.error(Code::TOPIC_AUTHORIZATION_FAILED);
+    let error = client.topics().ensure(order).await.unwrap_err();
+    assert_eq!(error.code(), Some(ottla::Code::TOPIC_ALREADY_EXISTS));
+    assert!(error.to_string().contains("does not show"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -72,7 +72,7 @@ impl NewTopic {
         for (name, wanted) in &self.configs {
             let found = found.iter().find(|config| config.name == *name);
             let value = found.and_then(|config| config.value.as_deref());
-            if value != wanted.as_deref() {
+            if value.map(parts) != wanted.as_deref().map(parts) {
                 let [value, wanted] =
                     [value, wanted.as_deref()].map(|v| v.unwrap_or("the default"));
                 differences.push(format!("{name} is {value}, not {wanted}"));
@@ -247,22 +247,20 @@ impl Topics {
     ///
     /// Cancel safety: the topic may or may not be created.
     pub async fn ensure(&self, topic: NewTopic) -> Result<Ensured> {
-        match self.create(topic.clone()).await {
+        let refused = match self.create(topic.clone()).await {
             Ok(()) => return Ok(Ensured::Created),
             Err(error) if error.code() == Some(Code::TOPIC_ALREADY_EXISTS) => {
                 // It may have been made a moment ago, and not show in every broker's metadata yet.
                 self.until(&topic.name, |shown| shown.is_some()).await;
+                error.with_message("and it does not show in metadata")
             }
             // Whoever may not make it need not: most may only write to what is there.
-            Err(error) if is_forbidden(&error) => {
-                let view = self.cluster.all_topics().await?;
-                view.topic(&topic.name).ok_or(error)?;
-            }
+            Err(error) if is_forbidden(&error) => error,
             Err(error) => return Err(error),
-        }
+        };
         let name = Arc::clone(&topic.name);
         let view = self.cluster.all_topics().await?;
-        let found = view.topic(&name).ok_or_else(|| unknown(&name))?;
+        let found = view.topic(&name).ok_or(refused)?;
         let mut differences = topic.differences(found);
         if !topic.configs.is_empty() {
             match self.configs(&name).await {
@@ -342,6 +340,13 @@ fn is_forbidden(error: &Error) -> bool {
         Code::CLUSTER_AUTHORIZATION_FAILED,
     ];
     error.code().is_some_and(|code| codes.contains(&code))
+}
+
+/// The value of a setting as a list, whose order says nothing.
+fn parts(value: &str) -> Vec<&str> {
+    let mut parts: Vec<&str> = value.split(',').map(str::trim).collect();
+    parts.sort_unstable();
+    parts
 }
 
 fn unknown(name: &str) -> Error {

@@ -19,6 +19,13 @@ const ENDS_WITHIN: Duration = Duration::from_secs(3);
 /// moved to another coordinator, which has to read its commits first.
 const MOVE_MAX: Duration = Duration::from_secs(30);
 
+/// The codes by which a broker says that the user may not see something.
+const REFUSALS: [Code; 3] = [
+    Code::TOPIC_AUTHORIZATION_FAILED,
+    Code::GROUP_AUTHORIZATION_FAILED,
+    Code::CLUSTER_AUTHORIZATION_FAILED,
+];
+
 /// What was seen.
 #[derive(Debug)]
 pub(super) struct Sight {
@@ -31,7 +38,8 @@ pub(super) struct Sight {
     pub(super) groups: Vec<GroupSight>,
     /// How many groups there were beyond the bound.
     pub(super) groups_left_out: usize,
-    /// When lag was last heard of, of any group; when the look began where there is nothing to hear.
+    /// When lag was last heard of, of any group; when the look began where there is nothing to hear,
+    /// as every broker says.
     pub(super) heard_at: Option<Instant>,
     /// How many brokers did not list their groups.
     pub(super) brokers_missing: usize,
@@ -106,7 +114,7 @@ impl Looker {
         for (broker, error) in &listing.missing {
             tracing::warn!(%broker, %error, "a broker does not list its groups");
         }
-        let (mut members, ()) = tokio::join!(
+        let (mut members, are_watched) = tokio::join!(
             groups.members(&wanted),
             self.follow(&wanted, &missing, &view)
         );
@@ -131,7 +139,10 @@ impl Looker {
         let awaited = groups.iter().map(|group| &group.snapshot);
         let awaited = awaited.filter(|snapshot| is_awaited(snapshot));
         let heard = awaited.map(|snapshot| heard_at(snapshot).unwrap_or(self.heard_at));
-        self.heard_at = self.heard_at.max(heard.max().unwrap_or(began));
+        // Groups that nobody lists, or that cannot be watched, are not heard.
+        let is_nothing = missing.is_empty() && are_watched;
+        let otherwise = if is_nothing { began } else { self.heard_at };
+        self.heard_at = self.heard_at.max(heard.max().unwrap_or(otherwise));
         let ends = self.ends(&view, &groups).await;
         Ok(Sight {
             began,
@@ -157,13 +168,14 @@ impl Looker {
     }
 
     /// Begins to watch groups that are new and lets go of those that are gone. A group whose broker
-    /// does not answer is not gone, and one whose broker is gone may be on its way to another.
+    /// does not answer is not gone, and one whose broker is gone may be on its way to another. Says
+    /// whether all that are wanted are watched.
     async fn follow(
         &mut self,
         wanted: &[ListedGroup],
         missing: &BTreeSet<BrokerId>,
         view: &ClusterView,
-    ) {
+    ) -> bool {
         let now = now();
         let names: BTreeSet<&Arc<str>> = wanted.iter().map(|listed| &listed.group).collect();
         self.lags.retain(|group, watched| {
@@ -184,6 +196,7 @@ impl Looker {
             let coordinator = listed.coordinator;
             starts.spawn(async move { (group, coordinator, lag.start().await) });
         }
+        let mut are_watched = true;
         while let Some(started) = starts.join_next().await {
             match started {
                 Ok((group, coordinator, Ok(lag))) => {
@@ -196,10 +209,12 @@ impl Looker {
                 }
                 Ok((group, _, Err(error))) => {
                     tracing::warn!(%group, %error, "a group cannot be watched");
+                    are_watched = false;
                 }
-                Err(_) => {}
+                Err(_) => are_watched = false,
             }
         }
+        are_watched
     }
 
     /// The ends of all logs: as the groups' snapshots have them, and asked for where no group reads.
@@ -251,14 +266,16 @@ fn is_awaited(snapshot: &Snapshot) -> bool {
     }
 }
 
-/// What may not be seen of a group; `members` is why its members are not told.
-fn refused(snapshot: &Snapshot, members: Option<Code>) -> Vec<(Arc<str>, Code)> {
+/// What may not be seen of a group; `members` is why its members are not told. A topic that is gone
+/// and a coordinator that is busy refuse nothing.
+pub(super) fn refused(snapshot: &Snapshot, members: Option<Code>) -> Vec<(Arc<str>, Code)> {
     let denied = Code::GROUP_AUTHORIZATION_FAILED;
     let whole = (snapshot.standing == Standing::Denied).then_some(denied);
     let whole = whole.or(members).map(|code| (Arc::from(""), code));
     let topics = snapshot.topics.iter();
     let topics = topics.filter_map(|topic| Some((Arc::clone(&topic.topic), topic.refused?)));
-    whole.into_iter().chain(topics).collect()
+    let all = whole.into_iter().chain(topics);
+    all.filter(|(_, code)| REFUSALS.contains(code)).collect()
 }
 
 impl From<End> for Edges {

@@ -278,6 +278,64 @@ async fn the_health_check_fails_while_nobody_tells_any_lag_and_is_well_when_some
     looks.abort();
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_health_check_fails_while_the_only_broker_with_groups_is_silent_from_the_start() {
+    let builder = Cluster::builder().nodes(2).replication(2).in_memory();
+    let cluster = builder.topic("orders", 2).start().await.unwrap();
+    let client = |cluster: &Cluster| {
+        let client = Client::builder(cluster.bootstrap());
+        client.transport(Arc::new(InMemory(cluster.clone())))
+    };
+    let patient = client(&cluster).connect().await.unwrap();
+    commit(&patient, "billing", 0, 0).await;
+    let mut hasty = client(&cluster);
+    for (name, value) in PATIENCE {
+        hasty = hasty.property(name, value).unwrap();
+    }
+    let hasty = hasty.connect().await.unwrap();
+    let home = cluster.coordinator("billing").unwrap();
+    cluster.freeze_node(home).unwrap();
+    let own = Own {
+        refresh: SECOND,
+        ..Own::default()
+    };
+    let (publisher, published) = watch::channel(Arc::new(Published::new(None, own)));
+    let looker = looker(&hasty, ".*");
+    let looks = tokio::spawn(async move { look_on(looker, &publisher).await });
+    until_health(&published, "200").await;
+    let why = until_health(&published, "503").await;
+    assert!(why.starts_with("no group's lag was heard for 2"), "{why}");
+    cluster.thaw_node(home).unwrap();
+    until_health(&published, "200").await;
+    looks.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_may_not_be_seen_is_told_as_refused() {
+    let (cluster, client) = cluster().await;
+    commit(&client, "billing", 0, 4).await;
+    let seen = looker(&client, ".*").look().await.unwrap();
+    let mut snapshot = seen.groups[0].snapshot.as_ref().clone();
+    for (topic, members, names) in [
+        (
+            Code::UNKNOWN_TOPIC_OR_PARTITION,
+            Code::NOT_COORDINATOR,
+            &[][..],
+        ),
+        (
+            Code::TOPIC_AUTHORIZATION_FAILED,
+            Code::GROUP_AUTHORIZATION_FAILED,
+            &["", "orders"],
+        ),
+    ] {
+        snapshot.topics[0].refused = Some(topic);
+        let refused = sight::refused(&snapshot, Some(members));
+        let told: Vec<&str> = refused.iter().map(|(topic, _)| &**topic).collect();
+        assert_eq!(told, names);
+    }
+    cluster.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn figures_that_are_too_old_are_not_told() {
     let (cluster, client) = cluster().await;

@@ -5,7 +5,7 @@ use super::connect;
 use crate::arguments::{EnsureArguments, Shape};
 use crate::failure::{Failure, Result};
 use crate::output::Table;
-use ottla::{Ensured, NewTopic};
+use ottla::{Ensured, ErrorKind, NewTopic, Topics};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -54,32 +54,56 @@ pub(super) async fn run(arguments: EnsureArguments) -> Result<()> {
     let wrong = |what| Failure::usage(format!("{}: {what}", file.display()));
     let wanted = topics(&text).map_err(wrong)?;
     let client = connect(&arguments.connect).await?;
+    let (done, ended) = ensure(&client.topics(), wanted).await;
+    print(&done, arguments.output)?;
+    ended?;
+    verdict(&done)
+}
+
+/// What became of each topic, up to the one at which no broker answered any more.
+async fn ensure(topics: &Topics, wanted: Vec<Wanted>) -> (Vec<(String, State)>, ottla::Result<()>) {
     let mut done = Vec::with_capacity(wanted.len());
     for Wanted { name, topic } in wanted {
-        let state = match client.topics().ensure(topic).await {
-            Ok(Ensured::Created) => State::Created,
-            Ok(Ensured::Existed { differences }) if differences.is_empty() => State::AsAsked,
-            Ok(Ensured::Existed { differences }) => State::Differs(differences),
-            // What the cluster has against one topic it need not have against the others.
-            Err(error) if error.code().is_some() => State::Failed(error.to_string()),
-            Err(error) => return Err(error.into()),
-        };
-        done.push((name, state));
+        match topics.ensure(topic).await {
+            Ok(Ensured::Created) => done.push((name, State::Created)),
+            Ok(Ensured::Existed { differences }) if differences.is_empty() => {
+                done.push((name, State::AsAsked));
+            }
+            Ok(Ensured::Existed { differences }) => done.push((name, State::Differs(differences))),
+            Err(error) => {
+                done.push((name, State::Failed(error.to_string())));
+                // What the cluster has against one topic it need not have against the others.
+                if matches!(error.kind(), ErrorKind::Connection | ErrorKind::Timeout) {
+                    return (done, Err(error));
+                }
+            }
+        }
     }
-    print(&done, arguments.output)?;
-    verdict(&done)
+    (done, Ok(()))
 }
 
 /// The file, or standard input for `-`.
 fn read(file: &Path) -> io::Result<String> {
     match file.to_str() {
-        Some("-") => io::read_to_string(io::stdin().lock().take(FILE_BYTES_MAX)),
-        _ => io::read_to_string(std::fs::File::open(file)?.take(FILE_BYTES_MAX)),
+        Some("-") => text_from(io::stdin().lock()),
+        _ => text_from(std::fs::File::open(file)?),
     }
 }
 
-/// More than anybody writes by hand; what is beyond is cut off, and most likely no TOML then.
+/// More than anybody writes by hand.
 const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// All there is; what is cut could be read as a shorter file.
+fn text_from(source: impl Read) -> io::Result<String> {
+    let mut source = source.take(FILE_BYTES_MAX + 1);
+    let text = io::read_to_string(&mut source)?;
+    if source.limit() == 0 {
+        return Err(io::Error::other(format!(
+            "it has more than {FILE_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(text)
+}
 
 fn print(done: &[(String, State)], shape: Shape) -> Result<()> {
     let mut out = io::stdout().lock();
@@ -230,6 +254,48 @@ fn text_of(value: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ottla::Client;
+    use ottla_broker::{ApiKey, Cluster, Code};
+
+    #[tokio::test]
+    async fn what_was_done_is_told_whatever_became_of_the_rest() {
+        let cluster = Cluster::builder().nodes(1).replication(1).start();
+        let cluster = cluster.await.unwrap();
+        let client = Client::builder(cluster.bootstrap());
+        let client = client.property("default.api.timeout.ms", "1000").unwrap();
+        let client = client.connect().await.unwrap();
+        let order = |names: [&str; 3]| {
+            topics(
+                &names
+                    .map(|name| format!("[[topic]]\nname = \"{name}\"\n"))
+                    .concat(),
+            )
+            .unwrap()
+        };
+        let words = |done: &[(String, State)]| -> Vec<&str> {
+            done.iter().map(|(_, state)| state.word()).collect()
+        };
+        // An error that has no code of a broker is one topic's all the same.
+        let odd = cluster.faults().on(ApiKey::CreateTopics).after(1);
+        odd.error(Code::UNSUPPORTED_VERSION);
+        let (done, ended) = ensure(&client.topics(), order(["a", "b", "c"])).await;
+        assert_eq!(words(&done), ["created", "failed", "created"]);
+        assert!(ended.is_ok());
+        let gone = cluster.faults().on(ApiKey::CreateTopics).after(1).always();
+        gone.disconnect_before_apply();
+        let (done, ended) = ensure(&client.topics(), order(["d", "e", "f"])).await;
+        assert_eq!(words(&done), ["created", "failed"]);
+        assert!(ended.unwrap_err().is_retriable());
+        cluster.shutdown().await;
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_refused_and_not_cut() {
+        let blank = |bytes| io::repeat(b' ').take(bytes);
+        assert_eq!(text_from(blank(FILE_BYTES_MAX)).unwrap().len(), 16 << 20);
+        let long = text_from(blank(FILE_BYTES_MAX + 1)).unwrap_err();
+        assert_eq!(long.to_string(), "it has more than 16777216 bytes");
+    }
 
     #[test]
     fn a_file_tells_name_partitions_copies_and_settings() {
