@@ -113,7 +113,9 @@ impl Driver {
             let slot = &place.slot;
             self.core.queued(slot.index()) > 0 && Arc::ptr_eq(&slot.account(), account)
         };
-        self.places.iter().any(waits)
+        account.is_awaited(self.places.len(), |at| {
+            self.places.get(*at).is_some_and(waits)
+        })
     }
 
     fn acknowledged(&mut self, token: &Token, ack: Ack) {

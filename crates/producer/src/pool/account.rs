@@ -24,6 +24,8 @@ pub(crate) struct Account {
     wanted: AtomicBool,
     /// Since when a batch is ready for the leader, who has taken none after it.
     refusing: Mutex<Option<Instant>>,
+    /// Where the last search for a batch that waits for the leader found one.
+    found_at: AtomicUsize,
 }
 
 impl Account {
@@ -37,6 +39,7 @@ impl Account {
             marked: AtomicBool::new(false),
             wanted: AtomicBool::new(false),
             refusing: Mutex::default(),
+            found_at: AtomicUsize::new(0),
         }
     }
 
@@ -230,6 +233,17 @@ impl Account {
     /// Whether the leader has taken nothing since a batch was ready.
     pub(crate) fn is_refusing(&self) -> bool {
         self.refusing.lock().is_some()
+    }
+
+    /// Whether a batch waits for the leader in one of so many places, of each of which `waits` tells.
+    ///
+    /// The search goes on where the last one found something: begun anew at each batch that fails,
+    /// it passed all those that had failed before.
+    pub(crate) fn is_awaited(&self, places: usize, waits: impl FnMut(&usize) -> bool) -> bool {
+        let from = self.found_at.load(Ordering::Relaxed).min(places);
+        let found = (from..places).chain(0..from).find(waits);
+        self.found_at.store(found.unwrap_or(0), Ordering::Relaxed);
+        found.is_some()
     }
 
     /// For how long the leader has taken nothing although a batch was ready.

@@ -367,6 +367,33 @@ fn a_leader_refuses_from_the_first_ready_batch_until_it_takes_one() {
 }
 
 #[test]
+fn as_batches_fail_the_next_one_that_waits_is_found_without_a_look_at_all_that_failed() {
+    const PLACES: usize = 10_000;
+    let (_pool, [account]) = pool(1);
+    let orders: [&dyn Fn(usize) -> usize; 3] = [&|nth| nth, &|nth| PLACES - 1 - nth, &|nth| {
+        (nth * 7_919) % PLACES
+    }];
+    for fails in orders {
+        let (mut waits, mut looks) = (vec![true; PLACES], 0);
+        for nth in 0..PLACES {
+            waits[fails(nth)] = false;
+            let is_awaited = account.is_awaited(PLACES, |&at| {
+                looks += 1;
+                waits[at]
+            });
+            assert_eq!(is_awaited, nth + 1 < PLACES);
+        }
+        assert!(looks <= 4 * PLACES, "{looks}");
+    }
+    assert!(account.is_awaited(PLACES, |&at| at == 3_000));
+    assert!(
+        account.is_awaited(2_000, |&at| at == 0),
+        "some are forgotten"
+    );
+    assert!(!account.is_awaited(0, |_| true));
+}
+
+#[test]
 fn a_pool_that_ends_keeps_no_free_chunks() {
     let (pool, [account]) = pool(4);
     let mut chunks = fill(&account);
