@@ -121,6 +121,10 @@ impl Joint {
                 // What one group is not known to read is not steered.
                 parts.push(part_of(other, &part.topic)?);
             }
+            // As old as its oldest part. What was sent since then counts on top also where the group
+            // that decides was heard later and its backlog holds some of that already: such a
+            // partition looks further behind than it is. That is the cautious side: without what was
+            // sent, all would run to where the silent group looked best when it was last heard.
             let taken_at = parts.iter().map(|part| part.taken_at).min()?;
             Some(joined(&parts, taken_at, self.refresh))
         };

@@ -81,7 +81,10 @@ pub enum KeyPolicy {
     /// before progress here. For the same reason keys stay where they are while it is not known
     /// whether a record of theirs, or of another key of their slot, was written: until the producer
     /// that sent it has a later one acknowledged, or, when it was dropped, until the partition's leader
-    /// has answered for two minutes after that. A group that may not be seen counts as one that has never committed.
+    /// has answered for two minutes after that, with at least `min.insync.replicas` in sync: while
+    /// fewer are, a leader since Kafka 3.7 answers and yet lets nobody read what it took last, and a
+    /// key may move past a record that a dropped producer left there. A group that may not be seen
+    /// counts as one that has never committed.
     Migrate {
         /// How many slots a topic has, in some fifty bytes each; [`MIGRATE_SLOTS`]. At least one a
         /// partition.
