@@ -5,7 +5,7 @@ use crate::inbox::{Inbox, Message, Parcel};
 use crate::pool::{Account, CHUNK_BYTES_MAX, Pool, Reservation};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use ottla_proto::batch::{BatchWriter, HEADER_BYTES, KeptValues};
+use ottla_proto::batch::{BatchRoom, BatchWriter, HEADER_BYTES};
 use ottla_proto::producer::PartitionIndex;
 use ottla_proto::{BrokerId, Record};
 use parking_lot::{Mutex, MutexGuard};
@@ -80,8 +80,8 @@ struct Open {
     batch: Option<OpenBatch>,
     /// What the last batch held in chunks: a guess at what this one will.
     last_bytes: usize,
-    /// The room that it had for values that are kept.
-    kept: KeptValues,
+    /// The room that it had beside its chunks.
+    room: BatchRoom,
     /// Said under the lock, so that no record slips in after the last look.
     closed: bool,
 }
@@ -290,7 +290,7 @@ impl Slot {
 
     #[cold]
     fn begin(&self, shop: &Shop, open: &mut Open, mut writer: BatchWriter, now: Instant) {
-        writer.reuse(std::mem::take(&mut open.kept));
+        writer.reuse(std::mem::take(&mut open.room));
         let serial = shop.serials.fetch_add(1, Ordering::Relaxed);
         let completion = Arc::new(Completion::new(Arc::clone(&self.topic), self.partition));
         let deadline = later(now, shop.delivery_timeout);
@@ -325,8 +325,8 @@ impl Slot {
         self.open_bytes.store(0, Ordering::Relaxed);
         let account = self.account.load_full();
         let share = |chunk, kept| account.share(chunk, kept);
-        let (records, kept) = batch.writer.seal_kept(share);
-        open.kept = kept;
+        let (records, room) = batch.writer.seal_kept(share);
+        open.room = room;
         let OpenBatch {
             completion,
             serial,

@@ -1,15 +1,18 @@
 //! The pieces of a records section.
 
 use bytes::Bytes;
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
+use std::sync::Arc;
 
 /// The pieces of a records section, in order. A batch is often one chunk, which needs no list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Segments {
     /// One piece.
     One(Bytes),
     /// Any number of pieces.
     Many(Vec<Bytes>),
+    /// Many pieces that are final: a batch and each of its requests hold the same list.
+    Shared(Arc<[Bytes]>),
 }
 
 impl Default for Segments {
@@ -19,11 +22,12 @@ impl Default for Segments {
 }
 
 impl Segments {
-    /// None yet, with room for so many.
-    pub fn with_capacity(pieces: usize) -> Self {
-        match pieces {
-            0 | 1 => Self::default(),
-            _ => Self::Many(Vec::with_capacity(pieces)),
+    /// All pieces of a list, which keeps its room; empty ones are dropped.
+    pub(super) fn drained(pieces: &mut Vec<Bytes>) -> Self {
+        pieces.retain(|piece| !piece.is_empty());
+        match pieces.len() {
+            0 | 1 => pieces.pop().map_or_else(Self::default, Self::One),
+            _ => Self::Shared(pieces.drain(..).collect()),
         }
     }
 
@@ -33,9 +37,12 @@ impl Segments {
             return;
         }
         match self {
-            Self::Many(pieces) if pieces.capacity() == 0 => *self = Self::One(piece),
+            Self::Many(pieces) if pieces.is_empty() => *self = Self::One(piece),
             Self::Many(pieces) => pieces.push(piece),
             Self::One(first) => *self = Self::Many(vec![std::mem::take(first), piece]),
+            Self::Shared(pieces) => {
+                *self = Self::Many(pieces.iter().cloned().chain([piece]).collect());
+            }
         }
     }
 
@@ -45,6 +52,14 @@ impl Segments {
     }
 }
 
+impl PartialEq for Segments {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Segments {}
+
 impl Deref for Segments {
     type Target = [Bytes];
 
@@ -52,15 +67,7 @@ impl Deref for Segments {
         match self {
             Self::One(piece) => std::slice::from_ref(piece),
             Self::Many(pieces) => pieces,
-        }
-    }
-}
-
-impl DerefMut for Segments {
-    fn deref_mut(&mut self) -> &mut [Bytes] {
-        match self {
-            Self::One(piece) => std::slice::from_mut(piece),
-            Self::Many(pieces) => pieces,
+            Self::Shared(pieces) => pieces,
         }
     }
 }
@@ -78,6 +85,7 @@ impl From<Segments> for Vec<Bytes> {
         match segments {
             Segments::One(piece) => vec![piece],
             Segments::Many(pieces) => pieces,
+            Segments::Shared(pieces) => pieces.to_vec(),
         }
     }
 }
@@ -107,6 +115,11 @@ mod tests {
             assert_eq!(&*segments, &*wanted);
         }
         assert_eq!(segments.size_bytes(), 6);
+        let mut list: Vec<Bytes> = ["", "a", "bc", "def", ""].map(Bytes::from).into();
+        let mut shared = Segments::drained(&mut list);
+        assert!(list.is_empty() && shared == segments);
+        shared.push(Bytes::from("g"));
+        assert_eq!((shared.len(), segments.len()), (4, 3));
         assert_eq!(segments, wanted.into_iter().collect());
     }
 }

@@ -29,7 +29,7 @@ pub struct BatchWriter {
     /// Empty chunks.
     next: Vec<Vec<u8>>,
     /// Values that stand between what the chunks hold.
-    kept: KeptValues,
+    room: BatchRoom,
     kept_bytes: usize,
     /// So many more bytes of values may be kept.
     keepable_bytes: usize,
@@ -43,9 +43,12 @@ pub struct BatchWriter {
     max_timestamp: i64,
 }
 
-/// Room for the values that a batch keeps, to be used again by the next one.
+/// Room for the values that a batch keeps and for its pieces, to be used again by the next one.
 #[derive(Debug, Default)]
-pub struct KeptValues(Vec<Kept>);
+pub struct BatchRoom {
+    kept: Vec<Kept>,
+    pieces: Vec<Bytes>,
+}
 
 /// A value that is not copied.
 #[derive(Debug)]
@@ -75,9 +78,9 @@ impl BatchWriter {
     }
 
     /// Uses the room that a sealed batch left.
-    pub fn reuse(&mut self, room: KeptValues) {
-        if self.kept.0.is_empty() {
-            self.kept = room;
+    pub fn reuse(&mut self, room: BatchRoom) {
+        if self.room.kept.is_empty() {
+            self.room = room;
         }
     }
 
@@ -327,7 +330,7 @@ impl BatchWriter {
         self.sum();
         self.crc = self.crc.map(|crc| crc32c::crc32c_append(crc, &value));
         self.kept_bytes += value.len();
-        self.kept.0.push(Kept {
+        self.room.kept.push(Kept {
             value,
             chunk: self.full.len(),
             offset: self.open.len(),
@@ -353,10 +356,10 @@ impl BatchWriter {
     pub fn seal_kept(
         mut self,
         mut wrap: impl FnMut(Vec<u8>, usize) -> Bytes,
-    ) -> (SealedRecords, KeptValues) {
+    ) -> (SealedRecords, BatchRoom) {
         self.sum();
-        let mut segments = Segments::with_capacity(self.full.len() + 1 + 2 * self.kept.0.len());
-        let mut kept = self.kept.0.drain(..);
+        let pieces = &mut self.room.pieces;
+        let mut kept = self.room.kept.drain(..);
         let mut over = self.keepable_bytes;
         for (place, chunk) in self.full.into_iter().chain([self.open]).enumerate() {
             let here = kept.as_slice();
@@ -365,18 +368,18 @@ impl BatchWriter {
             let mut rest = wrap(chunk, kept_here + std::mem::take(&mut over));
             let mut taken = 0;
             for kept in kept.by_ref().take(count) {
-                segments.push(rest.split_to((kept.offset - taken).min(rest.len())));
-                segments.push(kept.value);
+                pieces.push(rest.split_to((kept.offset - taken).min(rest.len())));
+                pieces.push(kept.value);
                 taken = kept.offset;
             }
-            segments.push(rest);
+            pieces.push(rest);
         }
         for unused in self.next {
             drop(wrap(unused, 0));
         }
         drop(kept);
         let sealed = SealedRecords {
-            segments,
+            segments: Segments::drained(pieces),
             bytes: self.bytes,
             raw_bytes: self.bytes,
             crc: self.crc,
@@ -385,7 +388,7 @@ impl BatchWriter {
             base_timestamp: self.base_timestamp,
             max_timestamp: self.max_timestamp,
         };
-        (sealed, self.kept)
+        (sealed, self.room)
     }
 }
 
