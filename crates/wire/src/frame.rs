@@ -85,6 +85,27 @@ pub(crate) struct FrameWriter {
     closed_bytes: usize,
 }
 
+/// What payloads need of a frame.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Payloads {
+    /// How many are not copied.
+    pub(crate) borrowed: usize,
+    /// Bytes of the tiny ones, which are: they need capacity.
+    pub(crate) copied_bytes: usize,
+}
+
+impl Payloads {
+    pub(crate) fn of<'p>(payloads: impl Iterator<Item = &'p Bytes>) -> Self {
+        payloads.fold(Self::default(), |mut all, payload| {
+            match payload.len() {
+                tiny if tiny < COPY_BELOW_BYTES => all.copied_bytes += tiny,
+                _ => all.borrowed += 1,
+            }
+            all
+        })
+    }
+}
+
 /// The two request headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeaderForm {
@@ -128,19 +149,9 @@ impl FrameWriter {
         }
     }
 
-    /// Makes room for these payloads and as many small pieces between them.
-    pub(crate) fn reserve<'p>(&mut self, payloads: impl Iterator<Item = &'p Bytes>) {
-        let (mut borrowed, mut copied_bytes) = (0, 0);
-        for payload in payloads {
-            match payload.len() {
-                tiny if tiny < COPY_BELOW_BYTES => copied_bytes += tiny,
-                _ => borrowed += 1,
-            }
-        }
-        self.rest.reserve(2 * borrowed + 1);
-        // Beside what the other small pieces have room in.
-        let room = self.open.capacity() - self.open.len();
-        self.open.reserve(room + copied_bytes);
+    /// Makes room for so many borrowed payloads and as many small pieces between them.
+    pub(crate) fn reserve(&mut self, payloads: Payloads) {
+        self.rest.reserve(2 * payloads.borrowed + 1);
     }
 
     /// The buffer for small pieces.
@@ -216,7 +227,6 @@ mod tests {
 
     #[test]
     fn tiny_payloads_share_one_buffer_that_was_made_for_them() {
-        let mut writer = FrameWriter::new(ApiKey::Produce, 9, HeaderForm::Flexible, "me", 64);
         let (tiny, large) = (vec![1u8; COPY_BELOW_BYTES - 1], vec![2u8; COPY_BELOW_BYTES]);
         let payloads: Vec<_> = [tiny, large]
             .into_iter()
@@ -224,7 +234,11 @@ mod tests {
             .take(20)
             .map(Bytes::from)
             .collect();
-        writer.reserve(payloads.iter());
+        let needs = Payloads::of(payloads.iter());
+        let capacity = 64 + needs.copied_bytes;
+        let form = HeaderForm::Flexible;
+        let mut writer = FrameWriter::new(ApiKey::Produce, 9, form, "me", capacity);
+        writer.reserve(needs);
         for payload in &payloads {
             writer.small().put_u8(0);
             writer.payload(payload);

@@ -4,7 +4,7 @@
 use super::reader::Reader;
 use super::{broker_option, from_millis, non_negative, shared, to_millis};
 use crate::api_key::ApiKey;
-use crate::frame::{Frame, FrameWriter, HeaderForm};
+use crate::frame::{Frame, FrameWriter, HeaderForm, Payloads};
 use crate::walk::malformed;
 use bytes::{BufMut, Bytes, BytesMut};
 use ottla_proto::batch::{HEADER_BYTES, Segments};
@@ -88,10 +88,11 @@ pub fn encode(
     };
     let partitions: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
     let names: usize = topics.iter().map(|topic| topic.topic.len() + 24).sum();
-    let capacity = 64 + names + partitions * (HEADER_BYTES + 16);
-    let mut writer = FrameWriter::new(ApiKey::Produce, version, form, client_id, capacity);
     let batches = topics.iter().flat_map(|topic| &topic.partitions);
-    writer.reserve(batches.flat_map(|batch| &batch.segments));
+    let payloads = Payloads::of(batches.flat_map(|batch| &batch.segments));
+    let capacity = 64 + names + partitions * (HEADER_BYTES + 16) + payloads.copied_bytes;
+    let mut writer = FrameWriter::new(ApiKey::Produce, version, form, client_id, capacity);
+    writer.reserve(payloads);
     let small = writer.small();
     put_text(small, flexible, head.transactional_id.as_deref())?;
     small.put_i16(head.acks);
