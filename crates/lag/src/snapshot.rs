@@ -12,6 +12,12 @@ use std::time::{Duration, Instant};
 /// their age. The same minute after which a plan steers nothing any more.
 pub const CARRIED_MAX: Duration = Duration::from_secs(60);
 
+/// For so long it is not believed that a group has no commit where it had one. A broker that has just
+/// become its coordinator can say so for a moment: from Kafka 4.0 on it tells what is below its log's
+/// high watermark, which it may have to learn anew. As long as `replica.lag.time.max.ms`, after which
+/// a broker no longer waits for a follower.
+const UNSAID_MAX: Duration = Duration::from_secs(30);
+
 /// What the group's coordinator said of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
@@ -373,12 +379,16 @@ impl Snapshot {
 fn topic_lag(topic: &TopicOffsets, taken_at: Instant, previous: Option<&TopicLag>) -> TopicLag {
     let partitions = (0i32..).zip(&topic.partitions).map(|(partition, offsets)| {
         let lag = partition_lag(partition, *offsets, taken_at);
-        if !matches!(lag.status, LagStatus::Unknown(_)) {
-            return lag;
-        }
+        let most = match lag.status {
+            LagStatus::Unknown(_) => CARRIED_MAX,
+            LagStatus::NoCommit => UNSAID_MAX,
+            _ => return lag,
+        };
         let previous =
             previous.and_then(|previous| previous.partitions.get(usize::try_from(partition).ok()?));
-        previous.map_or(lag, |previous| carried(lag, previous))
+        let had_none = |previous: &&PartitionLag| previous.status == LagStatus::NoCommit;
+        let previous = previous.filter(|previous| most == CARRIED_MAX || !had_none(previous));
+        previous.map_or(lag, |previous| carried(lag, previous, most))
     });
     TopicLag {
         topic: Arc::clone(&topic.topic),
@@ -390,10 +400,10 @@ fn topic_lag(topic: &TopicOffsets, taken_at: Instant, previous: Option<&TopicLag
 
 /// What stands for a partition that is unknown this time: what was known of it last, unless that is
 /// too old, as old as it is. How its log grows is shown as fresh as it is heard.
-fn carried(lag: PartitionLag, previous: &PartitionLag) -> PartitionLag {
+fn carried(lag: PartitionLag, previous: &PartitionLag, most: Duration) -> PartitionLag {
     let is_known = !matches!(previous.status, LagStatus::Unknown(_));
     let mut carried = match lag.end {
-        _ if is_known && previous.age(lag.taken_at) <= CARRIED_MAX => *previous,
+        _ if is_known && previous.age(lag.taken_at) <= most => *previous,
         Some(_) => lag,
         None => PartitionLag {
             taken_at: previous.taken_at,

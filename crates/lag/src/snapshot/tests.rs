@@ -144,6 +144,48 @@ fn a_coordinator_that_is_away_does_not_hold_still_how_the_log_grows() {
 }
 
 #[test]
+fn a_coordinator_that_knows_of_no_commit_is_believed_after_a_while() {
+    let begun = Instant::now();
+    let told = |committed, end| {
+        topic(
+            1,
+            &[Offsets {
+                committed,
+                end: at(end),
+            }],
+        )
+    };
+    let look = |after: u64, committed, end, previous: Option<&Snapshot>| {
+        let now = begun + Duration::from_secs(after);
+        let snapshot = Snapshot::new("billing".into(), now, &told(committed, end), previous);
+        let lag = *snapshot.partition("orders", 0).unwrap();
+        (
+            snapshot,
+            (lag.committed, lag.lag, lag.end, lag.age(now).as_secs()),
+        )
+    };
+    let (known, _) = look(0, Committed::At(3), 10, None);
+    let (moved, lag) = look(1, Committed::Nothing, 12, Some(&known));
+    assert_eq!(
+        lag,
+        (Some(3), Some(7), Some(12), 1),
+        "the lag is as old as its commit"
+    );
+    let (again, lag) = look(2, Committed::At(4), 12, Some(&moved));
+    assert_eq!(lag, (Some(4), Some(8), Some(12), 0));
+    let (held, lag) = look(32, Committed::Nothing, 12, Some(&again));
+    assert_eq!(lag.0, Some(4));
+    let (gone, lag) = look(33, Committed::Nothing, 12, Some(&held));
+    assert_eq!(lag, (None, None, Some(12), 0));
+    let (_, lag) = look(34, Committed::Nothing, 13, Some(&gone));
+    assert_eq!(
+        lag,
+        (None, None, Some(13), 0),
+        "and is as fresh as it is heard from then on"
+    );
+}
+
+#[test]
 fn an_end_that_is_heard_is_fresh_however_long_the_commit_is_unknown() {
     let start = Instant::now();
     let refused = Offsets {
