@@ -51,6 +51,8 @@ pub(crate) struct Answer {
     pub(crate) content_type: &'static str,
     /// Shared, because a page of many groups is large.
     pub(crate) body: Arc<String>,
+    /// What stands behind it for this one only.
+    pub(crate) tail: String,
 }
 
 impl Answer {
@@ -60,6 +62,7 @@ impl Answer {
             status,
             content_type: "text/plain; charset=utf-8",
             body: Arc::new(body.into()),
+            tail: String::new(),
         }
     }
 }
@@ -107,12 +110,13 @@ async fn one<S: AsyncRead + AsyncWrite + Unpin>(
         status,
         content_type,
         body,
+        tail,
     } = answer;
     let allow = match status.starts_with("405") {
         true => "Allow: GET, HEAD\r\n",
         false => "",
     };
-    let length = body.len();
+    let length = body.len() + tail.len();
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\
          {allow}Connection: close\r\n\r\n"
@@ -121,6 +125,7 @@ async fn one<S: AsyncRead + AsyncWrite + Unpin>(
         stream.write_all(head.as_bytes()).await?;
         if !head_only {
             stream.write_all(body.as_bytes()).await?;
+            stream.write_all(tail.as_bytes()).await?;
         }
         stream.shutdown().await
     };
@@ -184,7 +189,10 @@ mod tests {
     use tokio::time::Instant;
 
     fn echo(request: &Request) -> Answer {
-        Answer::text("200 OK", format!("{} {}", request.path, request.accept))
+        Answer {
+            tail: format!(" {}", request.accept),
+            ..Answer::text("200 OK", request.path.as_str())
+        }
     }
 
     /// What comes back for these bytes.

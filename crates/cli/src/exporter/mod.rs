@@ -122,10 +122,12 @@ fn answer(request: &Request, published: &Published) -> Answer {
     match request.path.as_str() {
         "/metrics" => {
             let format = Format::accepted(&request.accept);
+            let (body, tail) = published.text(format);
             Answer {
                 status: "200 OK",
                 content_type: format.content_type(),
-                body: published.text(format),
+                body,
+                tail,
             }
         }
         "/healthz" => match published.trouble() {

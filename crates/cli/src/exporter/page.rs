@@ -76,7 +76,8 @@ gauges! {
     WEIGHT = "ottla_partition_weight", ["consumergroup", "topic", "partition"],
         "The share of new keyless records that the partition gets from a lag-aware producer, 0 to 1.";
     GROUP_AGE = "ottla_group_age_seconds", ["consumergroup"],
-        "How old the group's newest figures are.";
+        "How old the oldest of the group's figures are that are told: those of a broker that is \
+         silent are carried on.";
     REFUSED = "ottla_group_refused", ["consumergroup", "topic", "error"],
         "1 for a topic of the group that may not be seen; without a topic for its offsets or its \
          members, also where they are not told because of one of its topics.";
@@ -101,21 +102,32 @@ pub(super) const COUNTERS: &[&str] = &[
     "ottla_exporter_look_failures_total",
 ];
 
-/// Writes the page. `sight` is the last good look unless that is too old to tell.
-pub(super) fn write(sight: Option<&Sight>, own: &Own, now: Instant, format: Format) -> String {
+/// Writes what was seen, which is the same for all scrapers until the next look.
+pub(super) fn write_seen(sight: &Sight, names: &Names, format: Format) -> String {
+    let mut page = Page::new(format);
+    match names {
+        Names::KafkaExporter => {
+            write_cluster(&mut page, sight);
+            write_topics(&mut page, sight);
+            write_groups(&mut page, sight);
+        }
+        Names::LagExporter { cluster_name } => {
+            lag_exporter::write(&mut page, sight, cluster_name.as_deref());
+        }
+    }
+    write_ours(&mut page, sight);
+    page.part()
+}
+
+/// Writes what goes on to change while nothing new is seen, and ends the page: how old what was seen
+/// is, and how the exporter itself does. `sight` is the last good look unless that is too old to tell.
+pub(super) fn write_now(sight: Option<&Sight>, own: &Own, now: Instant, format: Format) -> String {
     let mut page = Page::new(format);
     if let Some(sight) = sight {
-        match &own.names {
-            Names::KafkaExporter => {
-                write_cluster(&mut page, sight);
-                write_topics(&mut page, sight);
-                write_groups(&mut page, sight);
-            }
-            Names::LagExporter { cluster_name } => {
-                lag_exporter::write(&mut page, sight, cluster_name.as_deref());
-            }
+        let mut ages = page.begin(&GROUP_AGE);
+        for group in &sight.groups {
+            ages.put(&[&group.group], seconds(now, told_at(&group.snapshot)));
         }
-        write_ours(&mut page, sight, now);
     }
     write_own(&mut page, sight, own, now);
     page.finish()
@@ -236,16 +248,12 @@ fn write_groups(page: &mut Page, sight: &Sight) {
 /// When the oldest figure was taken that is told: those of a broker that is silent are carried on.
 pub(super) fn told_at(snapshot: &Snapshot) -> Instant {
     let partitions = snapshot.topics.iter().flat_map(|topic| &topic.partitions);
-    let told = partitions.filter(|partition| partition.lag.is_some());
+    let told = partitions.filter(|partition| partition.committed.is_some());
     let oldest = told.map(|partition| partition.taken_at).min();
     oldest.unwrap_or(snapshot.taken_at)
 }
 
-fn write_ours(page: &mut Page, sight: &Sight, now: Instant) {
-    let mut ages = page.begin(&GROUP_AGE);
-    for group in &sight.groups {
-        ages.put(&[&group.group], seconds(now, told_at(&group.snapshot)));
-    }
+fn write_ours(page: &mut Page, sight: &Sight) {
     let mut refused = page.begin(&REFUSED);
     for group in &sight.groups {
         for (topic, code) in &group.refused {

@@ -76,7 +76,7 @@ impl Own {
     }
 }
 
-/// One state of affairs. The text is written when it is first asked for, and by one scraper only.
+/// One state of affairs. What was seen is written when it is first asked for, and by one scraper only.
 #[derive(Debug, Default)]
 pub(super) struct Published {
     sight: Option<Arc<Sight>>,
@@ -93,8 +93,9 @@ impl Published {
         }
     }
 
-    /// The page of metrics.
-    pub(super) fn text(&self, format: Format) -> Arc<String> {
+    /// The page of metrics in two parts: what was seen, and what changes from scrape to scrape. An
+    /// age that one scraper was told is too low for the next.
+    pub(super) fn text(&self, format: Format) -> (Arc<String>, String) {
         let now = now();
         let told = |sight: &&Arc<Sight>| {
             now.saturating_duration_since(sight.began) <= self.own.fresh().max(TOLD_MAX)
@@ -105,12 +106,10 @@ impl Published {
             Format::Prometheus => prometheus,
             Format::OpenMetrics => open_metrics,
         };
-        if self.own.trouble(now).is_some() {
-            // While no look succeeds the text that was written goes on to age.
-            return Arc::new(page::write(sight, &self.own, now, format));
-        }
-        let write = || Arc::new(page::write(sight, &self.own, now, format));
-        Arc::clone(slot.get_or_init(write))
+        let write = |sight| Arc::new(page::write_seen(sight, &self.own.names, format));
+        let seen = sight.map(|sight| Arc::clone(slot.get_or_init(|| write(sight))));
+        let changing = page::write_now(sight, &self.own, now, format);
+        (seen.unwrap_or_default(), changing)
     }
 
     pub(super) fn trouble(&self) -> Option<String> {

@@ -46,10 +46,15 @@ fn looker(client: &Client, topic_filter: &str) -> Looker {
     Looker::new(client.clone(), SECOND, groups, topics)
 }
 
+/// The whole page.
+fn text(published: &Published) -> String {
+    let (seen, changing) = published.text(Format::Prometheus);
+    format!("{seen}{changing}")
+}
+
 async fn page(looker: &mut Looker) -> String {
-    let sight = looker.look().await.unwrap();
-    let own = Own::default();
-    page::write(Some(&sight), &own, Instant::now(), Format::Prometheus)
+    let sight = Arc::new(looker.look().await.unwrap());
+    text(&Published::new(Some(sight), Own::default()))
 }
 
 fn holds(page: &str, lines: &[&str]) {
@@ -159,7 +164,7 @@ async fn the_health_check_fails_with_the_reason_when_the_cluster_is_gone() {
     let ask = |path: &str, published: &Published| {
         let request = Request::get(path);
         let answer = answer(&request, published);
-        (answer.status, answer.body.to_string())
+        (answer.status, format!("{}{}", answer.body, answer.tail))
     };
     let none = Published::default();
     let (status, body) = ask("/healthz", &none);
@@ -255,7 +260,7 @@ async fn the_health_check_fails_while_nobody_tells_any_lag_and_is_well_when_some
         assert_eq!(rest, "coordinators or leaders do not tell it\n");
         let now = Arc::clone(&published.borrow());
         assert!(now.own().error.is_none(), "the looks themselves are good");
-        holds(&now.text(Format::Prometheus), &["ottla_exporter_up 0"]);
+        holds(&text(&now), &["ottla_exporter_up 0"]);
         cluster.faults().clear();
         until_health(&published, "200").await;
     }
@@ -336,6 +341,46 @@ async fn only_what_may_not_be_seen_is_told_as_refused() {
     cluster.shutdown().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_look_is_as_old_for_each_scraper_as_it_is_by_then() {
+    let cluster = Cluster::builder().in_memory().topic("orders", 2);
+    let cluster = cluster.start().await.unwrap();
+    let client = Client::builder(cluster.bootstrap());
+    let client = client.transport(Arc::new(InMemory(cluster.clone())));
+    let client = client.connect().await.unwrap();
+    commit(&client, "billing", 0, 0).await;
+    let sight = Arc::new(looker(&client, ".*").look().await.unwrap());
+    let own = Own {
+        refresh: 10 * SECOND,
+        good_at: Some(sight.began),
+        heard_at: sight.heard_at,
+        ..Own::default()
+    };
+    let published = Published::new(Some(sight), own);
+    for format in [Format::Prometheus, Format::OpenMetrics] {
+        for metric in [
+            "ottla_group_age_seconds{consumergroup=\"billing\"} ",
+            "ottla_exporter_look_age_seconds ",
+        ] {
+            let age = || -> f64 {
+                let (_, changing) = published.text(format);
+                let told = changing.lines().find_map(|line| line.strip_prefix(metric));
+                told.unwrap().parse().unwrap()
+            };
+            let first = age();
+            tokio::time::sleep(4 * SECOND).await;
+            let grown = age() - first;
+            assert!((3.9..4.1).contains(&grown), "{metric}: {grown}");
+        }
+        let (seen, changing) = published.text(format);
+        let (again, _) = published.text(format);
+        assert!(Arc::ptr_eq(&seen, &again), "what was seen is written once");
+        let ends = [&*seen, &changing].map(|part| part.ends_with("# EOF\n"));
+        assert_eq!(ends, [false, format == Format::OpenMetrics]);
+    }
+    cluster.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn figures_that_are_too_old_are_not_told() {
     let (cluster, client) = cluster().await;
@@ -349,7 +394,7 @@ async fn figures_that_are_too_old_are_not_told() {
         ..Own::default()
     };
     let published = Published::new(Some(Arc::new(sight)), own);
-    let told = published.text(Format::Prometheus);
+    let told = text(&published);
     holds(&told, &["ottla_exporter_up 0"]);
     assert!(!told.contains("kafka_"), "{told}");
     cluster.shutdown().await;
@@ -415,7 +460,7 @@ async fn the_names_of_kafka_lag_exporter_are_told_instead_where_they_are_asked_f
         },
         ..Own::default()
     };
-    let told = page::write(Some(&sight), &own, Instant::now(), Format::Prometheus);
+    let told = text(&Published::new(Some(Arc::new(sight)), own));
     let of_partition = format!(
         "{{cluster_name=\"eu\",group=\"billing\",topic=\"orders\",partition=\"1\",{reader}}}"
     );

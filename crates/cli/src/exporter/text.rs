@@ -104,6 +104,12 @@ impl Page {
         Samples { page: self, family }
     }
 
+    /// What was written so far, where another part follows.
+    pub(crate) fn part(self) -> String {
+        self.text
+    }
+
+    /// The whole page, or its last part.
     pub(crate) fn finish(mut self) -> String {
         if self.format == Format::OpenMetrics {
             self.text.push_str("# EOF\n");
