@@ -165,10 +165,9 @@ fn write_topics(page: &mut Page, sight: &Sight) {
     let mut counts = page.begin(&PARTITIONS);
     for (name, edges) in &sight.ends {
         let known = sight.view.topic(name);
-        counts.put(
-            &[name],
-            known.map_or(edges.len(), |topic| topic.partitions.len()),
-        );
+        let count = known.map_or(edges.len(), |topic| topic.partitions.len());
+        // Of a topic that is gone, or may no longer be seen, it is not known.
+        counts.put_known(&[name], Some(count).filter(|count| *count > 0));
     }
     type Edge = fn(&super::sight::Edges) -> Option<i64>;
     let edges: [(_, Edge); 2] = [(&END, |edges| edges.end), (&START, |edges| edges.start)];

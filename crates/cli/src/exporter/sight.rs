@@ -293,3 +293,51 @@ impl From<End> for Edges {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exporter::tests::{InMemory, commit, looker};
+    use ottla::lag::{Asked, Found, LagSource, Pace};
+    use ottla_broker::Cluster;
+
+    /// A source that was closed: the collector that asks it ends.
+    struct Ended;
+
+    impl LagSource for Ended {
+        fn look<'a>(
+            &'a mut self,
+            asked: &'a [Asked],
+            pace: Pace,
+        ) -> ottla::BoxFuture<'a, Vec<Found>> {
+            let began = pace.began.into_std();
+            let nothing = |one| Found::nothing(one, Standing::Closed, began);
+            Box::pin(std::future::ready(asked.iter().map(nothing).collect()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_that_cannot_be_watched_is_not_heard() {
+        let second = Duration::from_secs(1);
+        let cluster = Cluster::builder().in_memory().topic("orders", 2);
+        let cluster = cluster.start().await.unwrap();
+        let client = Client::builder(cluster.bootstrap());
+        let client = client.transport(Arc::new(InMemory(cluster.clone())));
+        let client = client.connect().await.unwrap();
+        let mut looker = looker(&client, ".*");
+        let watches = looker.collector.clone();
+        tokio::time::sleep(second).await;
+        let seen = looker.look().await.unwrap();
+        assert_eq!(seen.heard_at, Some(seen.began), "there is nothing to hear");
+        commit(&client, "billing", 0, 0).await;
+        looker.collector = Collector::with_source(Ended, second, 1);
+        tokio::time::sleep(second).await;
+        let unwatched = looker.look().await.unwrap();
+        assert!(unwatched.groups.is_empty());
+        assert_eq!(unwatched.heard_at, seen.heard_at);
+        looker.collector = watches;
+        let watched = looker.look().await.unwrap();
+        assert_eq!(watched.groups.len(), 1);
+        assert!(watched.heard_at >= Some(watched.began));
+    }
+}

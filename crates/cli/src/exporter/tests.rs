@@ -30,7 +30,7 @@ async fn cluster() -> (Cluster, Client) {
     (cluster, client)
 }
 
-async fn commit(client: &Client, group: &str, partition: i32, offset: i64) {
+pub(super) async fn commit(client: &Client, group: &str, partition: i32, offset: i64) {
     let partition = TopicPartition::new("orders", partition);
     let consumer = client.consumer().unwrap().group(group).auto_commit(None);
     let consumer = consumer.assign([(partition.clone(), Start::Offset(0, None))]);
@@ -40,7 +40,7 @@ async fn commit(client: &Client, group: &str, partition: i32, offset: i64) {
     consumer.close().await.unwrap();
 }
 
-fn looker(client: &Client, topic_filter: &str) -> Looker {
+pub(super) fn looker(client: &Client, topic_filter: &str) -> Looker {
     let groups = Filter::new(".*", "^hidden").unwrap();
     let topics = Filter::new(topic_filter, "^$").unwrap();
     Looker::new(client.clone(), SECOND, groups, topics)
@@ -199,7 +199,7 @@ async fn the_health_check_fails_with_the_reason_when_the_cluster_is_gone() {
 }
 
 /// Reaches the nodes of a cluster in memory.
-struct InMemory(Cluster);
+pub(super) struct InMemory(pub(super) Cluster);
 
 impl Dial for InMemory {
     fn dial<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<BoxStream>> {
@@ -487,6 +487,17 @@ async fn the_names_of_kafka_lag_exporter_are_told_instead_where_they_are_asked_f
     assert!(!told.contains("kafka_consumergroup_lag{"), "{told}");
     assert!(!told.contains("kafka_topic_partition"), "{told}");
     consumer.close().await.unwrap();
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_topic_that_is_gone_no_figure_is_told() {
+    let (cluster, client) = cluster().await;
+    let mut sight = looker(&client, ".*").look().await.unwrap();
+    sight.ends.insert("gone".into(), Vec::new());
+    let told = text(&Published::new(Some(Arc::new(sight)), Own::default()));
+    assert!(!told.contains("gone"), "{told}");
+    holds(&told, &["kafka_topic_partitions{topic=\"unread\"} 1"]);
     cluster.shutdown().await;
 }
 
