@@ -141,6 +141,9 @@ pub struct PartitionHealth {
     pub reason: &'static str,
     /// Whose figures these are where several groups are watched: the one's that decides here.
     pub group: Option<Arc<str>>,
+    /// When they were asked for; earlier than the others' if the partition could not be asked since.
+    /// `None` where offsets came without a time.
+    pub taken_at: Option<Instant>,
 }
 
 /// Why the partitions of a topic have their shares.

@@ -99,6 +99,7 @@ mod tests {
             status: Status::Lagging,
             reason: "more waits than commits explain",
             group: None,
+            taken_at: None,
         }
     }
 

@@ -165,6 +165,10 @@ async fn a_broker_that_is_down_ages_its_partitions_and_the_rest_stays_fresh() {
     assert!(age(0) <= 2 * SECOND && age(1) <= 2 * SECOND);
     assert!(age(2) >= 19 * SECOND);
     assert_eq!(snapshot.partition("orders", 2).unwrap().lag, Some(5));
+    let explained = watching.plan.explain("orders").unwrap().partitions;
+    let age = |at: usize| now - explained[at].taken_at.unwrap();
+    assert!(age(0) <= 2 * SECOND && age(1) <= 2 * SECOND);
+    assert!(age(2) >= 19 * SECOND);
     tokio::time::sleep(60 * SECOND).await;
     let snapshot = Arc::clone(&watching.snapshots.borrow());
     assert_eq!(snapshot.partition("orders", 2).unwrap().lag, None);
@@ -337,7 +341,8 @@ async fn the_topics_of_a_group_are_those_it_commits_in() {
         .lock()
         .committed
         .retain(|(_, topic, _), _| topic == "audit");
-    tokio::time::sleep(35 * SECOND).await;
+    // Ten seconds until it is probed, and three listings.
+    tokio::time::sleep(45 * SECOND).await;
     assert_eq!(topics(&watching), ["audit"]);
 }
 

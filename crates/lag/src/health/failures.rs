@@ -249,6 +249,31 @@ fn consumer_rebalance() {
     }
 }
 
+/// Nobody is known to be better off than another, however long they all stand still; what was learnt
+/// of the consumers holds when they come back.
+#[test]
+fn group_without_members() {
+    let mut group = Group::of(4);
+    for _ in 0..30 {
+        group.second(80, &[100, 100, 100, 100]);
+    }
+    for _ in 0..600 {
+        let health = group.second(80, &[0; 4]);
+        for partition in &health.partitions {
+            assert!((partition.weight - 0.25).abs() < 0.05, "{partition:?}");
+        }
+    }
+    let alone = group.look();
+    let stalled = |one: &PartitionHealth| one.status == Status::Stalled && one.rate > Some(50.0);
+    assert!(alone.partitions.iter().all(stalled), "{alone:?}");
+    // One of them comes back: it alone is read, and gets more than the others as soon as that shows.
+    for _ in 0..60 {
+        group.second(80, &[5_000, 0, 0, 0]);
+    }
+    let health = group.second(80, &[5_000, 0, 0, 0]);
+    assert!(health.partitions[0].weight > 0.9, "{health:?}");
+}
+
 #[test]
 fn several_groups() {
     let (mut fast, mut slow) = (Group::of(4), Group::of(4));

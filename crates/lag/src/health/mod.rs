@@ -181,7 +181,11 @@ impl Observer {
     /// Takes in one topic of a snapshot; see [`observe`](Self::observe).
     pub fn observe_topic(&mut self, taken_at: Instant, topic: &TopicLag, sent: u64) -> Health {
         let observed = topic.partitions.iter().map(|p| Observed::of(p, taken_at));
-        self.observe(taken_at, &observed.collect::<Vec<_>>(), sent)
+        let mut health = self.observe(taken_at, &observed.collect::<Vec<_>>(), sent);
+        for (health, partition) in health.partitions.iter_mut().zip(&topic.partitions) {
+            health.taken_at = Some(partition.taken_at);
+        }
+        health
     }
 
     /// Takes in the offsets of every partition, as of `taken_at`. `sent` counts the keyless records
@@ -449,6 +453,7 @@ impl Observer {
                 status,
                 reason,
                 group: None,
+                taken_at: None,
             }
         });
         let lanes = parts.iter().zip(&shares);
@@ -540,6 +545,7 @@ impl Observer {
                 status,
                 reason: "no consumption rate is known yet: all partitions alike",
                 group: None,
+                taken_at: None,
             }
         });
         Health {

@@ -244,6 +244,7 @@ mod tests {
             status: Status::CaughtUp,
             reason: "",
             group: None,
+            taken_at: None,
         }
     }
 

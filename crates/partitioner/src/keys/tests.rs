@@ -42,6 +42,7 @@ fn health(figures: [(Committed, i64, u64); 4]) -> Vec<PartitionHealth> {
             status: Status::CaughtUp,
             reason: "",
             group: None,
+            taken_at: None,
         }
     });
     health.collect()
@@ -438,6 +439,7 @@ fn a_partition_is_unhealthy_by_drain_time_only_when_it_stays_slow() {
             status: Status::Lagging,
             reason: "",
             group: None,
+            taken_at: None,
         });
         let drain = Drain {
             partitions: vec![
