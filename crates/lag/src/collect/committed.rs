@@ -1,8 +1,8 @@
 //! In which topics groups have committed at all.
 
-use super::ASKED_AT_ONCE_MAX;
 use super::commits::{Question, coordinators};
 use super::verdict::{GroupVerdict, of_group};
+use super::{ASKED_AT_ONCE_MAX, Resting, Role};
 use crate::brokers::Brokers;
 use crate::source::Asked;
 use futures_util::StreamExt;
@@ -13,12 +13,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
-/// The topics of each group, in the order of `groups`; `None` where its coordinator did not tell.
+/// The topics of each group, in the order of `groups`; `None` where its coordinator did not tell. One
+/// that rests is not asked: rounds wait for the answers.
 pub(super) async fn committed<B: Brokers>(
     brokers: &B,
     view: &ClusterView,
     question: Question,
     groups: &[Arc<str>],
+    resting: &Resting,
     deadline: Instant,
 ) -> Vec<Option<Vec<Arc<str>>>> {
     let asked = groups.iter().map(|group| Asked {
@@ -30,6 +32,9 @@ pub(super) async fn committed<B: Brokers>(
     let homes = coordinators(brokers, view, &waiting, deadline, &mut BTreeMap::new()).await;
     let mut calls = Vec::new();
     for (broker, groups) in homes {
+        if resting.rests(Role::Coordinator, broker) {
+            continue;
+        }
         calls.push(ask(brokers, question, broker, groups, deadline));
     }
     let mut answers = stream::iter(calls).buffer_unordered(ASKED_AT_ONCE_MAX);

@@ -90,15 +90,20 @@ impl<B: Brokers> LagSource for Collected<B> {
     ) -> BoxFuture<'a, Vec<Option<Vec<Arc<str>>>>> {
         Box::pin(async move {
             let view = self.brokers.view();
-            let (brokers, commits) = (&*self.brokers, Question::Commits);
-            let mut told = committed::committed(brokers, &view, commits, groups, deadline).await;
+            let (brokers, resting) = (&*self.brokers, &self.resting);
+            let ask = async |question, groups: &[Arc<str>]| {
+                committed::committed(brokers, &view, question, groups, resting, deadline).await
+            };
+            let mut told = ask(Question::Commits, groups).await;
+            let is_share = |group: &&Arc<str>| self.kinds.is_share(group);
+            let shares: Vec<Arc<str>> = groups.iter().filter(is_share).cloned().collect();
+            if shares.is_empty() {
+                return told;
+            }
+            let mut of_shares = ask(Question::Shares, &shares).await.into_iter();
             for (group, told) in groups.iter().zip(&mut told) {
-                if self.kinds.is_share(group) {
-                    let group = std::slice::from_ref(group);
-                    let shares = Question::Shares;
-                    let mut one =
-                        committed::committed(brokers, &view, shares, group, deadline).await;
-                    *told = one.pop().flatten();
+                if is_share(&group) {
+                    *told = of_shares.next().flatten();
                 }
             }
             told
