@@ -124,9 +124,10 @@ impl Options {
 
     /// The scorer that was asked for.
     pub(crate) fn scorer(&self) -> Option<Arc<dyn HealthScorer>> {
-        let implied = || {
-            self.threshold
-                .map_or(Scorer::DrainTime, |_| Scorer::Threshold)
+        // Neither says anything by drain time.
+        let implied = || match (self.threshold, self.lag_max) {
+            (None, None) => Scorer::DrainTime,
+            _ => Scorer::Threshold,
         };
         let (threshold, linear, drain) = (
             Threshold::default(),
@@ -237,7 +238,7 @@ mod tests {
         let mut all = Options::default();
         for row in SETTINGS
             .iter()
-            .filter(|row| row.name != "lag.health.threshold")
+            .filter(|row| !["lag.health.threshold", "lag.health.lag.max"].contains(&row.name))
         {
             all.set(row.name, row.default).unwrap();
         }
@@ -296,6 +297,10 @@ mod tests {
             max_lag_for_health: 2_000,
         };
         assert_eq!(shown(of(&pairs).scorer()), format!("{asked:?}"));
+        for alone in [&pairs[..1], &pairs[1..]] {
+            let shown = shown(of(alone).scorer());
+            assert!(shown.starts_with("Threshold"), "{alone:?}: {shown}");
+        }
         let refresh = of(&[("refresh_interval", "2.5")]).refresh();
         assert_eq!(refresh, Some(Duration::from_millis(2_500)));
         let look = of(&[("timeout_seconds", "2.5")]).look();

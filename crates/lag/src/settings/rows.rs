@@ -75,7 +75,8 @@ pub const SETTINGS: &[Setting] = &[
         &["max_lag_for_health"],
         Kind::Int(1, i64::MAX),
         "1000",
-        "The lag, in records, at which a partition scores 0 by the scorers threshold and linear.",
+        "The lag, in records, at which a partition scores 0 by the scorers threshold and linear. To \
+         set it chooses the threshold scorer, unless lag.scorer says otherwise.",
     ),
     Setting::of(
         OURS,
