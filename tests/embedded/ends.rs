@@ -20,7 +20,7 @@ async fn orders() -> (Cluster, Client) {
 
 /// The log, as text.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -33,7 +33,7 @@ impl Write for Log {
 }
 
 impl Log {
-    fn lines_with(&self, word: &str) -> Vec<String> {
+    pub(crate) fn lines_with(&self, word: &str) -> Vec<String> {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         let lines = text.lines().filter(|line| line.contains(word));
         lines.map(str::to_owned).collect()

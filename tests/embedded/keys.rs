@@ -1,6 +1,7 @@
 //! Keyed records under steering: the policies with the real producer, collector and brokers.
 
 use crate::collection::commit;
+use crate::ends::Log;
 use ottla::lag::Lag;
 use ottla::partitioner::{KeyPolicy, Method, java_partition};
 use ottla::{Client, ErrorKind, LagAware, Producer, Record, RecordMetadata};
@@ -8,6 +9,7 @@ use ottla_broker::{ApiKey, Cluster};
 use ottla_tests::client;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
+use tracing_subscriber::util::SubscriberInitExt;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -258,8 +260,17 @@ async fn a_producer_that_would_not_wait_for_the_look_that_places_keys_is_refused
     for policy in [KeyPolicy::Keep, KeyPolicy::Blind, KeyPolicy::STICKY] {
         build(policy, 10, "9999").await.unwrap();
     }
-    build(KeyPolicy::MIGRATE, 10, "10000").await.unwrap();
     // By one who only tries, and tries again.
     build(KeyPolicy::MIGRATE, 10, "0").await.unwrap();
-    build(KeyPolicy::MIGRATE, 1, "60000").await.unwrap();
+    // What is enough only as long as looks are quick is said.
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false);
+    let _guard = subscriber.with_writer(move || writer.clone()).set_default();
+    for (max_block_ms, warned) in [("10000", 1), ("29999", 2), ("30000", 2), ("0", 2)] {
+        build(KeyPolicy::MIGRATE, 10, max_block_ms).await.unwrap();
+        build(KeyPolicy::STICKY, 10, max_block_ms).await.unwrap();
+        let said = log.lines_with("when a look takes long");
+        assert_eq!(said.len(), warned, "{max_block_ms}: {said:?}");
+    }
 }

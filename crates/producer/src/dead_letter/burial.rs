@@ -322,4 +322,33 @@ mod tests {
         drop(second);
         assert_eq!(yard.used_bytes.load(Ordering::Acquire), 0);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_comes_when_the_one_before_has_ended_and_at_the_deadline_at_the_latest() {
+        let second = std::time::Duration::from_secs(1);
+        let mut last = None;
+        let first = Turn::behind(&mut last);
+        let mut others: Vec<Turn> = (0..3).map(|_| Turn::behind(&mut last)).collect();
+        let begun = tokio::time::Instant::now();
+        let [second_turn, third, fourth] = &mut others[..] else {
+            unreachable!();
+        };
+        second_turn.comes(begun + 10 * second).await;
+        assert_eq!(begun.elapsed(), 10 * second, "the first one hangs");
+        second_turn.comes(begun + 20 * second).await;
+        assert_eq!(begun.elapsed(), 10 * second, "once is enough");
+        let ends = async {
+            tokio::time::sleep(second).await;
+            second_turn.end();
+        };
+        tokio::join!(third.comes(begun + 60 * second), ends);
+        assert_eq!(
+            begun.elapsed(),
+            11 * second,
+            "behind the second, not the first"
+        );
+        fourth.comes(begun).await;
+        assert_eq!(begun.elapsed(), 11 * second, "its deadline has passed");
+        drop(first);
+    }
 }
