@@ -333,7 +333,8 @@ mod tests {
         let [second_turn, third, fourth] = &mut others[..] else {
             unreachable!();
         };
-        second_turn.comes(begun + 10 * second).await;
+        let comes = second_turn.comes(begun + 10 * second);
+        tokio::time::timeout(60 * second, comes).await.unwrap();
         assert_eq!(begun.elapsed(), 10 * second, "the first one hangs");
         second_turn.comes(begun + 20 * second).await;
         assert_eq!(begun.elapsed(), 10 * second, "once is enough");
