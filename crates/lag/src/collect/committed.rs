@@ -103,3 +103,58 @@ fn topics(answer: GroupAnswer) -> Option<Vec<Arc<str>>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::collect::Collected;
+    use crate::collect::tests::{billing, round};
+    use crate::fake::Fake;
+    use crate::source::{Asked, LagSource};
+    use ottla_proto::BrokerId;
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_coordinator_that_rests_holds_up_no_listing_of_topics() {
+        let fake = Fake::with_topic("orders", 3);
+        let audit = ("audit".to_owned(), "orders".to_owned(), 0);
+        fake.0.lock().committed.insert(audit, 5);
+        let at = BrokerId(2);
+        fake.0.lock().coordinators.insert("audit".into(), at);
+        fake.0.lock().hung_commits.insert(BrokerId(1));
+        let mut source = Collected::new(fake.clone());
+        round(&mut source, &billing()).await;
+        let began = Instant::now();
+        let deadline = began + Duration::from_secs(5);
+        let groups = ["audit".into(), "billing".into()];
+        let told = source.committed_topics(&groups, deadline).await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "it is not waited for");
+        assert_eq!(told, [Some(vec!["orders".into()]), None]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_topics_of_share_groups_are_listed_in_one_request() {
+        let fake = Fake::with_topic("orders", 3);
+        let groups: [Arc<str>; 3] = ["billing".into(), "mail".into(), "pack".into()];
+        for share in ["mail", "pack"] {
+            let mut state = fake.0.lock();
+            state.shares.insert(share.into());
+            state.coordinators.insert(share.into(), BrokerId(1));
+        }
+        let mail = ("mail".to_owned(), "orders".to_owned(), 0);
+        fake.0.lock().share_starts.insert(mail, 3);
+        let mut source = Collected::new(fake.clone());
+        let asked = groups.iter().map(|group| Asked {
+            group: Arc::clone(group),
+            ..billing().remove(0)
+        });
+        round(&mut source, &asked.collect::<Vec<_>>()).await;
+        fake.calls();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let told = source.committed_topics(&groups, deadline).await;
+        let orders = || Some(vec!["orders".into()]);
+        assert_eq!(told, [orders(), orders(), Some(vec![])]);
+        assert_eq!(fake.calls(), ["commits 1 3", "shares 1 2"]);
+    }
+}
