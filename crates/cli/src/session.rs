@@ -3,11 +3,17 @@
 use crate::arguments::Connect;
 use crate::failure::Result;
 use ottla::{Client, Properties};
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
+use std::pin::pin;
+use std::time::Duration;
+use tokio::time::timeout;
 use tracing_subscriber::EnvFilter;
 
 /// Where a cluster is looked for when nobody says.
 const DEFAULT_BROKERS: &str = "localhost:9092";
+
+/// After how long a user wonders why nothing happens.
+const LONG: Duration = Duration::from_secs(2);
 
 /// The properties as given: the environment's are outdone by the file's, those by `-X`, and those
 /// by `-b`.
@@ -37,7 +43,7 @@ pub(crate) async fn connect(connect: &Connect, own: &[(&str, &str)]) -> Result<C
     for (name, value) in own {
         properties.set(name, *value)?;
     }
-    Ok(Client::from_properties(properties).connect().await?)
+    reach(connect, properties).await
 }
 
 /// Connects as the command line says; `defaults` are the command's own, which anything said outdoes.
@@ -49,7 +55,34 @@ pub(crate) async fn connect_with(connect: &Connect, defaults: &[(&str, &str)]) -
             properties.set(name, *value)?;
         }
     }
-    Ok(Client::from_properties(properties).connect().await?)
+    reach(connect, properties).await
+}
+
+/// Connects, and says so when that takes long: until `default.api.timeout.ms` has passed nothing else
+/// tells a wrong address from a slow cluster.
+async fn reach(connect: &Connect, properties: Properties) -> Result<Client> {
+    let brokers = properties.get("bootstrap.servers").unwrap_or_default();
+    let brokers = brokers.to_owned();
+    let client = Client::from_properties(properties).connect();
+    let slow = || {
+        if !connect.quiet {
+            // Without standard error there is nobody to tell.
+            let _ = writeln!(io::stderr(), "no broker of {brokers} answers yet: waiting");
+        }
+    };
+    Ok(say_when_slow(client, slow).await?)
+}
+
+/// Waits for the work, and calls `slow` once if that takes long.
+async fn say_when_slow<T>(work: impl Future<Output = T>, slow: impl FnOnce()) -> T {
+    let mut work = pin!(work);
+    match timeout(LONG, &mut work).await {
+        Ok(done) => done,
+        Err(_) => {
+            slow();
+            work.await
+        }
+    }
 }
 
 fn environment() -> impl Iterator<Item = (String, String)> {
@@ -108,6 +141,17 @@ mod tests {
         assert_eq!(brokers(&connect, &environment), "from-x:1");
         connect.brokers = Some("from-b:1".into());
         assert_eq!(brokers(&connect, &environment), "from-b:1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_who_waits_long_is_told_once() {
+        for (seconds, told) in [(0, 0), (1, 0), (3, 1), (60, 1)] {
+            let mut said = 0;
+            let begun = tokio::time::Instant::now();
+            let takes = Duration::from_secs(seconds);
+            say_when_slow(tokio::time::sleep(takes), || said += 1).await;
+            assert_eq!((said, begun.elapsed()), (told, takes));
+        }
     }
 
     #[test]

@@ -154,6 +154,17 @@ mod command {
     }
 
     #[test]
+    fn health_looks_as_often_as_properties_say() {
+        let broker = Broker::start(&["orders:1"]);
+        let health = ["health", "orders", "-g", "readers", "-s", "1.5", "--json"];
+        let seldom = ["-X", "lag.refresh.interval.ms=60000"];
+        let told = broker.get(&[&health[..], &seldom].concat(), b"");
+        let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+        let age = &told["topics"][0]["partitions"][0]["age_seconds"];
+        assert!(age.as_f64() >= Some(1.4), "there was one look: {told}");
+    }
+
+    #[test]
     fn topics_are_created_shown_and_deleted() {
         let broker = Broker::start(&[]);
         let create = [

@@ -106,9 +106,9 @@ pub(crate) struct HealthArguments {
     /// Watch for so many seconds at most before the first answer; twice the commit interval is enough
     #[arg(short = 's', long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     pub(crate) seconds: Duration,
-    /// Look at the group every so many seconds
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
-    pub(crate) refresh: Duration,
+    /// Look at the group every so many seconds [default: lag.refresh.interval.ms, which is 1 s]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) refresh: Option<Duration>,
     /// Answer again every so many seconds, until Ctrl-C
     #[arg(short = 'w', long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) watch: Option<Duration>,

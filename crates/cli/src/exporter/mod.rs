@@ -14,6 +14,7 @@ use crate::interrupt::Interrupt;
 use crate::session;
 use filter::Filter;
 use http::{Answer, Request};
+use ottla::Client;
 use published::{Names, Own, Published};
 use sight::Looker;
 use std::io::{self, Write};
@@ -61,7 +62,7 @@ pub(crate) async fn run(arguments: ExporterArguments) -> Result<()> {
     // Before the cluster can be reached: /healthz tells why it cannot.
     writeln!(io::stdout(), "http://{address}/metrics")?;
     let work = async {
-        let client = session::connect_with(&arguments.connect, &PATIENCE).await?;
+        let client = reach(&arguments, &publisher).await?;
         let looker = Looker::new(client, arguments.refresh, groups, topics);
         look_on(looker, &publisher).await;
         Ok(())
@@ -80,6 +81,33 @@ fn names(arguments: &ExporterArguments) -> Names {
         MetricNames::LagExporter => Names::LagExporter {
             cluster_name: arguments.cluster_name.as_deref().map(Arc::from),
         },
+    }
+}
+
+/// Connects to the cluster, again and again until it is there: an exporter that is started before its
+/// cluster tells so.
+///
+/// # Errors
+/// What waiting does not mend: a wrong property.
+async fn reach(
+    arguments: &ExporterArguments,
+    publisher: &watch::Sender<Arc<Published>>,
+) -> Result<Client> {
+    loop {
+        let why = match session::connect_with(&arguments.connect, &PATIENCE).await {
+            Err(Failure::Error(why)) => why,
+            ended => return ended,
+        };
+        tracing::warn!(why, "the cluster cannot be reached");
+        let own = publisher.borrow().own().clone();
+        let own = Own {
+            looks: own.looks + 1,
+            failures: own.failures + 1,
+            error: Some(why.into()),
+            ..own
+        };
+        publisher.send_replace(Arc::new(Published::new(None, own)));
+        tokio::time::sleep(arguments.refresh.max(PAUSE_MIN)).await;
     }
 }
 

@@ -2,6 +2,8 @@
 
 use super::page::{COUNTERS, GAUGES};
 use super::*;
+use crate::arguments::{Arguments, Command as Subcommand};
+use clap::Parser;
 use ottla::consumer::{Committed, Start};
 use ottla::{BoxFuture, BoxStream, Client, Code, Dial, Record, TopicPartition};
 use ottla_broker::{ApiKey, Cluster};
@@ -339,6 +341,46 @@ async fn only_what_may_not_be_seen_is_told_as_refused() {
         assert_eq!(told, names);
     }
     cluster.shutdown().await;
+}
+
+/// What the command line says.
+fn arguments(words: &[&str]) -> ExporterArguments {
+    let words = ["ottla", "exporter"].iter().chain(words);
+    match Arguments::try_parse_from(words).unwrap().command {
+        Subcommand::Exporter(arguments) => arguments,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exporter_that_is_started_before_its_cluster_tells_why_and_waits_for_it() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let (publisher, mut published) = watch::channel(Arc::new(Published::default()));
+    let brokers = format!("127.0.0.1:{port}");
+    let hasty = ["--refresh", "0.1", "-X", "default.api.timeout.ms=300"];
+    let hasty = arguments(&[&["-b", &brokers], &hasty[..]].concat());
+    let reached = tokio::spawn(async move { reach(&hasty, &publisher).await });
+    for failures in 1..3 {
+        published.changed().await.unwrap();
+        let answer = health(&published);
+        assert!(answer.status.starts_with("503"));
+        let why = answer.body.as_str();
+        assert!(
+            why.starts_with("no look at the cluster is over yet: ") && why.contains(&brokers),
+            "{why}"
+        );
+        assert_eq!(published.borrow().own().failures, failures);
+    }
+    let cluster = Cluster::builder().port(port).start().await.unwrap();
+    reached.await.unwrap().unwrap();
+    cluster.shutdown().await;
+    // No waiting mends a wrong property.
+    let (publisher, _published) = watch::channel(Arc::new(Published::default()));
+    let wrong = arguments(&["-X", "linger.sm=5"]);
+    let failure = reach(&wrong, &publisher).await.unwrap_err();
+    assert!(matches!(failure, Failure::Usage(_)), "{failure:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -76,7 +76,10 @@ pub(crate) async fn run(arguments: HealthArguments) -> Result<()> {
         [] => lag.topics_committed(),
         named => lag.topics(named.iter().copied()),
     };
-    let lag = lag.refresh(arguments.refresh);
+    let lag = match arguments.refresh {
+        Some(refresh) => lag.refresh(refresh),
+        None => lag,
+    };
     let lag = tokio::select! {
         biased;
         () = interrupt.wait() => return Ok(()),
