@@ -28,7 +28,7 @@ const UNSURE_RUN_RECORDS: u32 = 16;
 
 /// How many random partitions are compared. Two or three are enough to leave a slow one alone; all
 /// of them would make every producer choose the same one.
-const CANDIDATES: usize = 3;
+pub const CANDIDATES: usize = 3;
 
 /// A candidate with more waiting for its broker than twice what waits for the shortest one, and so
 /// many runs or a batch more, is passed over: its broker is in trouble, whatever its consumer does.

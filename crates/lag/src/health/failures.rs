@@ -274,6 +274,35 @@ fn group_without_members() {
     assert!(health.partitions[0].weight > 0.9, "{health:?}");
 }
 
+/// Not a row of the table: what a person is told must be what happens, however few are well.
+#[test]
+fn told_shares_are_those_that_the_choice_makes() {
+    for well in [1, 2, 6, 9, 11, 12] {
+        let mut group = Group::of(12);
+        for _ in 0..30 {
+            group.second(80, &[100; 12]);
+        }
+        let read: Vec<i64> = (0..12).map(|at| if at < well { 100 } else { 0 }).collect();
+        for _ in 0..30 {
+            group.second(80, &read);
+        }
+        let health = group.second(80, &read);
+        let at = group.start + 61 * REFRESH;
+        let (mut publisher, reader) = plan_channel();
+        publisher.publish(vec![health.into_plan("orders".into(), at, REFRESH)]);
+        let told = reader.explain("orders").unwrap().partitions;
+        let steer = LagAware::new(reader).run_drain(Duration::ZERO);
+        let placed = placed(&steer, 12, &ALL, at);
+        for (told, placed) in told.iter().zip(placed) {
+            let placed = f64::from(placed) / 12_000.0;
+            assert!(
+                (told.weight - placed).abs() < 0.015,
+                "{well}: {placed} {told:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn several_groups() {
     let (mut fast, mut slow) = (Group::of(4), Group::of(4));

@@ -31,6 +31,7 @@
 //!   too low; the few that were not then stayed high beside them, for an idle consumer never shows
 //!   that it is slower, and got more than their consumers could read.
 
+mod drawn;
 mod groups;
 mod lane;
 mod observed;
@@ -103,10 +104,16 @@ pub enum Placing {
 }
 
 impl Health {
-    /// Makes the topic's part of a plan.
-    pub fn into_plan(self, topic: Arc<str>, taken_at: Instant, refresh: Duration) -> TopicPlan {
+    /// Makes the topic's part of a plan. What it tells as weights is what the choice makes of them.
+    pub fn into_plan(mut self, topic: Arc<str>, taken_at: Instant, refresh: Duration) -> TopicPlan {
         let plan = match self.choice {
-            Ok(Placing::Drain(drain)) => TopicPlan::drain(topic, taken_at, refresh, &drain),
+            Ok(Placing::Drain(drain)) => {
+                let shares = drawn::drawn(&drain.partitions);
+                for (partition, share) in self.partitions.iter_mut().zip(shares) {
+                    partition.weight = share;
+                }
+                TopicPlan::drain(topic, taken_at, refresh, &drain)
+            }
             Ok(Placing::Weights(weights)) => {
                 TopicPlan::weighted(topic, taken_at, refresh, &weights)
             }

@@ -1,0 +1,94 @@
+//! What a choice between a few random partitions makes of shares. Pure.
+
+use ottla_partitioner::{CANDIDATES, DrainPartition};
+
+/// Drain times that differ by less than this factor are taken for the same.
+const ALIKE: f64 = 1.05;
+
+/// The shares that partitions get when they should have those of the plan, but each choice is the best
+/// of [`CANDIDATES`] random ones: where few partitions are well, those that are not stand against each
+/// other now and then, and the best of them gets the record.
+pub(super) fn drawn(partitions: &[DrainPartition]) -> Vec<f64> {
+    let count = partitions.len();
+    let drain_time = |one: &DrainPartition| one.backlog / one.rate;
+    let mut order: Vec<(usize, &DrainPartition)> = partitions.iter().enumerate().collect();
+    order.sort_by(|(_, a), (_, b)| {
+        let by_share = b.share.total_cmp(&a.share);
+        by_share.then(drain_time(a).total_cmp(&drain_time(b)))
+    });
+    let alike = |(_, a): &(usize, &DrainPartition), (_, b): &(usize, &DrainPartition)| {
+        (a.share - b.share).abs() < 1e-6 && drain_time(b) <= drain_time(a) * ALIKE
+    };
+    let mut shares = vec![0.0; count];
+    let (mut placed, mut left_over, mut best) = (0.0, 0.0, 0);
+    for group in order.chunk_by(alike) {
+        best += group.len();
+        let wanted: f64 = group.iter().map(|(_, one)| one.share).sum::<f64>() + left_over;
+        let given = wanted.min((drawn_of(best, count) - placed).max(0.0));
+        (placed, left_over) = (placed + given, wanted - given);
+        for (at, _) in group {
+            if let Some(share) = shares.get_mut(*at) {
+                *share = given / group.len() as f64;
+            }
+        }
+    }
+    shares
+}
+
+/// How often one at least of the `best` partitions is among the candidates.
+fn drawn_of(best: usize, count: usize) -> f64 {
+    let others = count.saturating_sub(best);
+    let missed = (0..CANDIDATES.min(count)).map(|taken| {
+        let left = others.saturating_sub(taken) as f64;
+        left / (count - taken) as f64
+    });
+    1.0 - missed.product::<f64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn partition(share: f64, backlog: f64) -> DrainPartition {
+        DrainPartition {
+            rate: 100.0,
+            backlog,
+            share,
+        }
+    }
+
+    #[test]
+    fn the_only_partition_that_is_well_gets_a_record_whenever_it_is_drawn() {
+        let mut partitions = vec![partition(0.0, 1_000.0); 12];
+        partitions[4] = partition(1.0, 0.0);
+        let shares = drawn(&partitions);
+        assert!((shares[4] - 0.25).abs() < 1e-9, "{shares:?}");
+        assert!((shares[0] - 0.75 / 11.0).abs() < 1e-9, "{shares:?}");
+        partitions.truncate(5);
+        partitions.drain(..2);
+        assert_eq!(drawn(&partitions), [0.0, 0.0, 1.0], "it is always drawn");
+    }
+
+    #[test]
+    fn a_few_that_are_behind_get_nothing_as_they_should() {
+        let mut partitions = vec![partition(0.25, 0.0); 4];
+        partitions.extend([partition(0.0, 50.0), partition(0.0, 1_000.0)]);
+        let shares = drawn(&partitions);
+        assert_eq!(shares, [0.25, 0.25, 0.25, 0.25, 0.0, 0.0]);
+    }
+
+    proptest! {
+        #[test]
+        fn shares_sum_to_one(
+            weights in proptest::collection::vec((0.0..1.0f64, 0.0..1e6f64), 1..40),
+        ) {
+            let sum: f64 = weights.iter().map(|(weight, _)| weight).sum();
+            prop_assume!(sum > 0.0);
+            let partitions = weights.iter().map(|(weight, b)| partition(weight / sum, *b));
+            let shares = drawn(&partitions.collect::<Vec<_>>());
+            prop_assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-6, "{shares:?}");
+            prop_assert!(shares.iter().all(|share| *share >= 0.0), "{shares:?}");
+        }
+    }
+}
