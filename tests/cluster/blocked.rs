@@ -2,7 +2,7 @@
 //! are fine, and yet its readers get nothing.
 
 use crate::kafka::{Kafka, unique};
-use crate::steering::{PARTITIONS, STALLED, share, shares};
+use crate::steering::{PARTITIONS, STALLED, share, shares, until_planned};
 use ottla::consumer::{Isolation, OffsetReset, Start};
 use ottla::lag::Progress;
 use ottla::{Client, LagAware, Record, TopicPartition};
@@ -49,12 +49,12 @@ async fn a_partition_that_an_open_transaction_holds_attracts_no_records() {
     let transaction = transactional.begin().await.unwrap();
     let held = Record::to(&topic).partition(STALLED).value("held");
     transaction.send(held).await.unwrap();
-    shares(&producer, &topic, 2 * SECOND).await;
+    until_planned(&lag, &producer, &topic, |part| part < 0.05).await;
     let steered = shares(&producer, &topic, 5 * SECOND).await;
     let snapshot = lag.snapshot();
     let blocked = *snapshot.partition(&topic, STALLED).unwrap();
     transaction.commit().await.unwrap();
-    shares(&producer, &topic, 3 * SECOND).await;
+    until_planned(&lag, &producer, &topic, |part| part > 0.7).await;
     let freed = shares(&producer, &topic, 4 * SECOND).await;
     println!("{healthy:?}, {steered:?} while {STALLED} is held, {freed:?} then");
     println!("while held: {blocked:?}");

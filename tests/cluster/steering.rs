@@ -3,6 +3,7 @@
 use crate::command::run_ottla;
 use crate::kafka::{Kafka, unique};
 use ottla::consumer::{OffsetReset, Start};
+use ottla::lag::Lag;
 use ottla::{Client, LagAware, Producer, Record, TopicPartition};
 use ottla_wire::Class;
 use ottla_wire::api::list_groups;
@@ -53,6 +54,30 @@ pub(crate) async fn shares(producer: &Producer, topic: &str, time: Duration) -> 
     shares
 }
 
+/// Goes on sending until the plan gives the partition a share, as a part of an even one, that is
+/// wanted. How soon depends on how even the commits were before, and so on how busy the machine is.
+pub(crate) async fn until_planned(
+    lag: &Lag,
+    producer: &Producer,
+    topic: &str,
+    wanted: impl Fn(f64) -> bool,
+) {
+    let began = Instant::now();
+    loop {
+        shares(producer, topic, SECOND / 2).await;
+        let explained = lag.explain(topic).unwrap();
+        let part = explained.partitions[STALLED as usize].weight * f64::from(PARTITIONS);
+        if wanted(part) {
+            println!(
+                "planned after {:?}: {part:.3} of an even share",
+                began.elapsed()
+            );
+            return;
+        }
+        assert!(began.elapsed() < 30 * SECOND, "{explained:#?}");
+    }
+}
+
 /// What the partition got, as a part of what it would get of even shares.
 pub(crate) fn share(shares: &[u32]) -> f64 {
     let all: u32 = shares.iter().sum();
@@ -91,7 +116,7 @@ async fn a_partition_whose_consumer_stalls_gets_next_to_nothing_and_its_share_wh
     shares(&producer, &topic, 3 * SECOND).await;
     let healthy = shares(&producer, &topic, 4 * SECOND).await;
     stalled.store(true, Ordering::Release);
-    shares(&producer, &topic, 2 * SECOND).await;
+    until_planned(&lag, &producer, &topic, |part| part < 0.05).await;
     let steered = shares(&producer, &topic, 5 * SECOND).await;
     let behind = lag.snapshot();
     let behind = behind
@@ -100,7 +125,7 @@ async fn a_partition_whose_consumer_stalls_gets_next_to_nothing_and_its_share_wh
     println!("{healthy:?}, and {steered:?} while {STALLED} stalls, {behind:?} behind");
     let back = Arc::new(AtomicBool::new(false));
     let reader = reader(STALLED, &back);
-    shares(&producer, &topic, 4 * SECOND).await;
+    until_planned(&lag, &producer, &topic, |part| part > 0.7).await;
     let recovered = shares(&producer, &topic, 4 * SECOND).await;
     println!("{recovered:?} when it is back");
 
