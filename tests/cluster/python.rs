@@ -23,7 +23,8 @@ consumer = KafkaConsumer(
     topic, bootstrap_servers=brokers.split(","), group_id=group, auto_offset_reset="earliest",
     auto_commit_interval_ms=500, partition_assignment_strategy=[RangePartitionAssignor])
 while not ending:
-    for records in consumer.poll(timeout_ms=200).values():
+    # Long enough for a join on a busy machine: one that ends just when the time is up is forgotten.
+    for records in consumer.poll(timeout_ms=2000).values():
         for r in records:
             sys.stdout.write("%d\t%d\t\t%s\n" % (r.partition, r.offset, r.value.decode()))
 consumer.close()

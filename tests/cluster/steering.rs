@@ -122,6 +122,8 @@ async fn a_partition_whose_consumer_stalls_gets_next_to_nothing_and_its_share_wh
     let behind = behind
         .partition(&topic, STALLED)
         .and_then(|partition| partition.lag);
+    let explained = lag.explain(&topic);
+    println!("{:?} {explained:#?}", lag.counters());
     println!("{healthy:?}, and {steered:?} while {STALLED} stalls, {behind:?} behind");
     let back = Arc::new(AtomicBool::new(false));
     let reader = reader(STALLED, &back);
