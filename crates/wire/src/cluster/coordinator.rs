@@ -4,14 +4,12 @@
 use super::{Class, CoordinatorKind, Inner, closed, merge, pool};
 use crate::api::find_coordinator::{self, Request};
 use crate::api_key::ApiKey;
+use dashmap::DashMap;
 use ottla_proto::cluster::Broker;
 use ottla_proto::{BrokerId, Error, ErrorKind, Result};
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::time::Instant;
-
-type Key = (CoordinatorKind, Arc<str>);
 
 /// One key's coordinator. Whoever asks the brokers holds `asking`; the others wait for it.
 #[derive(Default)]
@@ -20,18 +18,36 @@ struct Entry {
     known: Mutex<Option<BrokerId>>,
 }
 
-/// Grows with the groups and transactional ids that this client uses.
+/// By name; grows with the groups and transactional ids that this client uses. A commit, a heartbeat
+/// and a look at lag each begin with a look here, a collector's for hundreds of groups: they share
+/// no lock, and none of theirs is held across an await.
 #[derive(Default)]
-pub(super) struct Coordinators(Mutex<HashMap<Key, Arc<Entry>>>);
+pub(super) struct Coordinators {
+    groups: DashMap<Arc<str>, Arc<Entry>>,
+    transactions: DashMap<Arc<str>, Arc<Entry>>,
+}
 
 impl Coordinators {
+    fn of_kind(&self, kind: CoordinatorKind) -> &DashMap<Arc<str>, Arc<Entry>> {
+        match kind {
+            CoordinatorKind::Group => &self.groups,
+            CoordinatorKind::Transaction => &self.transactions,
+        }
+    }
+
     fn entry(&self, kind: CoordinatorKind, key: &str) -> Arc<Entry> {
-        let mut entries = self.0.lock();
-        Arc::clone(entries.entry((kind, key.into())).or_default())
+        let entries = self.of_kind(kind);
+        if let Some(known) = entries.get(key) {
+            return Arc::clone(&known);
+        }
+        Arc::clone(&entries.entry(key.into()).or_default())
     }
 
     pub(super) fn forget(&self, kind: CoordinatorKind, key: &str, was: BrokerId) {
-        let entry = self.entry(kind, key);
+        let entry = self.of_kind(kind).get(key).map(|entry| Arc::clone(&entry));
+        let Some(entry) = entry else {
+            return;
+        };
         let mut known = entry.known.lock();
         if *known == Some(was) {
             *known = None;
