@@ -6,6 +6,7 @@
 //! what the other producers send is added as a flow. So many producers with the same old figures do
 //! not all run to the same partition.
 
+use crate::lag_aware::{RUN_DRAIN, RUN_SPAN};
 use crate::striped::{Share, Striped};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -55,6 +56,18 @@ pub struct Drain {
     pub arrival_rate: f64,
     /// What the producers that read this plan write to it, in records a second.
     pub own_rate: f64,
+}
+
+impl Drain {
+    /// How many records a run of the usual length has, to a partition that is read at this rate.
+    pub fn run_records(&self, rate: f64) -> u32 {
+        let length = RunLength {
+            drain_seconds: RUN_DRAIN.as_secs_f32(),
+            records_max: self.own_rate as f32 * RUN_SPAN.as_secs_f32(),
+            median_rate: 0.0,
+        };
+        length.records(rate as f32)
+    }
 }
 
 /// One partition's queue as estimated, in seconds of what its consumer reads. The constant part and

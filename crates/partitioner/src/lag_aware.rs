@@ -20,7 +20,7 @@ pub const RUN_DRAIN: Duration = Duration::from_millis(50);
 
 /// A run is no longer than what the producers write in this time either: a slow producer would hold
 /// to an old choice for many seconds.
-const RUN_SPAN: Duration = Duration::from_millis(100);
+pub(crate) const RUN_SPAN: Duration = Duration::from_millis(100);
 
 /// The records in a run that no rate bounds: enough that a choice a run costs little, few enough
 /// that a plan is followed soon after it is there.
@@ -29,6 +29,10 @@ const UNSURE_RUN_RECORDS: u32 = 16;
 /// How many random partitions are compared. Two or three are enough to leave a slow one alone; all
 /// of them would make every producer choose the same one.
 pub const CANDIDATES: usize = 3;
+
+/// Where there are no more partitions than candidates, so that the best one would be chosen each time,
+/// one run in so many goes to any of them: no partition gets everything, and none nothing.
+pub const CHANCE_RUNS: usize = 10;
 
 /// A candidate with more waiting for its broker than twice what waits for the shortest one, and so
 /// many runs or a batch more, is passed over: its broker is in trouble, whatever its consumer does.
@@ -51,7 +55,8 @@ pub enum Steering {
 ///
 /// By drain time, the usual plan: of three random partitions with a leader the one whose next
 /// record will be read first, with what was sent since the plan was taken counted in. A run is at
-/// most [`RUN_DRAIN`] of what that partition's consumer reads.
+/// most [`RUN_DRAIN`] of what that partition's consumer reads. With two or three partitions one run in
+/// [`CHANCE_RUNS`] goes to any of them.
 ///
 /// One serves one producer.
 #[derive(Debug)]
@@ -252,7 +257,7 @@ impl LagAware {
         now: Instant,
         random: u64,
     ) -> i32 {
-        let [a, b, c] = places(view.available.len(), random);
+        let [a, b, c] = candidates(view.available.len(), random);
         let led = |at: usize| view.available.get(at).copied().unwrap_or(0);
         let drawn = [led(a), led(b), led(c)];
         let best = seen.soonest(drawn);
@@ -276,19 +281,30 @@ impl LagAware {
         now: Instant,
         random: u64,
     ) -> i32 {
-        let queue_max = self.queue_max(drawn, view);
-        let is_free = |at: &usize| {
-            let partition = drawn.get(*at).copied().unwrap_or(0);
+        let count = view.available.len();
+        // One that chance alone chose must still be as good as the others for its broker.
+        let all = match count <= CANDIDATES {
+            true => {
+                all_places(count, random).map(|at| view.available.get(at).copied().unwrap_or(0))
+            }
+            false => drawn,
+        };
+        let queue_max = self.queue_max(all, view);
+        let is_free = |partition: i32| {
             view.queued.waiting_bytes(partition) <= queue_max
                 && !self.sticky.masks(view, partition, now)
         };
-        let waits = waits_of_new(lanes, seen, drawn, random);
-        let wait = |at: &usize| waits.get(*at).copied().unwrap_or(f32::MAX);
-        let free = (0..CANDIDATES).filter(is_free);
-        let best = free.min_by(|a, b| wait(a).total_cmp(&wait(b)));
+        let best = |of: [i32; CANDIDATES]| {
+            let waits = of.into_iter().zip(waits_of_new(lanes, seen, of, random));
+            let free = waits.filter(|(partition, _)| is_free(*partition));
+            free.min_by(|(_, a), (_, b)| a.total_cmp(b))
+        };
         // When the leaders of all of them take nothing, any other is better.
-        best.and_then(|at| drawn.get(at).copied())
-            .unwrap_or_else(|| self.sticky.choose(view, now, random, None))
+        let best = best(drawn).or_else(|| best(all));
+        best.map_or_else(
+            || self.sticky.choose(view, now, random, None),
+            |(partition, _)| partition,
+        )
     }
 
     /// The most that may wait for a candidate's broker.
@@ -432,12 +448,42 @@ fn soonest_new(lanes: &Lanes, seen: Seen<'_>, drawn: [i32; CANDIDATES], random: 
 /// Three different places below `count`; all of them, turned, if there are no more, and then some
 /// twice.
 fn places(count: usize, random: u64) -> [usize; CANDIDATES] {
-    let (low, high) = (random as u32, (random >> 32) as u32);
     if count <= CANDIDATES {
-        let turn = below(high, count);
-        let place = |at: usize| (at + turn) % count.max(1);
-        return [place(0), place(1), place(2)];
+        return all_places(count, random);
     }
+    three_places(count, random)
+}
+
+/// The places that a run has the choice of: as [`places`], but now and then a single one of few.
+#[inline]
+fn candidates(count: usize, random: u64) -> [usize; CANDIDATES] {
+    if count <= CANDIDATES {
+        return few_candidates(count, random);
+    }
+    three_places(count, random)
+}
+
+#[inline(never)]
+fn few_candidates(count: usize, random: u64) -> [usize; CANDIDATES] {
+    let all = all_places(count, random);
+    // The turn took the other half of what is random.
+    match below(random as u32, CHANCE_RUNS) {
+        0 => [all[0]; CANDIDATES],
+        _ => all,
+    }
+}
+
+/// All places below `count`, which is no more than [`CANDIDATES`], turned, and then some twice.
+fn all_places(count: usize, random: u64) -> [usize; CANDIDATES] {
+    let turn = below((random >> 32) as u32, count);
+    let place = |at: usize| (at + turn) % count.max(1);
+    [place(0), place(1), place(2)]
+}
+
+/// Three different places below `count`, which is more than that.
+#[inline]
+fn three_places(count: usize, random: u64) -> [usize; CANDIDATES] {
+    let (low, high) = (random as u32, (random >> 32) as u32);
     // Each draw is among the places not taken yet: with replacement, a stalled partition would be
     // chosen whenever it stands against itself.
     let first = below(high, count);

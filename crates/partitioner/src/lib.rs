@@ -37,7 +37,7 @@ pub use keys::{
     Committed, KEYS_MAX, KeyOffsets, KeyPolicy, KeyTicket, MIGRATE_SLOTS, STICKY_ENTRIES,
     UnknownPolicy, Written,
 };
-pub use lag_aware::{CANDIDATES, LagAware, RUN_DRAIN, Steering};
+pub use lag_aware::{CANDIDATES, CHANCE_RUNS, LagAware, RUN_DRAIN, Steering};
 pub use names::{NAMES, by_name};
 pub use plan::{PlanPublisher, PlanReader, TopicPlan, plan_channel};
 pub use queues::{NoQueues, Queues};

@@ -1,14 +1,56 @@
 //! What a choice between a few random partitions makes of shares. Pure.
 
-use ottla_partitioner::{CANDIDATES, DrainPartition};
+use ottla_partitioner::{CANDIDATES, CHANCE_RUNS, Drain, DrainPartition};
 
 /// Drain times that differ by less than this factor are taken for the same.
 const ALIKE: f64 = 1.05;
 
 /// The shares that partitions get when they should have those of the plan, but each choice is the best
 /// of [`CANDIDATES`] random ones: where few partitions are well, those that are not stand against each
-/// other now and then, and the best of them gets the record.
-pub(super) fn drawn(partitions: &[DrainPartition]) -> Vec<f64> {
+/// other now and then, and the best of them gets the record. Where all are candidates, some runs go by
+/// chance alone.
+pub(super) fn drawn(drain: &Drain) -> Vec<f64> {
+    let mut shares = chosen(&drain.partitions);
+    if (2..=CANDIDATES).contains(&shares.len()) {
+        add_chance(&mut shares, drain);
+    }
+    shares
+}
+
+/// Gives each partition at least what chance sends to it, at the cost of those that have more.
+fn add_chance(shares: &mut [f64], drain: &Drain) {
+    let run = |one: &DrainPartition| f64::from(drain.run_records(one.rate));
+    let lengths: Vec<f64> = drain.partitions.iter().map(run).collect();
+    let runs: f64 = shares
+        .iter()
+        .zip(&lengths)
+        .map(|(share, run)| share / run)
+        .sum();
+    if runs <= 0.0 {
+        return;
+    }
+    // Records by the run: of all that are chosen, and of those by chance to each partition.
+    let chance = 1.0 / CHANCE_RUNS as f64;
+    let chosen = (1.0 - chance) / runs;
+    let lengths = lengths
+        .iter()
+        .map(|run| chance * run / lengths.len() as f64);
+    let least: Vec<f64> = lengths.collect();
+    let by_chance: f64 = least.iter().sum();
+    let all = chosen + by_chance;
+    // What chance sends counts like other records: who was to get more gets no more for it.
+    let above: Vec<f64> = shares
+        .iter()
+        .zip(&least)
+        .map(|(share, least)| (share - least / all).max(0.0))
+        .collect();
+    let sum: f64 = above.iter().sum();
+    for ((share, above), least) in shares.iter_mut().zip(above).zip(least) {
+        *share = (least + chosen * above / sum.max(f64::MIN_POSITIVE)) / all;
+    }
+}
+
+fn chosen(partitions: &[DrainPartition]) -> Vec<f64> {
     let count = partitions.len();
     let drain_time = |one: &DrainPartition| one.backlog / one.rate;
     let mut order: Vec<(usize, &DrainPartition)> = partitions.iter().enumerate().collect();
@@ -62,19 +104,19 @@ mod tests {
     fn the_only_partition_that_is_well_gets_a_record_whenever_it_is_drawn() {
         let mut partitions = vec![partition(0.0, 1_000.0); 12];
         partitions[4] = partition(1.0, 0.0);
-        let shares = drawn(&partitions);
+        let shares = chosen(&partitions);
         assert!((shares[4] - 0.25).abs() < 1e-9, "{shares:?}");
         assert!((shares[0] - 0.75 / 11.0).abs() < 1e-9, "{shares:?}");
         partitions.truncate(5);
         partitions.drain(..2);
-        assert_eq!(drawn(&partitions), [0.0, 0.0, 1.0], "it is always drawn");
+        assert_eq!(chosen(&partitions), [0.0, 0.0, 1.0], "it is always drawn");
     }
 
     #[test]
     fn a_few_that_are_behind_get_nothing_as_they_should() {
         let mut partitions = vec![partition(0.25, 0.0); 4];
         partitions.extend([partition(0.0, 50.0), partition(0.0, 1_000.0)]);
-        let shares = drawn(&partitions);
+        let shares = chosen(&partitions);
         assert_eq!(shares, [0.25, 0.25, 0.25, 0.25, 0.0, 0.0]);
     }
 
@@ -86,9 +128,16 @@ mod tests {
             let sum: f64 = weights.iter().map(|(weight, _)| weight).sum();
             prop_assume!(sum > 0.0);
             let partitions = weights.iter().map(|(weight, b)| partition(weight / sum, *b));
-            let shares = drawn(&partitions.collect::<Vec<_>>());
+            let shares = drawn(&Drain {
+                partitions: partitions.collect(),
+                arrival_rate: 400.0,
+                own_rate: 400.0,
+            });
             prop_assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-6, "{shares:?}");
             prop_assert!(shares.iter().all(|share| *share >= 0.0), "{shares:?}");
+            let few = (2..=CANDIDATES).contains(&shares.len());
+            let each = shares.iter().all(|share| (0.03..0.97).contains(share));
+            prop_assert!(!few || each, "{shares:?}");
         }
     }
 }

@@ -2,10 +2,25 @@
 
 use super::tests::{Group, REFRESH, drain};
 use super::*;
-use ottla_partitioner::{LagAware, NoQueues, Partitioner, Steering, TopicView, plan_channel};
+use ottla_partitioner::{LagAware, NoQueues, Partitioner, Run, Steering, TopicView, plan_channel};
 
-/// What of 12,000 records goes to each of so many partitions, when these have a leader.
+/// How many of 12,000 runs go to each of so many partitions, when these have a leader.
 fn placed(steer: &LagAware, count: i32, available: &[i32], now: Instant) -> Vec<u32> {
+    placed_by(steer, count, available, now, |_| 1)
+}
+
+/// What those runs have of records.
+fn placed_records(steer: &LagAware, count: i32, available: &[i32], now: Instant) -> Vec<u32> {
+    placed_by(steer, count, available, now, |run| run.records)
+}
+
+fn placed_by(
+    steer: &LagAware,
+    count: i32,
+    available: &[i32],
+    now: Instant,
+    counted: impl Fn(&Run) -> u32,
+) -> Vec<u32> {
     let view = TopicView {
         topic: "orders",
         partition_count: count,
@@ -20,7 +35,7 @@ fn placed(steer: &LagAware, count: i32, available: &[i32], now: Instant) -> Vec<
         let run = steer.begin_run(&view, now, rng.u64(..), None);
         // Not one of them is sent: the choice is as by the plan alone.
         steer.end_run(&view, run, 0);
-        placed[usize::try_from(run.partition).unwrap()] += 1;
+        placed[usize::try_from(run.partition).unwrap()] += counted(&run);
     }
     placed
 }
@@ -303,6 +318,36 @@ fn told_shares_are_those_that_the_choice_makes() {
     }
 }
 
+/// The same where all partitions are candidates, and one run in ten goes by chance. Runs have their
+/// usual length here, which is shorter to a slow partition.
+#[test]
+fn told_shares_of_two_or_three_partitions_know_of_chance() {
+    let cases: [&[i64]; 3] = [&[100, 0], &[100, 0, 0], &[100, 20, 20]];
+    for read in cases {
+        let mut group = Group::of(read.len());
+        for _ in 0..30 {
+            group.second(80, read);
+        }
+        let health = group.second(80, read);
+        let at = group.start + 31 * REFRESH;
+        let (mut publisher, reader) = plan_channel();
+        publisher.publish(vec![health.into_plan("orders".into(), at, REFRESH)]);
+        let told = reader.explain("orders").unwrap().partitions;
+        let steer = LagAware::new(reader);
+        let count = i32::try_from(read.len()).unwrap();
+        let records = placed_records(&steer, count, &ALL[..read.len()], at);
+        let all: u32 = records.iter().sum();
+        for (told, records) in told.iter().zip(&records) {
+            let placed = f64::from(*records) / f64::from(all);
+            assert!(told.weight > 0.0 && *records > 0, "{read:?}: {told:?}");
+            assert!(
+                (told.weight - placed).abs() < 0.006,
+                "{read:?}: {placed} {told:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn several_groups() {
     let (mut fast, mut slow) = (Group::of(4), Group::of(4));
@@ -336,7 +381,9 @@ fn several_groups() {
 fn only_few_partitions_eligible() {
     let (steer, at) = beside_a_slow_partition();
     let two = placed(&steer, 12, &[3, 7], at);
-    assert_eq!((two[3], two[7]), (0, 12_000));
+    // Half of one in ten goes there by chance, or the other would get everything.
+    assert!((500..700).contains(&two[3]), "{two:?}");
+    assert_eq!(two[3] + two[7], 12_000);
     let one = placed(&steer, 12, &[3], at);
     assert_eq!(one[3], 12_000, "no other has a leader");
     let none = placed(&steer, 12, &[], at);

@@ -108,7 +108,7 @@ impl Health {
     pub fn into_plan(mut self, topic: Arc<str>, taken_at: Instant, refresh: Duration) -> TopicPlan {
         let plan = match self.choice {
             Ok(Placing::Drain(drain)) => {
-                let shares = drawn::drawn(&drain.partitions);
+                let shares = drawn::drawn(&drain);
                 for (partition, share) in self.partitions.iter_mut().zip(shares) {
                     partition.weight = share;
                 }
