@@ -116,15 +116,23 @@ steering_cost() {
   cargo run --release --locked -p ottla-benches --bin instructions
 }
 
+# Where steering sends records, in a model, and what the choice and the collector cost; its tables are for
+# people, but each must come to its end.
+steering_benchmarks() {
+  cargo run --release --locked -p ottla-benches --bin steering -- --quick
+  cargo bench --locked -p ottla-benches --bench choice
+  cargo bench --locked -p ottla-benches --bench collect
+}
+
 # One test at a time: they kill and freeze the brokers they share. A soak's name starts with soak_.
 cluster_tests() { # TEST-RUNNER-ARGUMENTS...
   cargo test --locked -p ottla-tests --test cluster -- --ignored --test-threads 1 --nocapture "$@"
 }
 
-# What the exporter tells, as Prometheus' own tool reads it.
+# What the exporter tells, as Prometheus' own tool reads it, and as Prometheus itself hands it on.
 exporter_page() {
-  packages promtool=prometheus
-  cargo test --locked -p ottla-cli --bin ottla -- --ignored promtool
+  packages promtool=prometheus prometheus=prometheus
+  cargo test --locked -p ottla-cli --bin ottla -- --ignored promtool prometheus
 }
 
 # Lag from elsewhere: a store that a fleet shares, on Redis servers that the tests start on free ports
@@ -134,4 +142,5 @@ lag_sources() {
   cargo clippy --locked -p ottla-lag --features redis,prometheus --all-targets -- -D warnings
   cargo test --locked -p ottla-lag --features redis,prometheus --lib -- --include-ignored fleet prometheus
   cargo test --locked -p ottla-tests --features redis --test embedded -- --ignored redis
+  cargo test --locked -p ottla-cli --test command -- --ignored redis
 }

@@ -114,6 +114,13 @@ fn nothing_compiles_c() -> io::Result<()> {
         "cargo tree printed too little:\n{tree}"
     );
     assert_clean(&manifest::compiles_c("cargo tree", &tree));
+    // What people install brings the clients of Redis and Prometheus with it.
+    let command = repository.dependencies_of("ottla-cli")?;
+    for client in ["redis v", "reqwest v"] {
+        let is_there = command.lines().any(|line| line.starts_with(client));
+        assert!(is_there, "{client} is no part of the command:\n{command}");
+    }
+    assert_clean(&manifest::compiles_c("the ottla command", &command));
     Ok(())
 }
 

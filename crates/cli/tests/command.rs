@@ -164,6 +164,111 @@ mod command {
         assert!(age.as_f64() >= Some(1.4), "there was one look: {told}");
     }
 
+    /// A Redis server, ended by its id when this goes.
+    struct Redis {
+        process: Child,
+        url: String,
+    }
+
+    impl Redis {
+        fn start() -> Self {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = free.local_addr().unwrap().port();
+            drop(free);
+            let mut server = Command::new("redis-server");
+            server.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
+            server.args(["--save", "", "--appendonly", "no"]);
+            let mut process = server.stdout(Stdio::piped()).spawn().unwrap();
+            let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+            let mut lines = lines.map_while(Result::ok);
+            assert!(lines.any(|line| line.contains("Ready to accept connections")));
+            let url = format!("lag.fleet.redis.url=redis://127.0.0.1:{port}/0");
+            Self { process, url }
+        }
+
+        fn end(&mut self) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+
+    impl Drop for Redis {
+        fn drop(&mut self) {
+            self.end();
+        }
+    }
+
+    /// `ottla health` that goes on and on, ended when dropped.
+    struct Watcher {
+        process: Child,
+        told: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    }
+
+    impl Watcher {
+        fn start(broker: &Broker, redis: &Redis) -> Self {
+            let mut health = ottla(&["health", "orders", "-g", "readers", "--json"]);
+            health.args(["-s", "0.5", "-w", "0.2", "-b", &broker.bootstrap]);
+            health.args(["-X", &redis.url]);
+            let mut process = health.spawn().unwrap();
+            let told = BufReader::new(process.stdout.take().unwrap()).lines();
+            Self { process, told }
+        }
+
+        /// Reads on until the figures come from there.
+        fn until(&mut self, origin: &str) -> serde_json::Value {
+            for _ in 0..300 {
+                let told = self.told.next().unwrap().unwrap();
+                let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+                if told["origin"].as_str().unwrap().starts_with(origin) {
+                    return told;
+                }
+            }
+            panic!("the figures are never {origin}");
+        }
+
+        /// Ends it; what it said on standard error.
+        fn end(mut self) -> String {
+            let _ = self.process.kill();
+            let mut said = String::new();
+            let mut stderr = self.process.stderr.take().unwrap();
+            std::io::Read::read_to_string(&mut stderr, &mut said).unwrap();
+            said
+        }
+    }
+
+    impl Drop for Watcher {
+        fn drop(&mut self) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+
+    #[test]
+    #[ignore = "needs redis"]
+    fn processes_share_a_look_through_redis_and_go_on_without_it() {
+        let broker = Broker::start(&["orders:1"]);
+        broker.get(&["produce", "orders"], b"a\nb\nc\n");
+        let read = ["consume", "orders", "-g", "readers", "-o", "beginning"];
+        broker.get(&[&read[..], &["-n", "2"]].concat(), b"");
+        let mut redis = Redis::start();
+        let mut first = Watcher::start(&broker, &redis);
+        assert_eq!(first.until("asked")["origin"], "asked");
+        let mut second = Watcher::start(&broker, &redis);
+        let lag = |told: &serde_json::Value| told["topics"][0]["partitions"][0]["lag"].clone();
+        assert_eq!(lag(&second.until("shared")), 1);
+        redis.end();
+        for watcher in [&mut first, &mut second] {
+            for _ in 0..10 {
+                assert_eq!(lag(&watcher.until("asked (the shared store is ")), 1);
+            }
+        }
+        for said in [first.end(), second.end()] {
+            let said = said.lines().filter(|line| line.contains("store"));
+            let said: Vec<&str> = said.collect();
+            assert_eq!(said.len(), 1, "{said:?}");
+        }
+    }
+
     #[test]
     fn topics_are_created_shown_and_deleted() {
         let broker = Broker::start(&[]);

@@ -171,4 +171,6 @@ fn answer(request: &Request, published: &Published) -> Answer {
 }
 
 #[cfg(test)]
+mod scraped;
+#[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn cluster() -> (Cluster, Client) {
+pub(super) async fn cluster() -> (Cluster, Client) {
     let builder = Cluster::builder().nodes(2).replication(2);
     let builder = builder.topic("orders", 2).topic("unread", 1);
     let cluster = builder.start().await.unwrap();
@@ -43,9 +43,13 @@ pub(super) async fn commit(client: &Client, group: &str, partition: i32, offset:
 }
 
 pub(super) fn looker(client: &Client, topic_filter: &str) -> Looker {
+    looker_every(client, topic_filter, SECOND)
+}
+
+pub(super) fn looker_every(client: &Client, topic_filter: &str, refresh: Duration) -> Looker {
     let groups = Filter::new(".*", "^hidden").unwrap();
     let topics = Filter::new(topic_filter, "^$").unwrap();
-    Looker::new(client.clone(), SECOND, groups, topics)
+    Looker::new(client.clone(), refresh, groups, topics)
 }
 
 /// The whole page.

@@ -338,6 +338,7 @@ fn json(snapshots: &[Arc<Snapshot>], shown: &[Shown], now: Instant) -> Value {
         "group": groups.first(),
         "groups": groups,
         "share_group": snapshots.first().is_some_and(is_share),
+        "origin": snapshots.first().map(|of| of.origin.to_string()),
         "topics": topics.collect::<Vec<_>>(),
     })
 }
