@@ -15,8 +15,9 @@ use crate::inbox::{Message, Parcel};
 use crate::producer::{Producer, Shared};
 use crate::slot::{Slot, later};
 use crate::transaction::Opening;
+use bytes::BytesMut;
 use ottla_proto::batch::Compression;
-use ottla_proto::producer::{Batch, Config as Core, Lane, PartitionIndex, Sender};
+use ottla_proto::producer::{Batch, Config as Core, Lane, PartitionIndex, ProduceAnswer, Sender};
 use ottla_proto::{BrokerId, Error, ErrorKind, Result, WriteOutcome};
 use ottla_wire::Connection;
 use resend::Resting;
@@ -104,7 +105,10 @@ pub(crate) struct Driver {
     compressing: Arc<Queue>,
     views: watch::Receiver<u64>,
     view_generation: u64,
+    /// To be used again: the inbox's list, what requests are written into, and what answers are read into.
     spare: Vec<Message>,
+    request_room: BytesMut,
+    answer: ProduceAnswer,
 }
 
 /// What comes back with a batch from the core.
@@ -164,6 +168,8 @@ impl Driver {
             views,
             view_generation: 0,
             spare: Vec::new(),
+            request_room: BytesMut::new(),
+            answer: ProduceAnswer::default(),
             shared,
         }
     }

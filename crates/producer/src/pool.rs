@@ -69,6 +69,18 @@ fn large_chunk_bytes(wanted: usize) -> Option<usize> {
     (bytes > CHUNK_BYTES_MAX).then_some(bytes)
 }
 
+/// The size of a chunk for what is left of so many bytes that are all there: one for the whole, if they
+/// fill two thirds of it, since each chunk costs an allocation on its way out.
+fn whole_chunk_bytes(left: usize) -> usize {
+    let most = left.saturating_add(left / 2).clamp(1, LARGE_BYTES_MAX);
+    let large = 1 << most.ilog2();
+    if large > CHUNK_BYTES_MAX {
+        large
+    } else {
+        chunk_bytes(left)
+    }
+}
+
 fn class(chunk_bytes: usize) -> Option<usize> {
     let class = chunk_bytes.checked_div(CHUNK_BYTES_MIN)?.checked_ilog2()? as usize;
     (chunk_bytes.is_power_of_two() && class < CLASSES).then_some(class)
@@ -195,13 +207,11 @@ impl Pool {
     /// so that whoever waits for it does not cut the batches of the others short.
     pub(crate) fn heed(&self) {
         let accounts = self.accounts.lock();
-        let accounts: Vec<_> = accounts.iter().filter_map(Weak::upgrade).collect();
-        let asked = accounts
-            .iter()
-            .filter(|account| account.heed())
-            .map(|account| account.used());
-        let least = asked.min().unwrap_or(usize::MAX);
-        for account in accounts {
+        let all = || accounts.iter().filter_map(Weak::upgrade);
+        let asked = all().filter(|account| account.heed());
+        let least = asked.map(|account| account.used()).min();
+        let least = least.unwrap_or(usize::MAX);
+        for account in all() {
             if account.used() > least {
                 account.want();
             }

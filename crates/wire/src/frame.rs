@@ -2,6 +2,7 @@
 
 use crate::api_key::ApiKey;
 use bytes::{BufMut, Bytes, BytesMut};
+use ottla_proto::batch::Segments;
 use ottla_proto::{Error, ErrorKind, Result};
 
 /// A payload below this is copied into the buffer of small pieces: a slice of its own would cost
@@ -15,13 +16,18 @@ pub const REQUEST_MAX_BYTES: usize = 100 << 20;
 const CORRELATION_AT: usize = 8;
 const LENGTH_BYTES: usize = 4;
 
+/// What stands before a request's body, without the client id.
+const HEADER_ROOM_BYTES: usize = 16;
+/// Room for the small pieces of some dozens of requests: then each of them costs no allocation.
+const ROOM_BYTES: usize = 16 << 10;
+
 /// A whole request: length, header and body as a list of segments.
 #[derive(Debug)]
 pub struct Frame {
     api: ApiKey,
     version: i16,
     head: BytesMut,
-    rest: Vec<Bytes>,
+    rest: Segments,
     size_bytes: usize,
     answer_max_bytes: usize,
 }
@@ -81,7 +87,7 @@ pub(crate) struct FrameWriter {
     head: Option<BytesMut>,
     /// Small pieces since the last payload.
     open: BytesMut,
-    rest: Vec<Bytes>,
+    rest: Segments,
     closed_bytes: usize,
 }
 
@@ -124,7 +130,34 @@ impl FrameWriter {
         client_id: &str,
         capacity_bytes: usize,
     ) -> Self {
-        let mut open = BytesMut::with_capacity(capacity_bytes + client_id.len() + 16);
+        let open = BytesMut::with_capacity(capacity_bytes + client_id.len() + HEADER_ROOM_BYTES);
+        Self::within(open, api, version, form, client_id)
+    }
+
+    /// As [`new`](Self::new), in the room that earlier requests left ([`into_room`](Self::into_room)).
+    pub(crate) fn in_room(
+        mut room: BytesMut,
+        api: ApiKey,
+        version: i16,
+        form: HeaderForm,
+        client_id: &str,
+        capacity_bytes: usize,
+    ) -> Self {
+        let wanted = capacity_bytes + client_id.len() + HEADER_ROOM_BYTES;
+        if room.capacity() < wanted {
+            // It is the old room again once all that was written into it has left.
+            room.reserve(wanted.max(ROOM_BYTES));
+        }
+        Self::within(room, api, version, form, client_id)
+    }
+
+    fn within(
+        mut open: BytesMut,
+        api: ApiKey,
+        version: i16,
+        form: HeaderForm,
+        client_id: &str,
+    ) -> Self {
         open.put_i32(0); // the length, known at the end
         open.put_i16(api.number());
         open.put_i16(version);
@@ -144,14 +177,19 @@ impl FrameWriter {
             version,
             head: None,
             open,
-            rest: Vec::new(),
+            rest: Segments::default(),
             closed_bytes: 0,
         }
     }
 
-    /// Makes room for so many borrowed payloads and as many small pieces between them.
+    /// What is left of the room, for the next request.
+    pub(crate) fn into_room(self) -> BytesMut {
+        self.open
+    }
+
+    /// Makes room for so many borrowed payloads and the small pieces behind each; before the first.
     pub(crate) fn reserve(&mut self, payloads: Payloads) {
-        self.rest.reserve(2 * payloads.borrowed + 1);
+        self.rest = Segments::with_capacity(2 * payloads.borrowed);
     }
 
     /// The buffer for small pieces.
@@ -187,11 +225,11 @@ impl FrameWriter {
     /// # Errors
     /// `RecordTooLarge` for Produce and `Config` for other APIs when it is larger than
     /// [`REQUEST_MAX_BYTES`].
-    pub(crate) fn finish(mut self) -> Result<Frame> {
+    pub(crate) fn finish(&mut self) -> Result<Frame> {
         self.close_small();
         let size_bytes = self.closed_bytes;
         let length = size_bytes.saturating_sub(LENGTH_BYTES);
-        let mut head = self.head.unwrap_or_default();
+        let mut head = self.head.take().unwrap_or_default();
         let length = i32::try_from(length)
             .ok()
             .filter(|_| length <= REQUEST_MAX_BYTES)
@@ -203,7 +241,7 @@ impl FrameWriter {
             api: self.api,
             version: self.version,
             head,
-            rest: self.rest,
+            rest: std::mem::take(&mut self.rest),
             size_bytes,
             answer_max_bytes: self.api.answer_max_bytes(),
         })

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must end")]
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use ottla_proto::batch::Segments;
 use ottla_proto::cluster::Topic;
 use ottla_proto::producer::{Identity, ProduceAnswer};
@@ -88,21 +88,21 @@ fn versions(connection: &Connection, api: ApiKey, from: i16, to: i16) -> Vec<i16
 }
 
 async fn produce_once(connection: &Connection, topic: &Topic, version: i16) -> ProduceAnswer {
-    let batches = [produce::TopicBatches {
-        topic: Arc::clone(&topic.name),
+    let batch = produce::PartitionBatch {
+        topic: &topic.name,
         topic_id: topic.id,
-        partitions: vec![produce::PartitionBatch {
-            partition: 0,
-            header: *BATCH.first_chunk().unwrap(),
-            segments: Segments::One(Bytes::from_static(&BATCH[61..])),
-        }],
-    }];
+        partition: 0,
+        header: BATCH.first_chunk().unwrap(),
+        segments: &Segments::from(Bytes::from_static(&BATCH[61..])),
+    };
     let head = produce::Head {
         acks: -1,
         timeout: TIMEOUT,
         transactional_id: None,
     };
-    let frame = produce::encode(version, connection.client_id(), &head, &batches).unwrap();
+    let (batches, mut room) = (std::iter::once(batch), BytesMut::new());
+    let frame =
+        produce::encode(version, connection.client_id(), &head, batches, &mut room).unwrap();
     let answer = connection.submit(frame, TIMEOUT).await.unwrap();
     produce::decode(version, answer).unwrap()
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ottla_proto::producer::transaction::Protocol;
 use ottla_proto::producer::{Lane, RequestId, Transmit, TransmitBatch, Unanswered};
 use ottla_proto::{BrokerId, Error, Result, WriteOutcome};
-use ottla_wire::api::produce::{self, Head, PartitionBatch, TopicBatches};
+use ottla_wire::api::produce::{self, Head, PartitionBatch};
 use ottla_wire::{ApiKey, Class, Connection, Frame};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -44,7 +44,6 @@ impl Driver {
                 .handle_unanswered(now, request, Unanswered::NotSent);
             return;
         };
-        let count = batches.len();
         for place in batches
             .iter()
             .filter_map(|b| self.places.get(b.partition.0 as usize))
@@ -53,8 +52,10 @@ impl Driver {
             place.slot.account().accept();
         }
         self.count_waits(now, &batches);
-        let topics = self.by_topic(batches);
-        let (frame, version) = match self.encode(&connection, &topics) {
+        let count = batches.len();
+        let encoded = self.encode(&connection, &batches);
+        self.core.reuse(batches);
+        let (frame, version) = match encoded {
             Ok(encoded) => encoded,
             Err(error) => {
                 // The connection is well: another one would encode no better.
@@ -120,43 +121,12 @@ impl Driver {
         self.core.handle_unanswered(now, request, why);
     }
 
-    fn by_topic(&self, batches: Vec<TransmitBatch>) -> Vec<TopicBatches> {
-        let mut topics: Vec<TopicBatches> = Vec::new();
-        let most = batches.len();
-        for batch in batches {
-            let Some(place) = self.places.get(batch.partition.0 as usize) else {
-                continue;
-            };
-            let entry = PartitionBatch {
-                partition: place.slot.partition(),
-                header: batch.header,
-                segments: batch.segments,
-            };
-            let topic_id = batch.topic_id;
-            let topic = place.slot.topic();
-            match topics
-                .iter_mut()
-                .find(|t| t.topic == *topic && t.topic_id == topic_id)
-            {
-                Some(found) => found.partitions.push(entry),
-                None => {
-                    // Most requests are for one topic.
-                    let room = if topics.is_empty() { most } else { 1 };
-                    let mut partitions = Vec::with_capacity(room);
-                    partitions.push(entry);
-                    topics.push(TopicBatches {
-                        topic: Arc::clone(topic),
-                        topic_id,
-                        partitions,
-                    });
-                }
-            }
-        }
-        topics
-    }
-
-    fn encode(&self, connection: &Connection, topics: &[TopicBatches]) -> Result<(Frame, i16)> {
-        let known = topics.iter().all(|topic| topic.topic_id.is_some());
+    fn encode(
+        &mut self,
+        connection: &Connection,
+        batches: &[TransmitBatch],
+    ) -> Result<(Frame, i16)> {
+        let known = batches.iter().all(|batch| batch.topic_id.is_some());
         let protocol = self.desk.as_ref().map(Desk::protocol);
         let ours = versions(known, protocol);
         let version = connection.version(ApiKey::Produce, ours)?;
@@ -165,7 +135,19 @@ impl Driver {
             timeout: self.shared.cluster.settings().request_timeout,
             transactional_id: self.shared.config.transactional_id.clone(),
         };
-        let frame = produce::encode(version, connection.client_id(), &head, topics)?;
+        let places = &self.places;
+        let batches = batches.iter().filter_map(|batch| {
+            let slot = &places.get(batch.partition.0 as usize)?.slot;
+            Some(PartitionBatch {
+                topic: slot.topic(),
+                topic_id: batch.topic_id,
+                partition: slot.partition(),
+                header: &batch.header,
+                segments: &batch.segments,
+            })
+        });
+        let room = &mut self.request_room;
+        let frame = produce::encode(version, connection.client_id(), &head, batches, room)?;
         Ok((frame, version))
     }
 
@@ -176,11 +158,12 @@ impl Driver {
         version: i16,
         answer: Result<Bytes>,
     ) {
-        match answer.and_then(|bytes| produce::decode_with_endpoints(version, bytes)) {
-            Ok((answer, endpoints)) => {
+        let read = &mut self.answer;
+        match answer.and_then(|bytes| produce::decode_into(version, &bytes, read)) {
+            Ok(endpoints) => {
                 // Before the hints: a new leader may be a broker that metadata does not name yet.
                 self.shared.cluster.learn_brokers(&endpoints);
-                self.core.handle_answer(now, request, &answer);
+                self.core.handle_answer(now, request, &self.answer);
                 self.shared.counters.judged(&self.core.take_verdicts());
             }
             Err(error) => self.unanswered(now, request, &error),

@@ -1,7 +1,7 @@
 //! What one leader's partitions hold of the pool.
 
 use super::line::Reservation;
-use super::{CHUNK_BYTES_MAX, Pool, chunk_bytes, large_chunk_bytes};
+use super::{CHUNK_BYTES_MAX, Pool, chunk_bytes, large_chunk_bytes, whole_chunk_bytes};
 use bytes::Bytes;
 use ottla_proto::BrokerId;
 use ottla_proto::batch::Segments;
@@ -177,7 +177,7 @@ impl Account {
         let mut segments = Segments::default();
         for mut rest in pieces {
             while !rest.is_empty() {
-                let size = large_chunk_bytes(rest.len()).unwrap_or_else(|| chunk_bytes(rest.len()));
+                let size = whole_chunk_bytes(rest.len());
                 let (now, later) = rest.split_at(rest.len().min(size));
                 let mut chunk = self.pool.chunk(size);
                 self.pool.used.fetch_add(chunk.capacity(), Ordering::AcqRel);

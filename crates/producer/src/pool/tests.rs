@@ -343,12 +343,33 @@ fn what_a_codec_made_is_counted_by_its_chunks_until_it_is_dropped() {
     let made: Vec<u8> = (0..700_000).map(|at| at as u8).collect();
     let kept = account.adopt([&made[..300_000], &made[300_000..]]);
     assert_eq!(kept.concat(), made);
-    assert!(kept.len() <= 8, "{} chunks", kept.len());
-    let wasted = pool.used() - made.len();
-    assert!(wasted <= 2 * CHUNK, "{wasted} bytes wasted");
+    assert!(kept.len() <= 4, "{} chunks", kept.len());
+    assert!(pool.used() * 2 <= made.len() * 3, "two thirds full");
     assert_eq!(account.used(), pool.used());
     drop(kept);
     assert_eq!((account.used(), pool.used()), (0, 0));
+}
+
+#[test]
+fn what_a_codec_made_has_few_chunks_that_it_fills_by_two_thirds() {
+    for bytes in (1000..3_000_000).step_by(997) {
+        let (mut left, mut taken, mut chunks) = (bytes, 0, 0);
+        while left > 0 {
+            let chunk = whole_chunk_bytes(left);
+            assert!(class(chunk).is_some(), "{chunk} bytes are given back");
+            left -= left.min(chunk);
+            taken += chunk;
+            chunks += 1;
+        }
+        assert!(
+            taken <= bytes + bytes / 2 + CHUNK_BYTES_MIN,
+            "{taken} for {bytes}"
+        );
+        assert!(
+            chunks <= 3 + bytes / LARGE_BYTES_MAX,
+            "{chunks} for {bytes}"
+        );
+    }
 }
 
 #[test]

@@ -4,11 +4,14 @@ use bytes::Bytes;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// The pieces of a records section, in order. A batch is often one chunk, which needs no list.
+/// So many pieces need no list of their own: a batch is often one chunk, and a compressed one two.
+const FEW: usize = 3;
+
+/// The pieces of a records section, or of a request, in order.
 #[derive(Debug, Clone)]
 pub enum Segments {
-    /// One piece.
-    One(Bytes),
+    /// So many of these pieces; those behind them are empty.
+    Few([Bytes; FEW], usize),
     /// Any number of pieces.
     Many(Vec<Bytes>),
     /// Many pieces that are final: a batch and each of its requests hold the same list.
@@ -17,17 +20,27 @@ pub enum Segments {
 
 impl Default for Segments {
     fn default() -> Self {
-        Self::Many(Vec::new())
+        Self::Few(Default::default(), 0)
     }
 }
 
 impl Segments {
+    /// No pieces yet, with room for so many.
+    pub fn with_capacity(pieces: usize) -> Self {
+        if pieces > FEW {
+            Self::Many(Vec::with_capacity(pieces))
+        } else {
+            Self::default()
+        }
+    }
+
     /// All pieces of a list, which keeps its room; empty ones are dropped.
     pub(super) fn drained(pieces: &mut Vec<Bytes>) -> Self {
         pieces.retain(|piece| !piece.is_empty());
-        match pieces.len() {
-            0 | 1 => pieces.pop().map_or_else(Self::default, Self::One),
-            _ => Self::Shared(pieces.drain(..).collect()),
+        if pieces.len() > FEW {
+            Self::Shared(pieces.drain(..).collect())
+        } else {
+            pieces.drain(..).collect()
         }
     }
 
@@ -37,9 +50,19 @@ impl Segments {
             return;
         }
         match self {
-            Self::Many(pieces) if pieces.is_empty() => *self = Self::One(piece),
+            Self::Few(pieces, count) => match pieces.get_mut(*count) {
+                Some(place) => {
+                    *place = piece;
+                    *count += 1;
+                }
+                None => {
+                    let mut many = Vec::with_capacity(4 * FEW);
+                    many.extend(std::mem::take(pieces));
+                    many.push(piece);
+                    *self = Self::Many(many);
+                }
+            },
             Self::Many(pieces) => pieces.push(piece),
-            Self::One(first) => *self = Self::Many(vec![std::mem::take(first), piece]),
             Self::Shared(pieces) => {
                 *self = Self::Many(pieces.iter().cloned().chain([piece]).collect());
             }
@@ -65,7 +88,7 @@ impl Deref for Segments {
 
     fn deref(&self) -> &[Bytes] {
         match self {
-            Self::One(piece) => std::slice::from_ref(piece),
+            Self::Few(pieces, count) => pieces.get(..*count).unwrap_or_default(),
             Self::Many(pieces) => pieces,
             Self::Shared(pieces) => pieces,
         }
@@ -80,12 +103,50 @@ impl FromIterator<Bytes> for Segments {
     }
 }
 
+impl From<Bytes> for Segments {
+    fn from(piece: Bytes) -> Self {
+        Self::from_iter([piece])
+    }
+}
+
 impl From<Segments> for Vec<Bytes> {
     fn from(segments: Segments) -> Self {
         match segments {
-            Segments::One(piece) => vec![piece],
             Segments::Many(pieces) => pieces,
-            Segments::Shared(pieces) => pieces.to_vec(),
+            few => few.to_vec(),
+        }
+    }
+}
+
+impl IntoIterator for Segments {
+    type Item = Bytes;
+    type IntoIter = Pieces;
+
+    fn into_iter(self) -> Pieces {
+        Pieces(match self {
+            Self::Few(pieces, count) => Each::Few(pieces.into_iter().take(count)),
+            many => Each::Many(Vec::from(many).into_iter()),
+        })
+    }
+}
+
+/// The pieces, one after the other.
+#[derive(Debug)]
+pub struct Pieces(Each);
+
+#[derive(Debug)]
+enum Each {
+    Few(std::iter::Take<std::array::IntoIter<Bytes, FEW>>),
+    Many(std::vec::IntoIter<Bytes>),
+}
+
+impl Iterator for Pieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        match &mut self.0 {
+            Each::Few(pieces) => pieces.next(),
+            Each::Many(pieces) => pieces.next(),
         }
     }
 }
@@ -118,8 +179,13 @@ mod tests {
         let mut list: Vec<Bytes> = ["", "a", "bc", "def", ""].map(Bytes::from).into();
         let mut shared = Segments::drained(&mut list);
         assert!(list.is_empty() && shared == segments);
+        assert_eq!(shared.clone().into_iter().collect::<Vec<_>>(), wanted);
         shared.push(Bytes::from("g"));
         assert_eq!((shared.len(), segments.len()), (4, 3));
+        assert!(matches!(
+            (&segments, &shared),
+            (Segments::Few(..), Segments::Many(_))
+        ));
         assert_eq!(segments, wanted.into_iter().collect());
     }
 }

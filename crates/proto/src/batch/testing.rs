@@ -103,5 +103,5 @@ pub(super) fn batch(
 
 /// A compressed section outside any pool.
 pub(super) fn kept(packed: &[u8]) -> Segments {
-    Segments::One(Bytes::copy_from_slice(packed))
+    Bytes::copy_from_slice(packed).into()
 }

@@ -17,7 +17,7 @@ use super::types::{Config, Event, PartitionIndex, RequestId};
 use super::verdict::{Attempt, VerdictCounts};
 use crate::batch::SealedRecords;
 use crate::topic::{BrokerId, TopicId, TopicPartition};
-use lanes::{Broker, Request};
+use lanes::{Broker, Request, Spare};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
@@ -41,6 +41,7 @@ pub struct Sender<T> {
     next_ordinal: u128,
     random: u64,
     verdicts: VerdictCounts,
+    spare: Spare,
 }
 
 impl<T> Sender<T> {
@@ -63,6 +64,7 @@ impl<T> Sender<T> {
             next_ordinal: 0,
             random,
             verdicts: VerdictCounts::default(),
+            spare: Spare::default(),
         }
     }
 

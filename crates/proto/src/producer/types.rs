@@ -86,7 +86,8 @@ pub struct Transmit {
     pub broker: BrokerId,
     /// On which connection.
     pub lane: Lane,
-    /// At most one batch a partition.
+    /// At most one batch a partition; those of a topic stand together. Give the list back by
+    /// [`Sender::reuse`](super::Sender::reuse).
     pub batches: Vec<TransmitBatch>,
 }
 

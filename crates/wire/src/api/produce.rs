@@ -42,43 +42,42 @@ pub struct Head {
     pub transactional_id: Option<Arc<str>>,
 }
 
-/// Batches for one topic. A topic may stand only once in a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicBatches {
-    /// Name.
-    pub topic: Arc<str>,
-    /// Id; one topic without an id keeps the whole request at version 12.
+/// One partition's batch in a request.
+#[derive(Debug, Clone, Copy)]
+pub struct PartitionBatch<'b> {
+    /// The topic's name.
+    pub topic: &'b str,
+    /// Its id; one topic without an id keeps the whole request at version 12.
     pub topic_id: Option<TopicId>,
-    /// One batch a partition; a partition may stand only once.
-    pub partitions: Vec<PartitionBatch>,
-}
-
-/// One partition's batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartitionBatch {
-    /// Number.
+    /// The partition's number.
     pub partition: i32,
     /// The batch's header.
-    pub header: [u8; HEADER_BYTES],
+    pub header: &'b [u8; HEADER_BYTES],
     /// The records section, in pieces that are not copied.
-    pub segments: Segments,
+    pub segments: &'b Segments,
 }
 
-impl PartitionBatch {
+impl PartitionBatch<'_> {
     fn size_bytes(&self) -> usize {
         HEADER_BYTES + self.segments.size_bytes()
     }
+
+    fn is_beside(&self, other: &Self) -> bool {
+        self.topic == other.topic && self.topic_id == other.topic_id
+    }
 }
 
-/// Frames a request without copying its payloads.
+/// Frames a request without copying its payloads. The batches of a topic stand together, and no
+/// partition stands twice. What is small is written into `room`, which later requests use on.
 ///
 /// # Errors
 /// `RecordTooLarge` over the limit of a request; `State` when a version from 13 lacks a topic's id.
-pub fn encode(
+pub fn encode<'b>(
     version: i16,
     client_id: &str,
     head: &Head,
-    topics: &[TopicBatches],
+    batches: impl Iterator<Item = PartitionBatch<'b>> + Clone,
+    room: &mut BytesMut,
 ) -> Result<Frame> {
     let flexible = version >= FLEXIBLE_FROM;
     let form = if flexible {
@@ -86,41 +85,62 @@ pub fn encode(
     } else {
         HeaderForm::Plain
     };
-    let partitions: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
-    let names: usize = topics.iter().map(|topic| topic.topic.len() + 24).sum();
-    let batches = topics.iter().flat_map(|topic| &topic.partitions);
-    let payloads = Payloads::of(batches.flat_map(|batch| &batch.segments));
-    let capacity = 64 + names + partitions * (HEADER_BYTES + 16) + payloads.copied_bytes;
-    let mut writer = FrameWriter::new(ApiKey::Produce, version, form, client_id, capacity);
+    let (topics, needed) = sizes(batches.clone());
+    let payloads = Payloads::of(batches.clone().flat_map(|batch| batch.segments));
+    let capacity = 64 + needed + payloads.copied_bytes;
+    let room_left = std::mem::take(room);
+    let api = ApiKey::Produce;
+    let mut writer = FrameWriter::in_room(room_left, api, version, form, client_id, capacity);
     writer.reserve(payloads);
     let small = writer.small();
     put_text(small, flexible, head.transactional_id.as_deref())?;
     small.put_i16(head.acks);
     small.put_i32(to_millis(head.timeout));
-    put_length(small, flexible, Some(topics.len()))?;
-    for topic in topics {
+    put_length(small, flexible, Some(topics))?;
+    let mut rest = batches;
+    while let Some(first) = rest.clone().next() {
+        let of_topic = rest.clone().take_while(|batch| batch.is_beside(&first));
+        let count = of_topic.count();
         let small = writer.small();
-        match topic.topic_id {
+        match first.topic_id {
             Some(id) if version >= TOPIC_ID_FROM => small.put_slice(&id.0),
-            None if version >= TOPIC_ID_FROM => return Err(without_id(&topic.topic)),
-            _ => put_text(small, flexible, Some(&topic.topic))?,
+            None if version >= TOPIC_ID_FROM => return Err(without_id(first.topic)),
+            _ => put_text(small, flexible, Some(first.topic))?,
         }
-        put_length(small, flexible, Some(topic.partitions.len()))?;
-        for batch in &topic.partitions {
-            put_batch(&mut writer, flexible, batch)?;
+        put_length(small, flexible, Some(count))?;
+        for batch in rest.by_ref().take(count) {
+            put_batch(&mut writer, flexible, &batch)?;
         }
         end_struct(writer.small(), flexible);
     }
     end_struct(writer.small(), flexible);
-    writer.finish()
+    let frame = writer.finish();
+    *room = writer.into_room();
+    frame
 }
 
-fn put_batch(writer: &mut FrameWriter, flexible: bool, batch: &PartitionBatch) -> Result<()> {
+/// How many topics there are, and what is written of all batches beside their records at most.
+fn sizes<'b>(batches: impl Iterator<Item = PartitionBatch<'b>>) -> (usize, usize) {
+    let mut last: Option<PartitionBatch<'b>> = None;
+    batches.fold((0, 0), |(topics, bytes), batch| {
+        let beside = last
+            .replace(batch)
+            .is_some_and(|last| last.is_beside(&batch));
+        let bytes = bytes + HEADER_BYTES + 16;
+        if beside {
+            (topics, bytes)
+        } else {
+            (topics + 1, bytes + batch.topic.len() + 24)
+        }
+    })
+}
+
+fn put_batch(writer: &mut FrameWriter, flexible: bool, batch: &PartitionBatch<'_>) -> Result<()> {
     let small = writer.small();
     small.put_i32(batch.partition);
     put_length(small, flexible, Some(batch.size_bytes()))?;
-    small.put_slice(&batch.header);
-    for segment in &batch.segments {
+    small.put_slice(batch.header);
+    for segment in batch.segments {
         writer.payload(segment);
     }
     end_struct(writer.small(), flexible);
@@ -198,17 +218,27 @@ pub fn decode(version: i16, answer: Bytes) -> Result<ProduceAnswer> {
 /// As [`decode`].
 #[expect(clippy::needless_pass_by_value, reason = "an answer is read once")]
 pub fn decode_with_endpoints(version: i16, answer: Bytes) -> Result<(ProduceAnswer, Vec<Broker>)> {
-    read(version, &answer).map_err(|error| {
+    let mut read = ProduceAnswer::default();
+    decode_into(version, &answer, &mut read).map(|endpoints| (read, endpoints))
+}
+
+/// As [`decode_with_endpoints`], in place of an earlier answer, whose memory is used again.
+///
+/// # Errors
+/// As [`decode`]; the answer is then incomplete.
+pub fn decode_into(version: i16, answer: &Bytes, into: &mut ProduceAnswer) -> Result<Vec<Broker>> {
+    into.partitions.clear();
+    read(version, answer, into).map_err(|error| {
         let what = format!("Produce version {version} brought {error}");
         Error::new(ErrorKind::Protocol, what)
     })
 }
 
-fn read(version: i16, answer: &Bytes) -> Result<(ProduceAnswer, Vec<Broker>)> {
+fn read(version: i16, answer: &Bytes, into: &mut ProduceAnswer) -> Result<Vec<Broker>> {
     let flexible = version >= FLEXIBLE_FROM;
     let mut reader = Reader::new(answer, flexible);
     reader.skip_tags()?; // the response header's
-    let mut partitions = Vec::new();
+    let partitions = &mut into.partitions;
     let topic_count = reader.count(2)?;
     for _ in 0..topic_count {
         let topic = read_topic(version, &mut reader)?;
@@ -219,7 +249,7 @@ fn read(version: i16, answer: &Bytes) -> Result<(ProduceAnswer, Vec<Broker>)> {
         }
         reader.skip_tags()?;
     }
-    let throttle = from_millis(reader.int32()?);
+    into.throttle = from_millis(reader.int32()?);
     let mut endpoints = Vec::new();
     reader.tags(|tag, reader| {
         if tag == 0 {
@@ -227,13 +257,7 @@ fn read(version: i16, answer: &Bytes) -> Result<(ProduceAnswer, Vec<Broker>)> {
         }
         Ok(())
     })?;
-    Ok((
-        ProduceAnswer {
-            throttle,
-            partitions,
-        },
-        endpoints,
-    ))
+    Ok(endpoints)
 }
 
 fn read_topic(version: i16, reader: &mut Reader<'_>) -> Result<AnsweredTopic> {

@@ -23,7 +23,7 @@ impl<T> Sender<T> {
             broker.mute(done.lane, now + answer.throttle);
         }
         let mut at = 0;
-        for (index, topic_id) in done.batches {
+        for &(index, topic_id) in &done.batches {
             match self.find(index, topic_id, answer, &mut at) {
                 Some(found) => self.handle_partition(now, index, (request, topic_id), found),
                 // The broker passed the partition over: nothing is certain.
@@ -34,6 +34,7 @@ impl<T> Sender<T> {
             }
             self.after_answer(now, index);
         }
+        self.reuse_named(done.batches);
     }
 
     /// A partition's part of an answer. Brokers mostly answer in the order of the request, so the
@@ -64,10 +65,11 @@ impl<T> Sender<T> {
             return;
         };
         self.refresh = true;
-        for (index, _) in done.batches {
+        for &(index, _) in &done.batches {
             self.handle_lost(now, index, request, why);
             self.after_answer(now, index);
         }
+        self.reuse_named(done.batches);
     }
 
     /// Takes in that a request of a producer with `acks=0` was written to the socket.
@@ -75,7 +77,7 @@ impl<T> Sender<T> {
         let Some(done) = self.finish(now, request, false) else {
             return;
         };
-        for (index, _) in done.batches {
+        for &(index, _) in &done.batches {
             if let Some((_, flight)) = self.land(index, request) {
                 let ack = Ack {
                     base_offset: None,
@@ -85,6 +87,7 @@ impl<T> Sender<T> {
             }
             self.after_answer(now, index);
         }
+        self.reuse_named(done.batches);
     }
 
     /// Takes the batch of that request out of flight.

@@ -47,8 +47,19 @@ pub(super) struct LaneState {
 pub(super) struct Request {
     pub(super) broker: BrokerId,
     pub(super) lane: Lane,
-    pub(super) batches: Vec<(PartitionIndex, Option<TopicId>)>,
+    pub(super) batches: Named,
     bytes: usize,
+}
+
+/// The partitions of a request, and the topic ids that it names them by.
+pub(super) type Named = Vec<(PartitionIndex, Option<TopicId>)>;
+
+/// Lists that requests are made of, to be used again. There are never more of them than requests were
+/// in flight at once.
+#[derive(Debug, Default)]
+pub(super) struct Spare {
+    batches: Vec<TransmitBatch>,
+    named: Vec<Named>,
 }
 
 impl Request {
@@ -134,7 +145,8 @@ impl<T> Sender<T> {
     fn fill(&mut self, now: Instant, broker: BrokerId, lane: Lane) -> Option<Transmit> {
         let request = RequestId(self.next_request);
         let ready = self.brokers.get(&broker)?.lane(lane).ready.len();
-        let mut batches: Vec<TransmitBatch> = Vec::with_capacity(ready.min(USUAL_BATCHES));
+        let mut batches = std::mem::take(&mut self.spare.batches);
+        batches.reserve(ready.min(USUAL_BATCHES));
         let mut bytes = 0usize;
         let most_apart = self.brokers.get(&broker)?.apart_max.max(1);
         while let Some(&index) = self.brokers.get(&broker)?.lane(lane).ready.front() {
@@ -154,13 +166,16 @@ impl<T> Sender<T> {
             }
         }
         if batches.is_empty() {
+            self.spare.batches = batches;
             return None;
         }
+        self.join_topics(&mut batches);
         self.next_request += 1;
         let state = self.brokers.entry(broker).or_default().lane_mut(lane);
         state.in_flight.push_back(request);
         state.head_since.get_or_insert(now);
-        let named = batches.iter().map(|b| (b.partition, b.topic_id)).collect();
+        let mut named = self.spare.named.pop().unwrap_or_default();
+        named.extend(batches.iter().map(|b| (b.partition, b.topic_id)));
         let sent = Request {
             broker,
             lane,
@@ -179,6 +194,30 @@ impl<T> Sender<T> {
             lane,
             batches,
         })
+    }
+
+    /// Brings the batches of each topic together, as a request wants them.
+    fn join_topics(&self, batches: &mut [TransmitBatch]) {
+        let place = |batch: &TransmitBatch| {
+            let name = self.name(batch.partition);
+            name.map(|name| (&*name.topic, batch.topic_id.map(|id| id.0), name.partition))
+        };
+        let topic = |batch: &TransmitBatch| place(batch).map(|(topic, id, _)| (topic, id));
+        // Mostly there is but one; its partitions stay in their order.
+        if !batches.is_sorted_by_key(topic) {
+            batches.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
+        }
+    }
+
+    /// Takes back the list of a request that has gone out, to make the next one of it.
+    pub fn reuse(&mut self, mut batches: Vec<TransmitBatch>) {
+        batches.clear();
+        self.spare.batches = batches;
+    }
+
+    pub(super) fn reuse_named(&mut self, mut named: Named) {
+        named.clear();
+        self.spare.named.push(named);
     }
 
     fn front_bytes(&self, index: PartitionIndex) -> usize {
@@ -323,7 +362,7 @@ impl<T> Sender<T> {
             let Some(request) = self.requests.remove(&request) else {
                 continue;
             };
-            for (index, _) in request.batches {
+            for &(index, _) in &request.batches {
                 let stalled = place == 0;
                 if stalled {
                     self.move_to(index, Lane::Apart);
@@ -331,6 +370,7 @@ impl<T> Sender<T> {
                 self.handle_stalled(now, index, stalled && lane == Lane::Apart);
                 self.after_answer(now, index);
             }
+            self.reuse_named(request.batches);
         }
         // Those that stood in the list already do not ask for the new connection themselves.
         let ready = |broker: &Broker| !broker.lane(lane).ready.is_empty();

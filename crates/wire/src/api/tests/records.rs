@@ -1,11 +1,12 @@
 //! Produce and Fetch, which are framed by hand, against kafka-protocol.
 
 use super::ID;
-use crate::api::produce::{Head, PartitionBatch, TopicBatches};
+use crate::api::produce::{Head, PartitionBatch};
 use crate::api::*;
 use crate::testing::answer_bytes;
+use bytes::BytesMut;
 use kafka_protocol::messages as wire;
-use ottla_proto::batch::HEADER_BYTES;
+use ottla_proto::batch::{HEADER_BYTES, Segments};
 use ottla_proto::producer::{AnsweredTopic, LeaderHint};
 use uuid::Uuid;
 use wire::fetch_response::{
@@ -16,19 +17,23 @@ use wire::produce_response::{
     TopicProduceResponse,
 };
 
+struct TopicBatches {
+    topic: &'static str,
+    topic_id: Option<TopicId>,
+    partitions: Vec<(i32, Segments)>,
+}
+
+const HEADER: [u8; HEADER_BYTES] = [7; HEADER_BYTES];
+
 fn batches() -> Vec<TopicBatches> {
-    let partition = |partition, segments: &[&'static [u8]]| PartitionBatch {
-        partition,
-        header: [7; HEADER_BYTES],
-        segments: segments
-            .iter()
-            .map(|bytes| Bytes::from_static(bytes))
-            .collect(),
+    let partition = |partition: i32, segments: &[&'static [u8]]| {
+        let pieces = segments.iter().map(|bytes| Bytes::from_static(bytes));
+        (partition, pieces.collect())
     };
     static LARGE: [u8; 5000] = [3; 5000];
     vec![
         TopicBatches {
-            topic: "orders".into(),
+            topic: "orders",
             topic_id: Some(ID),
             // In pieces, in one large piece, empty (bug class 30: a batch without records must not
             // shift what follows), and tiny.
@@ -40,15 +45,38 @@ fn batches() -> Vec<TopicBatches> {
             ],
         },
         TopicBatches {
-            topic: "nothing".into(),
+            topic: "others",
             topic_id: Some(TopicId([9; 16])),
-            partitions: Vec::new(),
+            partitions: vec![partition(3, &[b"y"])],
         },
     ]
 }
 
+fn encode(
+    version: i16,
+    head: &Head,
+    topics: &[TopicBatches],
+    room: &mut BytesMut,
+) -> Result<Frame> {
+    let batches = topics.iter().flat_map(|of| {
+        of.partitions
+            .iter()
+            .map(|(partition, segments)| PartitionBatch {
+                topic: of.topic,
+                topic_id: of.topic_id,
+                partition: *partition,
+                header: &HEADER,
+                segments,
+            })
+    });
+    produce::encode(version, "me", head, batches, room)
+}
+
 #[test]
 fn bug_30_a_produce_request_reads_back_to_its_last_byte_in_every_version() {
+    // One room for all, while some of what was written into it is still on its way.
+    let mut room = BytesMut::new();
+    let mut on_its_way = Vec::new();
     for transactional_id in [None, Some("tx")] {
         for version in produce::VERSIONS {
             let head = Head {
@@ -56,8 +84,9 @@ fn bug_30_a_produce_request_reads_back_to_its_last_byte_in_every_version() {
                 timeout: Duration::from_secs(30),
                 transactional_id: transactional_id.map(Into::into),
             };
-            let frame = produce::encode(version, "me", &head, &batches()).unwrap();
+            let frame = encode(version, &head, &batches(), &mut room).unwrap();
             let whole = frame.to_bytes();
+            on_its_way.push((frame, whole.clone()));
             let mut body = Bytes::from(whole).split_off(4);
             let header_version = wire::ProduceRequest::header_version(version);
             let header = wire::RequestHeader::decode(&mut body, header_version).unwrap();
@@ -80,6 +109,28 @@ fn bug_30_a_produce_request_reads_back_to_its_last_byte_in_every_version() {
             same_batches(version, &read.topic_data);
         }
     }
+    assert!(
+        on_its_way
+            .iter()
+            .all(|(frame, whole)| frame.to_bytes() == *whole)
+    );
+}
+
+#[test]
+fn requests_that_have_left_make_room_for_the_next_ones() {
+    let head = Head {
+        acks: -1,
+        timeout: Duration::from_secs(30),
+        transactional_id: None,
+    };
+    let mut room = BytesMut::new();
+    let mut places = std::collections::BTreeSet::new();
+    for _ in 0..1000 {
+        let frame = encode(13, &head, &batches(), &mut room).unwrap();
+        let first = frame.into_segments(0).next().unwrap();
+        places.insert(first.as_ptr() as usize >> 16);
+    }
+    assert!(places.len() <= 2, "{} places of 64 KiB", places.len());
 }
 
 fn same_batches(version: i16, read: &[wire::produce_request::TopicProduceData]) {
@@ -92,9 +143,10 @@ fn same_batches(version: i16, read: &[wire::produce_request::TopicProduceData]) 
         }
         assert_eq!(read.partition_data.len(), wanted.partitions.len());
         for (read, wanted) in read.partition_data.iter().zip(&wanted.partitions) {
-            assert_eq!(read.index, wanted.partition);
-            let mut records = wanted.header.to_vec();
-            records.extend(wanted.segments.concat());
+            let (partition, segments) = wanted;
+            assert_eq!(read.index, *partition);
+            let mut records = HEADER.to_vec();
+            records.extend(segments.concat());
             assert_eq!(read.records.as_deref(), Some(&*records));
         }
     }
@@ -109,9 +161,10 @@ fn a_produce_request_by_id_needs_the_id() {
         timeout: Duration::ZERO,
         transactional_id: None,
     };
-    let error = produce::encode(13, "me", &head, &topics).unwrap_err();
-    assert!(error.to_string().contains("nothing"), "{error}");
-    produce::encode(12, "me", &head, &topics).unwrap();
+    let mut room = BytesMut::new();
+    let error = encode(13, &head, &topics, &mut room).unwrap_err();
+    assert!(error.to_string().contains("others"), "{error}");
+    encode(12, &head, &topics, &mut room).unwrap();
 }
 
 pub(super) fn produce_answer(version: i16) -> wire::ProduceResponse {
