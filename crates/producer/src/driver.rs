@@ -19,7 +19,7 @@ use bytes::BytesMut;
 use ottla_proto::batch::Compression;
 use ottla_proto::producer::{Batch, Config as Core, Lane, PartitionIndex, ProduceAnswer, Sender};
 use ottla_proto::{BrokerId, Error, ErrorKind, Result, WriteOutcome};
-use ottla_wire::Connection;
+use ottla_wire::{Connection, OnAnswer};
 use resend::Resting;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -109,6 +109,7 @@ pub(crate) struct Driver {
     spare: Vec<Message>,
     request_room: BytesMut,
     answer: ProduceAnswer,
+    on_answer: OnAnswer,
 }
 
 /// What comes back with a batch from the core.
@@ -170,6 +171,7 @@ impl Driver {
             spare: Vec::new(),
             request_room: BytesMut::new(),
             answer: ProduceAnswer::default(),
+            on_answer: Self::on_answer(&shared),
             shared,
         }
     }

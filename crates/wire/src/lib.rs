@@ -25,7 +25,7 @@ mod walk;
 
 pub use api_key::ApiKey;
 pub use cluster::{Class, Cluster, CoordinatorKind};
-pub use connection::{Connection, Pending};
+pub use connection::{Asked, Connection, OnAnswer, Pending};
 pub use dial::{BoxFuture, BoxStream, Dial, Tcp};
 pub use frame::{Frame, REQUEST_MAX_BYTES};
 pub use settings::{MetadataRecovery, SETTINGS, Settings, setting};

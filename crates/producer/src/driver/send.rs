@@ -4,12 +4,13 @@ use super::Driver;
 use super::transactions::Desk;
 use crate::config::Acks;
 use crate::inbox::Message;
+use crate::producer::Shared;
 use bytes::Bytes;
 use ottla_proto::producer::transaction::Protocol;
 use ottla_proto::producer::{Lane, RequestId, Transmit, TransmitBatch, Unanswered};
 use ottla_proto::{BrokerId, Error, Result, WriteOutcome};
 use ottla_wire::api::produce::{self, Head, PartitionBatch};
-use ottla_wire::{ApiKey, Class, Connection, Frame};
+use ottla_wire::{ApiKey, Class, Connection, Frame, OnAnswer};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
@@ -55,7 +56,7 @@ impl Driver {
         let count = batches.len();
         let encoded = self.encode(&connection, &batches);
         self.core.reuse(batches);
-        let (frame, version) = match encoded {
+        let frame = match encoded {
             Ok(encoded) => encoded,
             Err(error) => {
                 // The connection is well: another one would encode no better.
@@ -76,19 +77,23 @@ impl Driver {
             });
             return;
         }
-        let shared = Arc::clone(&self.shared);
         let timeout = self.shared.cluster.settings().request_timeout;
-        let sent = tokio::time::Instant::now();
-        connection.submit_then(frame, timeout, move |answer| {
+        connection.submit_then(frame, timeout, request.0, &self.on_answer);
+    }
+
+    /// What becomes of an answer on its connection's task: one for all requests.
+    pub(super) fn on_answer(shared: &Arc<Shared>) -> OnAnswer {
+        let shared = Arc::clone(shared);
+        Arc::new(move |asked, answer| {
             if answer.is_ok() {
-                shared.counters.answered(sent.elapsed());
+                shared.counters.answered(asked.at.elapsed());
             }
             shared.shop.inbox.push(Message::Answered {
-                request,
-                version,
+                request: RequestId(asked.request),
+                version: asked.version,
                 answer,
             });
-        });
+        })
     }
 
     fn count_waits(&self, now: Instant, batches: &[TransmitBatch]) {
@@ -121,11 +126,7 @@ impl Driver {
         self.core.handle_unanswered(now, request, why);
     }
 
-    fn encode(
-        &mut self,
-        connection: &Connection,
-        batches: &[TransmitBatch],
-    ) -> Result<(Frame, i16)> {
+    fn encode(&mut self, connection: &Connection, batches: &[TransmitBatch]) -> Result<Frame> {
         let known = batches.iter().all(|batch| batch.topic_id.is_some());
         let protocol = self.desk.as_ref().map(Desk::protocol);
         let ours = versions(known, protocol);
@@ -147,8 +148,7 @@ impl Driver {
             })
         });
         let room = &mut self.request_room;
-        let frame = produce::encode(version, connection.client_id(), &head, batches, room)?;
-        Ok((frame, version))
+        produce::encode(version, connection.client_id(), &head, batches, room)
     }
 
     pub(super) fn answered(

@@ -30,6 +30,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use waiter::Waiter;
+pub use waiter::{Asked, OnAnswer};
 
 /// Requests that may wait to be written. It fills when callers submit faster than the broker
 /// answers; a further submit is refused, and the caller tries again when an answer came.
@@ -253,16 +254,16 @@ impl Connection {
         Pending(receiver)
     }
 
-    /// As [`Connection::submit`], but calls `on_done` exactly once: on the connection's task, which
-    /// reads nothing further meanwhile, or, when the request is refused at once, right here before
-    /// this returns.
-    pub fn submit_then(
-        &self,
-        frame: Frame,
-        timeout: Duration,
-        on_done: impl FnOnce(Result<Bytes>) + Send + 'static,
-    ) {
-        let waiter = Waiter::callback(frame.api(), Box::new(on_done));
+    /// As [`Connection::submit`], but calls `on_answer` exactly once, with the request's number: on
+    /// the connection's task, which reads nothing further meanwhile, or, when the request is refused
+    /// at once, right here before this returns.
+    pub fn submit_then(&self, frame: Frame, timeout: Duration, request: u64, on_answer: &OnAnswer) {
+        let asked = Asked {
+            request,
+            version: frame.version(),
+            at: Instant::now(),
+        };
+        let waiter = Waiter::shared(frame.api(), Arc::clone(on_answer), asked);
         // A refusal is told to the waiter.
         let _ = self.offer(Request {
             frame,

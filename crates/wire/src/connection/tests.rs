@@ -336,9 +336,11 @@ async fn a_callback_is_called_once_whatever_happens() {
     let calls = Arc::new(AtomicU32::new(0));
     let count = |connection: &Connection| {
         let calls = Arc::clone(&calls);
-        connection.submit_then(frame(ApiKey::Produce), SECOND, move |_| {
+        let on_answer: OnAnswer = Arc::new(move |asked, _| {
+            assert_eq!(asked.request, 7);
             calls.fetch_add(1, Ordering::Relaxed);
         });
+        connection.submit_then(frame(ApiKey::Produce), SECOND, 7, &on_answer);
     };
     let (connection, mut peer) = connected(&settings());
     count(&connection);
@@ -363,9 +365,10 @@ fn a_callback_is_called_when_the_runtime_stops() {
     let _connection = runtime.block_on(async {
         let (connection, mut peer) = connected(&settings());
         let heard = Arc::clone(&outcome);
-        connection.submit_then(frame(ApiKey::Produce), SECOND, move |answer| {
+        let on_answer: OnAnswer = Arc::new(move |_, answer| {
             *heard.lock() = answer.unwrap_err().write_outcome();
         });
+        connection.submit_then(frame(ApiKey::Produce), SECOND, 7, &on_answer);
         peer.asked().await.unwrap();
         connection
     });

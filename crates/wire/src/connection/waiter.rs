@@ -3,14 +3,31 @@
 use crate::api_key::ApiKey;
 use bytes::Bytes;
 use ottla_proto::{Error, ErrorKind, Result, WriteOutcome};
+use std::sync::Arc;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 type Callback = Box<dyn FnOnce(Result<Bytes>) + Send>;
+
+/// Hears of the answers to many requests.
+pub type OnAnswer = Arc<dyn Fn(Asked, Result<Bytes>) + Send + Sync>;
+
+/// The request that an answer belongs to.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// The number that its sender gave it.
+    pub request: u64,
+    /// The version that it speaks.
+    pub version: i16,
+    /// When it was submitted.
+    pub at: Instant,
+}
 
 enum Listener {
     Nobody,
     Channel(oneshot::Sender<Result<Bytes>>),
     Callback(Callback),
+    Shared(OnAnswer, Asked),
 }
 
 /// Hears of one answer. Dropped unheard, it is told that the connection closed.
@@ -38,9 +55,9 @@ impl Waiter {
         }
     }
 
-    pub(super) fn callback(api: ApiKey, callback: Callback) -> Self {
+    pub(super) fn shared(api: ApiKey, on_answer: OnAnswer, asked: Asked) -> Self {
         Self {
-            listener: Listener::Callback(callback),
+            listener: Listener::Shared(on_answer, asked),
             api,
             oneway: false,
         }
@@ -77,6 +94,7 @@ impl Waiter {
                 let _ = sender.send(result);
             }
             Listener::Callback(callback) => callback(result),
+            Listener::Shared(on_answer, asked) => on_answer(asked, result),
         }
     }
 }
