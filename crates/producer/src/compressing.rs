@@ -5,7 +5,9 @@
 use crate::inbox::Message;
 use crate::pool::Account;
 use crate::producer::Shared;
-use ottla_proto::batch::{Compression, Compressor, SealedRecords};
+use bytes::Bytes;
+use ottla_proto::Result;
+use ottla_proto::batch::{BatchWriter, Compression, Compressor, SealedRecords};
 use ottla_proto::producer::PartitionIndex;
 use parking_lot::Mutex;
 use std::cell::RefCell;
@@ -17,8 +19,43 @@ use std::sync::Arc;
 pub(crate) struct Job {
     pub(crate) partition: PartitionIndex,
     pub(crate) ordinal: u128,
-    pub(crate) records: SealedRecords,
-    pub(crate) account: Arc<Account>,
+    pub(crate) raw: Raw,
+}
+
+/// The records of a sealed batch that is to be compressed, in chunks that nobody shares; they go back
+/// to their account whatever becomes of it.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    writer: BatchWriter,
+    account: Arc<Account>,
+}
+
+impl Raw {
+    pub(crate) fn new(mut writer: BatchWriter, account: Arc<Account>) -> Self {
+        writer.chunk_sizes().for_each(|bytes| account.sealed(bytes));
+        writer
+            .unused_chunks()
+            .for_each(|chunk| account.take_back(chunk));
+        Self { writer, account }
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        self.writer.count()
+    }
+
+    /// Size before compression, header included.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.writer.size_bytes()
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        let mut writer = std::mem::take(&mut self.writer);
+        writer
+            .chunks()
+            .for_each(|chunk| self.account.take_back(chunk));
+    }
 }
 
 /// The batches that wait for a thread.
@@ -79,12 +116,11 @@ impl Queue {
 impl Worker {
     /// Compresses until nothing waits.
     pub(crate) fn run(mut self, shared: &Shared) {
-        while let Some(mut job) = self.next() {
-            compress(shared, &job.account, &mut job.records);
+        while let Some(job) = self.next() {
             shared.shop.inbox.push(Message::Compressed {
                 partition: job.partition,
                 ordinal: job.ordinal,
-                records: job.records,
+                records: compress_raw(shared, job.raw),
             });
         }
     }
@@ -114,19 +150,44 @@ thread_local! {
     static COMPRESSOR: RefCell<Compressor> = RefCell::new(Compressor::new());
 }
 
-/// Compresses a batch as the configuration says.
-pub(crate) fn compress(shared: &Shared, account: &Arc<Account>, records: &mut SealedRecords) {
-    let config = &shared.config;
+/// Compresses a batch that was sealed for it.
+pub(crate) fn compress_raw(shared: &Shared, mut raw: Raw) -> SealedRecords {
+    let account = Arc::clone(&raw.account);
     let keep = |packed: &[u8]| account.adopt([packed]);
-    let codec = config.compression;
-    let level = config.compression_levels.of(codec);
+    let wrap = |chunk: Vec<u8>| {
+        if chunk.is_empty() {
+            account.take_back(chunk);
+            return Bytes::new();
+        }
+        account.lend(chunk, 0)
+    };
+    let how = how(shared);
+    let (records, done) = COMPRESSOR
+        .with_borrow_mut(|compressor| raw.writer.seal_compressed(compressor, how, keep, wrap));
+    note(shared, &records, done);
+    records
+}
+
+/// Compresses a sealed batch as the configuration says.
+pub(crate) fn compress(shared: &Shared, account: &Arc<Account>, records: &mut SealedRecords) {
+    let keep = |packed: &[u8]| account.adopt([packed]);
+    let (codec, level) = how(shared);
     let done =
         COMPRESSOR.with_borrow_mut(|compressor| records.compress(compressor, codec, level, keep));
+    note(shared, records, done);
+}
+
+fn how(shared: &Shared) -> (Compression, Option<i32>) {
+    let codec = shared.config.compression;
+    (codec, shared.config.compression_levels.of(codec))
+}
+
+fn note(shared: &Shared, records: &SealedRecords, done: Result<()>) {
     if let Err(error) = done {
         // Each batch says for itself how it is compressed, so this one goes as it is.
         tracing::warn!(%error, "a batch is sent uncompressed");
     }
-    if codec != Compression::None {
+    if shared.config.compression != Compression::None {
         let (before, after) = (records.raw_size_bytes(), records.size_bytes());
         shared.counters.compressed(before, after);
     }
@@ -136,15 +197,12 @@ pub(crate) fn compress(shared: &Shared, account: &Arc<Account>, records: &mut Se
 mod tests {
     use super::*;
     use crate::pool::Pool;
-    use bytes::Bytes;
-    use ottla_proto::batch::BatchWriter;
 
     fn job(ordinal: u128) -> Job {
         Job {
             partition: PartitionIndex(0),
             ordinal,
-            records: BatchWriter::new().seal(Bytes::from),
-            account: Pool::new(1 << 20).account(None),
+            raw: Raw::new(BatchWriter::new(), Pool::new(1 << 20).account(None)),
         }
     }
 

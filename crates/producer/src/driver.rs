@@ -8,15 +8,14 @@ mod send;
 mod topics;
 mod transactions;
 
-use crate::compressing::{Job, Queue, compress};
+use crate::compressing::{Job, Queue, compress_raw};
 use crate::config::{Acks, CompressOn};
 use crate::dead_letter::{DeadLetters, Predecessor};
-use crate::inbox::{Message, Parcel};
+use crate::inbox::{Contents, Message, Parcel};
 use crate::producer::{Producer, Shared};
 use crate::slot::{Slot, later};
 use crate::transaction::Opening;
 use bytes::BytesMut;
-use ottla_proto::batch::Compression;
 use ottla_proto::producer::{Batch, Config as Core, Lane, PartitionIndex, ProduceAnswer, Sender};
 use ottla_proto::{BrokerId, Error, ErrorKind, Result, WriteOutcome};
 use ottla_wire::{Connection, OnAnswer};
@@ -394,7 +393,7 @@ impl Driver {
         };
         if let Some(topic) = self.shared.table.load().get(place.slot.topic()) {
             topic.runs.lingered(place.slot.partition());
-            if parcel.records.size_bytes() < SPARSE_BATCH_BYTES {
+            if parcel.contents.raw_size_bytes() < SPARSE_BATCH_BYTES {
                 topic.runs.gather();
             }
         }
@@ -460,32 +459,22 @@ impl Driver {
         self.unsettled.entry(serial).or_insert(1);
         let token = self.token(now, partition, &parcel);
         let count = token.count;
-        let Parcel {
-            mut records,
-            deadline,
-            account,
-            ..
-        } = parcel;
-        let codec = self.shared.config.compression;
-        if codec == Compression::None || self.shared.config.compress_on == CompressOn::Driver {
-            compress(&self.shared, &account, &mut records);
-            self.core.push(
-                now,
-                partition,
-                Batch::new(token, count, deadline, Some(records)),
-            );
-            self.offered(now, partition);
-            return;
-        }
-        let ordinal = self
-            .core
-            .push(now, partition, Batch::new(token, count, deadline, None));
+        let on_driver = self.shared.config.compress_on == CompressOn::Driver;
+        let (records, raw) = match parcel.contents {
+            Contents::Final(records) => (Some(records), None),
+            Contents::Raw(raw) if on_driver => (Some(compress_raw(&self.shared, raw)), None),
+            Contents::Raw(raw) => (None, Some(raw)),
+        };
+        let batch = Batch::new(token, count, parcel.deadline, records);
+        let ordinal = self.core.push(now, partition, batch);
         self.offered(now, partition);
+        let Some(raw) = raw else {
+            return;
+        };
         let job = Job {
             partition,
             ordinal,
-            records,
-            account,
+            raw,
         };
         if let Some(worker) = self.compressing.push(job) {
             let shared = Arc::clone(&self.shared);
@@ -495,8 +484,8 @@ impl Driver {
 
     /// What a sealed batch is known by, which counts from here on.
     fn token(&self, now: Instant, partition: PartitionIndex, parcel: &Parcel) -> Token {
-        let count = parcel.records.count();
-        let raw_bytes = parcel.records.raw_size_bytes();
+        let count = parcel.contents.count();
+        let raw_bytes = parcel.contents.raw_size_bytes();
         self.shared.counters.sealed(count, raw_bytes);
         Token {
             serial: parcel.serial,

@@ -1,7 +1,7 @@
 //! What the driver hears: a batch at a time, never a record.
 
+use crate::compressing::Raw;
 use crate::delivery::Completion;
-use crate::pool::Account;
 use crate::transaction::Command;
 use bytes::Bytes;
 use ottla_proto::batch::SealedRecords;
@@ -18,10 +18,34 @@ use tokio::sync::{Notify, oneshot};
 pub(crate) struct Parcel {
     pub(crate) serial: u64,
     pub(crate) completion: Arc<Completion>,
-    pub(crate) records: SealedRecords,
+    pub(crate) contents: Contents,
     pub(crate) deadline: Instant,
-    /// Where its memory goes back to.
-    pub(crate) account: Arc<Account>,
+}
+
+/// What a sealed batch holds.
+#[derive(Debug)]
+pub(crate) enum Contents {
+    /// What is sent.
+    Final(SealedRecords),
+    /// What is to be compressed first.
+    Raw(Raw),
+}
+
+impl Contents {
+    pub(crate) fn count(&self) -> u32 {
+        match self {
+            Self::Final(records) => records.count(),
+            Self::Raw(raw) => raw.count(),
+        }
+    }
+
+    /// Size before compression, header included.
+    pub(crate) fn raw_size_bytes(&self) -> usize {
+        match self {
+            Self::Final(records) => records.raw_size_bytes(),
+            Self::Raw(raw) => raw.size_bytes(),
+        }
+    }
 }
 
 /// What may happen to the driver.

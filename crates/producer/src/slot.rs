@@ -1,7 +1,8 @@
 //! A partition's open batch, under its own short lock.
 
+use crate::compressing::Raw;
 use crate::delivery::{Completion, Delivery};
-use crate::inbox::{Inbox, Message, Parcel};
+use crate::inbox::{Contents, Inbox, Message, Parcel};
 use crate::pool::{Account, CHUNK_BYTES_MAX, Pool, Reservation};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -324,22 +325,25 @@ impl Slot {
         self.sealed_bytes.store(bytes, Ordering::Relaxed);
         self.open_bytes.store(0, Ordering::Relaxed);
         let account = self.account.load_full();
-        let share = |chunk, kept| account.share(chunk, kept);
-        let (records, room) = batch.writer.seal_kept(share);
-        open.room = room;
         let OpenBatch {
+            writer,
             completion,
             serial,
             deadline,
-            ..
         } = batch;
-        completion.sealed(records.count());
+        completion.sealed(writer.count());
+        let contents = if writer.is_to_be_compressed() {
+            Contents::Raw(Raw::new(writer, Arc::clone(&account)))
+        } else {
+            let (records, room) = writer.seal_kept(|chunk, kept| account.share(chunk, kept));
+            open.room = room;
+            Contents::Final(records)
+        };
         Some(Parcel {
             serial,
             completion,
-            records,
+            contents,
             deadline,
-            account,
         })
     }
 

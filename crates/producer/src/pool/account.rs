@@ -153,13 +153,26 @@ impl Account {
     /// needs them any more; so a chunk can never be written while a connection still holds it. The
     /// bytes of kept values come free with the chunk that holds the rest of their records.
     pub(crate) fn share(self: &Arc<Self>, chunk: Vec<u8>, kept_bytes: usize) -> Bytes {
-        if chunk.capacity() > CHUNK_BYTES_MAX {
-            self.pool.release_large(chunk.capacity());
-        }
+        self.sealed(chunk.capacity());
         self.lend(chunk, kept_bytes)
     }
 
-    fn lend(self: &Arc<Self>, chunk: Vec<u8>, kept_bytes: usize) -> Bytes {
+    /// A chunk of so many bytes belongs to an open batch no more.
+    pub(crate) fn sealed(&self, chunk_bytes: usize) {
+        if chunk_bytes > CHUNK_BYTES_MAX {
+            self.pool.release_large(chunk_bytes);
+        }
+    }
+
+    /// Takes back a chunk of a sealed batch that was not shared.
+    pub(crate) fn take_back(&self, chunk: Vec<u8>) {
+        let bytes = chunk.capacity();
+        self.pool.give_back(chunk);
+        self.release(bytes);
+    }
+
+    /// As [`share`](Self::share), of what belongs to an open batch no more.
+    pub(crate) fn lend(self: &Arc<Self>, chunk: Vec<u8>, kept_bytes: usize) -> Bytes {
         Bytes::from_owner(Lent {
             account: Arc::clone(self),
             chunk,

@@ -5,13 +5,14 @@
 //! while the bytes are still in the cache; the header comes last, because the stamp (producer id,
 //! epoch, sequence) is only known when the batch is first sent.
 
+use super::Compression;
 use super::header::{BatchHeader, HEADER_BYTES};
 use super::segments::Segments;
-use super::{Compression, Compressor};
 use super::{crc, varint};
-use crate::error::Result;
 use crate::record::{Header, Record};
 use bytes::Bytes;
+
+mod packing;
 
 /// The longest prefix of a record: length, attributes, timestamp, offset, key length, value length.
 const PREFIX_BYTES: usize = 5 + 1 + 10 + 5 + 5 + 5;
@@ -477,40 +478,6 @@ impl SealedRecords {
     /// The time of the first record.
     pub fn base_timestamp(&self) -> i64 {
         self.base_timestamp
-    }
-
-    /// Compresses the section. A section that would not shrink stays as it is, which Kafka allows:
-    /// each batch says for itself how it is compressed. `keep` copies the result into shared
-    /// bytes; `compressor` keeps its working memory from batch to batch.
-    ///
-    /// # Errors
-    /// When the codec fails; the batch is lost to the caller only in its compressed form.
-    pub fn compress(
-        &mut self,
-        compressor: &mut Compressor,
-        codec: Compression,
-        level: Option<i32>,
-        keep: impl FnOnce(&[u8]) -> Segments,
-    ) -> Result<()> {
-        if codec == Compression::None || self.compression != Compression::None {
-            return Ok(());
-        }
-        let packed = match &*self.segments {
-            [whole] => compressor.compress(codec, level, &[whole])?,
-            pieces => {
-                let pieces: Vec<&[u8]> = pieces.iter().map(AsRef::as_ref).collect();
-                compressor.compress(codec, level, &pieces)?
-            }
-        };
-        if packed.len() >= self.bytes {
-            self.crc = Some(self.section_crc());
-        } else {
-            self.crc = Some(crc32c::crc32c(packed));
-            self.bytes = packed.len();
-            self.compression = codec;
-            self.segments = keep(packed);
-        }
-        Ok(())
     }
 
     fn section_crc(&self) -> u32 {

@@ -1,6 +1,8 @@
 //! Values that a batch keeps instead of copies of them.
 
 use super::*;
+use crate::batch::Compressor;
+use crate::batch::testing::kept;
 use crate::record::KEPT_VALUE_BYTES_MIN;
 use proptest::prelude::*;
 
@@ -142,4 +144,48 @@ fn a_batch_that_will_be_compressed_keeps_nothing() {
         .append(&Record::to("t").value_bytes(&large), 0)
         .unwrap();
     assert_eq!(writer.copied_bytes(), writer.size_bytes());
+}
+
+#[test]
+fn a_batch_compressed_in_its_chunks_is_that_which_was_sealed_before() {
+    let mut state = 1u64;
+    let random = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 40) as u8
+    };
+    let noise: Vec<u8> = std::iter::repeat_with(random).take(15_000).collect();
+    let text = b"to be or not to be ".repeat(1000);
+    for (values, chunks) in [(&text, 1), (&text, 4), (&noise, 1), (&noise, 4)] {
+        let filled = |mut writer: BatchWriter| {
+            for _ in 0..chunks {
+                writer.add_chunk(Vec::with_capacity(24_000 / chunks));
+            }
+            for (value, at) in values.chunks(5000).take(3).zip(0..) {
+                let record = Record::to("orders").value(value);
+                writer.append(&record, at).unwrap();
+            }
+            writer
+        };
+        let mut compressor = Compressor::new();
+        let mut before = filled(BatchWriter::new()).seal(Bytes::from);
+        let codec = Compression::Lz4;
+        before.compress(&mut compressor, codec, None, kept).unwrap();
+        let mut shared = 0;
+        let wrap = |chunk: Vec<u8>| {
+            shared += chunk.len();
+            Bytes::from(chunk)
+        };
+        let mut writer = filled(BatchWriter::to_be_compressed());
+        let how = (codec, None);
+        let (sealed, done) = writer.seal_compressed(&mut compressor, how, kept, wrap);
+        done.unwrap();
+        assert_eq!(sealed.to_bytes(), before.to_bytes());
+        assert_eq!(sealed.raw_size_bytes(), before.raw_size_bytes());
+        let packed = sealed.compression() != Compression::None;
+        assert_eq!(packed, values == &text);
+        assert_eq!(shared > 0, !packed, "{shared} bytes are shared");
+        assert_eq!(writer.chunks().count(), 0);
+    }
 }
