@@ -373,7 +373,9 @@ impl BatchWriter {
                 pieces.push(kept.value);
                 taken = kept.offset;
             }
-            pieces.push(rest);
+            if !rest.is_empty() {
+                pieces.push(rest);
+            }
         }
         for unused in self.next {
             drop(wrap(unused, 0));
