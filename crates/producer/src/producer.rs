@@ -72,8 +72,7 @@ impl Wanted {
 
     /// Whether a leader has changed since.
     fn has_moved(&self, since: &[Arc<Account>]) -> bool {
-        let now = self.accounts();
-        now.len() != since.len() || now.iter().zip(since).any(|(a, b)| !Arc::ptr_eq(a, b))
+        !self.topic.has_accounts(self.partition, since)
     }
 }
 

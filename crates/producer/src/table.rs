@@ -67,19 +67,34 @@ impl Topic {
     /// leader without one.
     pub(crate) fn accounts(&self, partition: Option<i32>) -> Vec<Arc<Account>> {
         let mut accounts: Vec<Arc<Account>> = Vec::new();
-        let mut add = |slot: &Arc<Slot>| {
-            let account = slot.account();
+        self.each_account(partition, |account| {
             if !accounts.iter().any(|known| Arc::ptr_eq(known, &account)) {
                 accounts.push(account);
             }
-        };
+        });
+        accounts
+    }
+
+    /// Whether [`accounts`](Self::accounts) still gives these.
+    pub(crate) fn has_accounts(&self, partition: Option<i32>, accounts: &[Arc<Account>]) -> bool {
+        let (mut found, mut same) = (0, true);
+        self.each_account(partition, |account| {
+            let place = accounts.iter().position(|one| Arc::ptr_eq(one, &account));
+            // A new one is the next, or the list is another.
+            same &= place.is_some_and(|place| place <= found);
+            found += usize::from(place == Some(found));
+        });
+        same && found == accounts.len()
+    }
+
+    fn each_account(&self, partition: Option<i32>, mut look: impl FnMut(Arc<Account>)) {
+        let look = |slot: &Arc<Slot>| look(slot.account());
         let offered = self.available.iter().filter_map(|&at| self.slot(at));
         match partition {
-            Some(partition) => self.slot(partition).into_iter().for_each(add),
-            None if self.available.is_empty() => self.slots.iter().for_each(add),
-            None => offered.for_each(&mut add),
+            Some(partition) => self.slot(partition).into_iter().for_each(look),
+            None if self.available.is_empty() => self.slots.iter().for_each(look),
+            None => offered.for_each(look),
         }
-        accounts
     }
 }
 
@@ -254,5 +269,48 @@ mod tests {
             )
         });
         assert_eq!(both, (Some(2), Some(1)));
+    }
+
+    #[test]
+    fn whoever_waits_sees_that_a_leader_has_changed() {
+        use ottla_proto::BrokerId;
+        use ottla_proto::producer::PartitionIndex;
+        let pool = crate::pool::Pool::new(1 << 20);
+        let lead = |slot: &Slot, broker| slot.set_leader(Some(BrokerId(broker)));
+        let slot = |partition: i32| {
+            let index = PartitionIndex(partition.unsigned_abs());
+            let slot = Slot::new(index, "orders".into(), partition, 100, &pool);
+            lead(&slot, partition % 2);
+            Arc::new(slot)
+        };
+        let topic = Topic {
+            name: "orders".into(),
+            id: None,
+            slots: (0..4).map(slot).collect(),
+            available: (0..4).collect(),
+            runs: Arc::default(),
+            batch_bytes: 1,
+        };
+        let (any, third) = (topic.accounts(None), topic.accounts(Some(2)));
+        assert_eq!((any.len(), third.len()), (2, 1));
+        let same = || {
+            (
+                topic.has_accounts(None, &any),
+                topic.has_accounts(Some(2), &third),
+            )
+        };
+        assert_eq!(same(), (true, true));
+        assert!(!topic.has_accounts(None, &third) && !topic.has_accounts(Some(2), &any));
+        lead(&topic.slots[2], 1);
+        assert_eq!(same(), (true, false));
+        lead(&topic.slots[0], 1);
+        assert_eq!(
+            same(),
+            (false, false),
+            "nobody is led by the first any more"
+        );
+        lead(&topic.slots[0], 0);
+        lead(&topic.slots[3], 5);
+        assert_eq!(same(), (false, false), "a third leader");
     }
 }
