@@ -14,6 +14,9 @@ use std::time::Duration;
 /// with the reason in one line when for three refreshes, and 20 seconds at least, no look at the
 /// cluster succeeded, or none of the groups' lag could be had; 200 otherwise.
 ///
+/// The shares are a producer's by drain time, or by the scorer that -X lag.scorer and lag.health.* name;
+/// other properties of lag have no effect here, which is said.
+///
 /// The address it listens on is printed. Nothing asks for a password there: let nobody in who may not
 /// see the names of groups and topics.
 #[derive(Debug, Args)]

@@ -63,6 +63,11 @@ pub(crate) async fn run(arguments: ExporterArguments) -> Result<()> {
     writeln!(io::stdout(), "http://{address}/metrics")?;
     let work = async {
         let client = reach(&arguments, &publisher).await?;
+        let unused = sight::unused(client.properties());
+        if !unused.is_empty() {
+            let properties = unused.join(", ");
+            tracing::warn!(properties, "properties that the exporter does not go by");
+        }
         let looker = Looker::new(client, arguments.refresh, groups, topics);
         look_on(looker, &publisher).await;
         Ok(())
@@ -94,12 +99,15 @@ async fn reach(
     publisher: &watch::Sender<Arc<Published>>,
 ) -> Result<Client> {
     loop {
+        let own = publisher.borrow().own().clone();
         let why = match session::connect_with(&arguments.connect, &PATIENCE).await {
             Err(Failure::Error(why)) => why,
             ended => return ended,
         };
-        tracing::warn!(why, "the cluster cannot be reached");
-        let own = publisher.borrow().own().clone();
+        // Said once; /healthz goes on saying so.
+        if own.error.is_none() {
+            tracing::warn!(why, "the cluster cannot be reached");
+        }
         let own = Own {
             looks: own.looks + 1,
             failures: own.failures + 1,
@@ -119,6 +127,7 @@ async fn look_on(mut looker: Looker, publisher: &watch::Sender<Arc<Published>>) 
         let looked = looker.look().await;
         let published = {
             let last = publisher.borrow();
+            let failed = last.own().error.is_some();
             let mut own = Own {
                 looks: last.own().looks + 1,
                 took: Some(published::now().saturating_duration_since(began)),
@@ -127,12 +136,17 @@ async fn look_on(mut looker: Looker, publisher: &watch::Sender<Arc<Published>>) 
             };
             match looked {
                 Ok(sight) => {
+                    if failed {
+                        tracing::info!("the cluster can be looked at again");
+                    }
                     own.good_at = Some(began);
                     own.heard_at = sight.heard_at;
                     Published::new(Some(Arc::new(sight)), own)
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the cluster cannot be looked at");
+                    if !failed {
+                        tracing::warn!(%error, "the cluster cannot be looked at");
+                    }
                     own.failures += 1;
                     own.error = Some(error.to_string().into());
                     Published::new(last.sight().cloned(), own)

@@ -4,9 +4,9 @@ use super::GROUPS_MAX;
 use super::filter::Filter;
 use super::published::now;
 use ottla::lag::snapshot::End;
-use ottla::lag::{Collector, Lag, LagStatus, Snapshot, Standing, log_ends};
+use ottla::lag::{Collector, Lag, LagBuilder, LagStatus, SETTINGS, Snapshot, Standing, log_ends};
 use ottla::partitioner::Explanation;
-use ottla::{BrokerId, Client, ClusterView, Code, GroupMember, ListedGroup};
+use ottla::{BrokerId, Client, ClusterView, Code, Error, GroupMember, ListedGroup, Properties};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +18,15 @@ const ENDS_WITHIN: Duration = Duration::from_secs(3);
 /// How long a group is kept that nobody lists while a broker is gone or does not tell: until it has
 /// moved to another coordinator, which has to read its commits first.
 const MOVE_MAX: Duration = Duration::from_secs(30);
+
+/// The properties of steering that the exporter's weights go by, so that it tells what a producer with the
+/// same properties does.
+const SCORING: [&str; 4] = [
+    "lag.scorer",
+    "lag.health.threshold",
+    "lag.health.lag.max",
+    "lag.health.drain.ms",
+];
 
 /// The codes by which a broker says that the user may not see something.
 const REFUSALS: [Code; 3] = [
@@ -74,6 +83,9 @@ pub(super) struct Looker {
     topics: Filter,
     lags: BTreeMap<Arc<str>, Watched>,
     heard_at: Instant,
+    /// Brokers that do not list their groups and groups that cannot be watched, as far as that was said.
+    silent: BTreeSet<BrokerId>,
+    unwatched: BTreeSet<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -95,6 +107,8 @@ impl Looker {
             topics,
             lags: BTreeMap::new(),
             heard_at: now(),
+            silent: BTreeSet::new(),
+            unwatched: BTreeSet::new(),
         }
     }
 
@@ -111,9 +125,7 @@ impl Looker {
         let groups_left_out = wanted.len().saturating_sub(GROUPS_MAX);
         wanted.truncate(GROUPS_MAX);
         let missing: BTreeSet<BrokerId> = listing.missing.iter().map(|(id, _)| *id).collect();
-        for (broker, error) in &listing.missing {
-            tracing::warn!(%broker, %error, "a broker does not list its groups");
-        }
+        self.note_silent(&listing.missing, &view);
         let (mut members, are_watched) = tokio::join!(
             groups.members(&wanted),
             self.follow(&wanted, &missing, &view)
@@ -155,6 +167,35 @@ impl Looker {
         })
     }
 
+    /// Says once that a broker does not list its groups, and once that it does again.
+    fn note_silent(&mut self, missing: &[(BrokerId, Error)], view: &ClusterView) {
+        for (broker, error) in missing {
+            if self.silent.insert(*broker) {
+                tracing::warn!(%broker, %error, "a broker does not list its groups");
+            }
+        }
+        self.silent.retain(|broker| {
+            let is_silent = missing.iter().any(|(id, _)| id == broker);
+            if !is_silent && view.brokers.contains_key(broker) {
+                tracing::info!(%broker, "the broker lists its groups again");
+            }
+            is_silent
+        });
+    }
+
+    /// Describes how a group is watched.
+    fn builder(&self, group: &Arc<str>) -> LagBuilder {
+        let properties = self.client.properties();
+        let mut lag = Lag::with_collector(&self.collector, Arc::clone(group)).topics_committed();
+        for name in SCORING {
+            if let Some(value) = properties.get(name) {
+                // Every value was checked when it was set.
+                let _ = lag.set_in_place(name, value);
+            }
+        }
+        lag
+    }
+
     pub(super) fn takes_topic(&self, topic: &str) -> bool {
         self.topics.takes(topic)
     }
@@ -184,6 +225,7 @@ impl Looker {
             let moves = may_move && now.saturating_duration_since(watched.listed_at) < MOVE_MAX;
             names.contains(group) || missing.contains(home) || moves
         });
+        self.unwatched.retain(|group| names.contains(group));
         let mut starts = JoinSet::new();
         for listed in wanted {
             if let Some(watched) = self.lags.get_mut(&listed.group) {
@@ -192,7 +234,7 @@ impl Looker {
                 continue;
             }
             let group = Arc::clone(&listed.group);
-            let lag = Lag::with_collector(&self.collector, Arc::clone(&group)).topics_committed();
+            let lag = self.builder(&group);
             let coordinator = listed.coordinator;
             starts.spawn(async move { (group, coordinator, lag.start().await) });
         }
@@ -205,11 +247,16 @@ impl Looker {
                         listed_at: now,
                         lag,
                     };
+                    if self.unwatched.remove(&group) {
+                        tracing::info!(%group, "the group is watched now");
+                    }
                     self.lags.insert(group, watched);
                 }
                 Ok((group, _, Err(error))) => {
-                    tracing::warn!(%group, %error, "a group cannot be watched");
                     are_watched = false;
+                    if self.unwatched.insert(Arc::clone(&group)) {
+                        tracing::warn!(%group, %error, "a group cannot be watched");
+                    }
                 }
                 Err(_) => are_watched = false,
             }
@@ -242,6 +289,13 @@ impl Looker {
         }));
         known
     }
+}
+
+/// The properties of lag that were set and that the exporter does not go by.
+pub(super) fn unused(properties: &Properties) -> Vec<&'static str> {
+    let names = SETTINGS.iter().map(|row| row.name);
+    let names = names.filter(|name| !SCORING.contains(name) && properties.get(name).is_some());
+    names.collect()
 }
 
 /// When the lag of a group was last heard of; the coordinator's word where there is no partition.
@@ -297,9 +351,13 @@ impl From<End> for Edges {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exporter::look_on;
+    use crate::exporter::published::Published;
     use crate::exporter::tests::{InMemory, commit, looker};
     use ottla::lag::{Asked, Found, LagSource, Pace};
+    use ottla::partitioner::Method;
     use ottla_broker::Cluster;
+    use tokio::sync::watch;
 
     /// A source that was closed: the collector that asks it ends.
     struct Ended;
@@ -314,6 +372,103 @@ mod tests {
             let nothing = |one| Found::nothing(one, Standing::Closed, began);
             Box::pin(std::future::ready(asked.iter().map(nothing).collect()))
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn shares_are_told_by_the_scorer_that_producers_use_and_the_rest_is_named() {
+        let (cluster, client) = crate::exporter::tests::cluster().await;
+        for (partition, offset) in [(0, 4), (1, 20)] {
+            commit(&client, "billing", partition, offset).await;
+        }
+        let mut scoring = Client::builder(cluster.bootstrap());
+        for (name, value) in [
+            ("lag.scorer", "linear"),
+            ("max_lag_for_health", "10"),
+            ("lag.key.policy", "sticky"),
+            ("refresh_interval", "5"),
+        ] {
+            scoring = scoring.property(name, value).unwrap();
+        }
+        let scoring = scoring.connect().await.unwrap();
+        let names = unused(scoring.properties());
+        assert_eq!(names, ["refresh_interval", "lag.key.policy"]);
+        assert!(unused(client.properties()).is_empty());
+        let seen = looker(&scoring, ".*").look().await.unwrap();
+        let told = seen.groups[0].explained[0].as_ref().unwrap();
+        assert_eq!(told.method, Method::Weighted);
+        // Scores of 0.4 and 1.
+        let first = told.partitions[0].weight;
+        assert!((first - 0.4 / 1.4).abs() < 0.01, "{first}");
+        cluster.shutdown().await;
+    }
+
+    /// What is written to the log.
+    #[derive(Clone, Default)]
+    struct Written(Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_with_a_cluster_is_said_once_and_its_end_once() {
+        let written = Written::default();
+        let to = written.clone();
+        let log = tracing_subscriber::fmt().with_ansi(false);
+        let log = log.with_writer(move || to.clone()).finish();
+        let _guard = tracing::subscriber::set_default(log);
+        let lines = |clause: &str| {
+            let text = written.0.lock().unwrap().clone();
+            let text = String::from_utf8(text).unwrap();
+            text.lines().filter(|line| line.contains(clause)).count()
+        };
+        let cluster = Cluster::builder().nodes(2).replication(2).in_memory();
+        let cluster = cluster.topic("orders", 2).start().await.unwrap();
+        let mut client = Client::builder(cluster.bootstrap());
+        for (name, value) in crate::exporter::PATIENCE {
+            client = client.property(name, value).unwrap();
+        }
+        let client = client.transport(Arc::new(InMemory(cluster.clone())));
+        let client = client.connect().await.unwrap();
+        commit(&client, "billing", 0, 0).await;
+        let (publisher, published) = watch::channel(Arc::new(Published::default()));
+        let looker = looker(&client, ".*");
+        let looks = tokio::spawn(async move { look_on(looker, &publisher).await });
+        let failures = || published.borrow().own().failures;
+        let minute = Duration::from_secs(60);
+        for times in 1..3 {
+            for (nodes, trouble, end) in [
+                (&[1][..], "a broker does not list", "lists its groups again"),
+                (&[0, 1], "cannot be looked at", "can be looked at again"),
+            ] {
+                for node in nodes {
+                    cluster.freeze_node(*node).unwrap();
+                }
+                tokio::time::sleep(minute).await;
+                assert_eq!(
+                    (lines(trouble), lines(end)),
+                    (times, times - 1),
+                    "{trouble}"
+                );
+                for node in nodes {
+                    cluster.thaw_node(*node).unwrap();
+                }
+                tokio::time::sleep(minute).await;
+                assert_eq!((lines(trouble), lines(end)), (times, times), "{end}");
+            }
+        }
+        assert!(failures() > 4, "trouble that lasts");
+        let metadata = lines("metadata could not be refreshed");
+        assert!((1..5).contains(&metadata), "{metadata}");
+        assert_eq!(lines("metadata is refreshed again"), metadata);
+        looks.abort();
     }
 
     #[tokio::test(start_paused = true)]

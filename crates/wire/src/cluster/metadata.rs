@@ -138,16 +138,24 @@ impl Task {
     fn end(&mut self, round: &Round, answer: Result<Response>) {
         let now = Instant::now();
         self.last_ended = now;
-        self.last_failed = answer.is_err();
+        // Said once and its end once: a cluster that is gone may stay so for hours.
+        let failed_before = std::mem::replace(&mut self.last_failed, answer.is_err());
         let mut changed = false;
         let error = match answer {
             Ok(answer) => {
                 self.last_success = now;
+                if failed_before {
+                    tracing::info!("metadata is refreshed again");
+                }
                 changed = self.take(&answer);
                 None
             }
             Err(error) => {
-                tracing::warn!(%error, "metadata could not be refreshed");
+                if failed_before {
+                    tracing::debug!(%error, "there is still no metadata");
+                } else {
+                    tracing::warn!(%error, "metadata could not be refreshed");
+                }
                 Some(error)
             }
         };
