@@ -428,3 +428,81 @@ fn a_scorer_that_nobody_can_ask_is_not_replaced_by_drain_time() {
     });
     assert_eq!(uncommitted, Err(Fallback::NoCommits));
 }
+
+/// Offsets do not tell what compaction took away: it counts as unread, and as read when a consumer
+/// passes over it. Both alike, so the time to read what is left is as it is.
+#[test]
+fn compaction() {
+    let mut group = Group::of(4);
+    for _ in 0..20 {
+        group.second(80, &[100; 4]);
+    }
+    // Two are as far behind. Of ten records in partition 0 one is left, so its consumer, which is as
+    // fast as the others, reads 1,000 offsets a second.
+    group.ends[0] += 50_000;
+    group.ends[1] += 50_000;
+    let seconds = |health: &Health, at: usize| {
+        let left = health.partitions[at].drain_time.unwrap();
+        left.as_secs_f64()
+    };
+    for second in 1..40 {
+        let health = group.second(80, &[1_000, 100, 100, 100]);
+        if second >= 10 {
+            let (compacted, whole) = (seconds(&health, 0), seconds(&health, 1));
+            let left = 50_000.0 / 920.0 - f64::from(second);
+            assert!(
+                (compacted - left).abs() < 5.0,
+                "{second}: {compacted} {left}"
+            );
+            assert!((450.0..550.0).contains(&whole), "{second}: {whole}");
+        }
+    }
+    for _ in 0..30 {
+        group.second(80, &[1_000, 100, 100, 100]);
+    }
+    // It is up with the end, where nothing is compacted yet. A rate that is too high by then earns it
+    // no more than what the other two have.
+    for _ in 0..60 {
+        let health = group.second(80, &[100; 4]);
+        let [first, _, third, _] = &health.partitions[..] else {
+            panic!("{health:?}");
+        };
+        assert!((first.weight - third.weight).abs() < 0.1, "{health:?}");
+    }
+}
+
+/// Consumers that work on many keys at once commit up to the oldest record at work, so that a commit
+/// comes late, jumps far and does not reach what is read.
+#[test]
+fn commits_held_back() {
+    let mut group = Group::of(6);
+    let mut second_of = |second: usize, still: Option<usize>| {
+        for end in &mut group.ends {
+            *end += 80;
+        }
+        let jumps = |at: &usize| second % 20 == at * 3 && still != Some(*at);
+        for at in (0..6).filter(jumps) {
+            group.committed[at] = Some(group.ends[at] - 160);
+        }
+        group.look().partitions
+    };
+    for second in 0..200 {
+        let partitions = second_of(second, None);
+        for partition in partitions.iter().filter(|_| second >= 40) {
+            assert!(
+                (partition.weight - 1.0 / 6.0).abs() < 0.02,
+                "{second}: {partition:?}"
+            );
+            assert!(partition.backlog < Some(100.0), "{second}: {partition:?}");
+        }
+    }
+    // One of them stands still: that shows a while after a commit was due, and harms no other.
+    for second in 200..300 {
+        let partitions = second_of(second, Some(2));
+        if second >= 240 {
+            assert_eq!(partitions[2].status, Status::Stalled, "{second}");
+            assert_eq!(partitions[2].weight, 0.0, "{second}");
+            assert!((partitions[5].weight - 0.2).abs() < 0.02, "{partitions:?}");
+        }
+    }
+}
