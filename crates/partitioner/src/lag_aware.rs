@@ -10,6 +10,7 @@ use crate::striped::Share;
 use crate::tally::PartitionTally;
 use crate::weights::Weights;
 use crate::{KeyChoice, Partitioner, Run, TopicView};
+use places::{candidates, few_places, places};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -281,30 +282,55 @@ impl LagAware {
         now: Instant,
         random: u64,
     ) -> i32 {
-        let count = view.available.len();
-        // One that chance alone chose must still be as good as the others for its broker.
-        let all = match count <= CANDIDATES {
-            true => {
-                all_places(count, random).map(|at| view.available.get(at).copied().unwrap_or(0))
-            }
-            false => drawn,
+        let free = if view.available.len() <= CANDIDATES {
+            self.free_of_few(lanes, seen, drawn, view, now, random)
+        } else {
+            let queue_max = self.queue_max(drawn, view);
+            let waits = waits_of_new(lanes, seen, drawn, random);
+            self.best_free(drawn, waits, queue_max, view, now)
         };
-        let queue_max = self.queue_max(all, view);
-        let is_free = |partition: i32| {
+        // When the leaders of all of them take nothing, any other is better.
+        free.unwrap_or_else(|| self.sticky.choose(view, now, random, None))
+    }
+
+    /// One that chance alone chose must be as good for its broker as the others are.
+    #[cold]
+    fn free_of_few(
+        &self,
+        lanes: &Lanes,
+        seen: Seen<'_>,
+        drawn: [i32; CANDIDATES],
+        view: &TopicView<'_>,
+        now: Instant,
+        random: u64,
+    ) -> Option<i32> {
+        let led = |at: usize| view.available.get(at).copied().unwrap_or(0);
+        let all = few_places(view.available.len(), random, 1).map(led);
+        let max = self.queue_max(all, view);
+        let waits = |of| waits_of_new(lanes, seen, of, random);
+        let best = |of| self.best_free(of, waits(of), max, view, now);
+        best(drawn).or_else(|| best(all))
+    }
+
+    /// Of partitions that wait so long, the soonest whose broker takes records.
+    #[inline]
+    fn best_free(
+        &self,
+        drawn: [i32; CANDIDATES],
+        waits: [f32; CANDIDATES],
+        queue_max: u64,
+        view: &TopicView<'_>,
+        now: Instant,
+    ) -> Option<i32> {
+        let is_free = |at: &usize| {
+            let partition = drawn.get(*at).copied().unwrap_or(0);
             view.queued.waiting_bytes(partition) <= queue_max
                 && !self.sticky.masks(view, partition, now)
         };
-        let best = |of: [i32; CANDIDATES]| {
-            let waits = of.into_iter().zip(waits_of_new(lanes, seen, of, random));
-            let free = waits.filter(|(partition, _)| is_free(*partition));
-            free.min_by(|(_, a), (_, b)| a.total_cmp(b))
-        };
-        // When the leaders of all of them take nothing, any other is better.
-        let best = best(drawn).or_else(|| best(all));
-        best.map_or_else(
-            || self.sticky.choose(view, now, random, None),
-            |(partition, _)| partition,
-        )
+        let wait = |at: &usize| waits.get(*at).copied().unwrap_or(f32::MAX);
+        let free = (0..CANDIDATES).filter(is_free);
+        let best = free.min_by(|a, b| wait(a).total_cmp(&wait(b)));
+        best.and_then(|at| drawn.get(at).copied())
     }
 
     /// The most that may wait for a candidate's broker.
@@ -445,57 +471,6 @@ fn soonest_new(lanes: &Lanes, seen: Seen<'_>, drawn: [i32; CANDIDATES], random: 
     first_of(drawn, waits_of_new(lanes, seen, drawn, random))
 }
 
-/// Three different places below `count`; all of them, turned, if there are no more, and then some
-/// twice.
-fn places(count: usize, random: u64) -> [usize; CANDIDATES] {
-    if count <= CANDIDATES {
-        return all_places(count, random);
-    }
-    three_places(count, random)
-}
-
-/// The places that a run has the choice of: as [`places`], but now and then a single one of few.
-#[inline]
-fn candidates(count: usize, random: u64) -> [usize; CANDIDATES] {
-    if count <= CANDIDATES {
-        return few_candidates(count, random);
-    }
-    three_places(count, random)
-}
-
-#[inline(never)]
-fn few_candidates(count: usize, random: u64) -> [usize; CANDIDATES] {
-    let all = all_places(count, random);
-    // The turn took the other half of what is random.
-    match below(random as u32, CHANCE_RUNS) {
-        0 => [all[0]; CANDIDATES],
-        _ => all,
-    }
-}
-
-/// All places below `count`, which is no more than [`CANDIDATES`], turned, and then some twice.
-fn all_places(count: usize, random: u64) -> [usize; CANDIDATES] {
-    let turn = below((random >> 32) as u32, count);
-    let place = |at: usize| (at + turn) % count.max(1);
-    [place(0), place(1), place(2)]
-}
-
-/// Three different places below `count`, which is more than that.
-#[inline]
-fn three_places(count: usize, random: u64) -> [usize; CANDIDATES] {
-    let (low, high) = (random as u32, (random >> 32) as u32);
-    // Each draw is among the places not taken yet: with replacement, a stalled partition would be
-    // chosen whenever it stands against itself.
-    let first = below(high, count);
-    let mut second = below(low, count - 1);
-    second += usize::from(second >= first);
-    let mixed = low.wrapping_mul(0x9e37_79b9) ^ high.rotate_left(15).wrapping_mul(0x85eb_ca6b);
-    let mut third = below(mixed, count - 2);
-    third += usize::from(third >= first.min(second));
-    third += usize::from(third >= first.max(second));
-    [first, second, third]
-}
-
 impl Partitioner for LagAware {
     #[inline]
     fn keyed(&self, view: &TopicView<'_>, key: &[u8]) -> KeyChoice {
@@ -595,6 +570,8 @@ fn end(
         lanes.take_back(reserved.partition, stripe, unused);
     }
 }
+
+mod places;
 
 #[cfg(test)]
 mod tests;
