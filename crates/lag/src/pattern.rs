@@ -21,7 +21,10 @@ impl Wanted {
         named.sort();
         named.dedup();
         let patterns = patterns.iter().map(|pattern| {
-            Regex::new(&format!("^(?:{pattern})$")).map_err(|error| {
+            // Alone first: what closes our group and opens another can be read, but means more.
+            let alone = Regex::new(pattern);
+            let whole = alone.and_then(|_| Regex::new(&format!("^(?:{pattern})$")));
+            whole.map_err(|error| {
                 let what = format!("the topic pattern {pattern} cannot be read: {error}");
                 Error::new(ErrorKind::Config, what)
             })
@@ -86,5 +89,8 @@ mod tests {
     fn a_pattern_that_cannot_be_read_is_named() {
         let error = wanted(&[], &["orders-("]).unwrap_err().to_string();
         assert!(error.contains("orders-("), "{error}");
+        // Within a group it would match all that begins with a or ends in b.
+        let error = wanted(&[], &["a)|(?:b"]).unwrap_err().to_string();
+        assert!(error.contains("a)|(?:b"), "{error}");
     }
 }
