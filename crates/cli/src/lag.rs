@@ -2,19 +2,29 @@
 
 use crate::arguments::LagArguments;
 use crate::failure::{Failure, Result};
+use crate::health::words;
 use crate::interrupt::Interrupt;
 use crate::output::{Table, or_dash};
 use crate::session;
-use ottla::Code;
-use ottla::lag::{GroupLag, LagStatus, Topics, collect_once};
+use ottla::lag::{GroupLag, Lag, LagStatus, PartitionLag, Snapshot, TimeLag, Topics, collect_once};
+use ottla::{Client, Code};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
-use tokio::time::sleep;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
 
 /// Clears the terminal and goes to its top.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
+/// How long the second look is waited for, without which there is no status.
+const SECOND_LOOK_MAX: Duration = Duration::from_secs(15);
+
 pub(crate) async fn run(arguments: LagArguments) -> Result<()> {
+    if arguments.group.is_empty() {
+        return Err(Failure::usage("the name of the group is empty"));
+    }
     let client = session::connect(&arguments.connect, &[]).await?;
     let interrupt = Interrupt::listen();
     let topics = match arguments.topics.as_slice() {
@@ -25,13 +35,20 @@ pub(crate) async fn run(arguments: LagArguments) -> Result<()> {
         }
     };
     let clears = arguments.watch.is_some() && !arguments.json && io::stdout().is_terminal();
+    let mut watch = None;
     loop {
-        let lag = tokio::select! {
+        let look = look(&client, &arguments, &topics, &mut watch);
+        let (lag, watched) = tokio::select! {
             biased;
             () = interrupt.wait() => return Ok(()),
-            lag = collect_once(client.cluster(), &arguments.group, &topics) => lag?,
+            looked = look => looked?,
         };
-        print(&lag, &arguments, clears)?;
+        let shown = Shown {
+            lag: &lag,
+            watched: watched.as_deref(),
+            arguments: &arguments,
+        };
+        shown.print(clears)?;
         if let Some(max) = arguments.max {
             judge(&lag, max)?;
         }
@@ -46,32 +63,146 @@ pub(crate) async fn run(arguments: LagArguments) -> Result<()> {
     }
 }
 
-fn print(lag: &GroupLag, arguments: &LagArguments, clears: bool) -> Result<()> {
-    let mut out = io::stdout().lock();
-    if arguments.json {
-        writeln!(out, "{}", json(lag))?;
-        return Ok(out.flush()?);
+/// Looks once. Where times or statuses are wanted the group is watched too, from the first look on.
+async fn look(
+    client: &Client,
+    arguments: &LagArguments,
+    topics: &Topics,
+    watch: &mut Option<Lag>,
+) -> Result<(GroupLag, Option<Arc<Snapshot>>)> {
+    let group = arguments.group.as_str();
+    let lag = collect_once(client.cluster(), group, topics).await?;
+    let names: BTreeSet<&Arc<str>> = lag.rows.iter().map(|row| &row.topic).collect();
+    let is_wanted = arguments.seconds || arguments.status;
+    if is_wanted && watch.is_none() && !names.is_empty() {
+        let begun = client.lag(group).topics(names.into_iter().cloned());
+        let begun = match topics {
+            Topics::Committed => begun.topics_committed(),
+            Topics::Named(_) => begun,
+        };
+        let begun = watch.insert(begun.start().await?);
+        let _ = timeout(SECOND_LOOK_MAX, begun.changes().changed()).await;
     }
-    if clears {
-        write!(out, "{CLEAR}")?;
+    Ok((lag, watch.as_ref().map(Lag::snapshot)))
+}
+
+/// A look, and how it is shown.
+struct Shown<'a> {
+    lag: &'a GroupLag,
+    /// What a row of looks told.
+    watched: Option<&'a Snapshot>,
+    arguments: &'a LagArguments,
+}
+
+impl Shown<'_> {
+    fn print(&self, clears: bool) -> Result<()> {
+        let Self { lag, arguments, .. } = self;
+        let mut out = io::stdout().lock();
+        if arguments.json {
+            writeln!(out, "{}", self.json())?;
+            return Ok(out.flush()?);
+        }
+        if clears {
+            write!(out, "{CLEAR}")?;
+        }
+        let is_empty = lag.state.as_deref() == Some("Empty");
+        if is_empty && !arguments.connect.quiet {
+            // As Kafka's tool does, beside the table and not in it.
+            let _ = writeln!(
+                io::stderr(),
+                "Consumer group '{}' has no active members.",
+                lag.group
+            );
+        }
+        for (topic, code) in &lag.refused {
+            let _ = writeln!(io::stderr(), "topic {topic} is not shown: {}", why(*code));
+        }
+        self.table().write(&mut out)?;
+        if arguments.watch.is_some() {
+            writeln!(out)?;
+        }
+        Ok(out.flush()?)
     }
-    let is_empty = lag.state.as_deref() == Some("Empty");
-    if is_empty && !arguments.connect.quiet {
-        // As Kafka's tool does, beside the table and not in it.
-        let _ = writeln!(
-            io::stderr(),
-            "Consumer group '{}' has no active members.",
-            lag.group
-        );
+
+    /// What is known of a partition by watching it.
+    fn watched(&self, topic: &str, partition: i32) -> Option<&PartitionLag> {
+        let mut partitions = self.watched?.topic(topic)?.partitions.iter();
+        partitions.find(|one| one.partition == partition)
     }
-    for (topic, code) in &lag.refused {
-        let _ = writeln!(io::stderr(), "topic {topic} is not shown: {}", why(*code));
+
+    fn table(&self) -> Table {
+        let Self { lag, arguments, .. } = self;
+        let mut names = vec![
+            "GROUP",
+            "TOPIC",
+            "PARTITION",
+            "CURRENT-OFFSET",
+            "LOG-END-OFFSET",
+            "LAG",
+        ];
+        names.extend(arguments.seconds.then_some("BEHIND"));
+        names.extend(arguments.status.then_some("STATUS"));
+        names.extend(["CONSUMER-ID", "HOST", "CLIENT-ID"]);
+        let mut table = Table::new(names);
+        for row in &lag.rows {
+            let (owner, watched) = (
+                row.owner.as_ref(),
+                self.watched(&row.topic, row.lag.partition),
+            );
+            let mut cells = vec![
+                lag.group.to_string(),
+                row.topic.to_string(),
+                row.lag.partition.to_string(),
+                or_dash(row.lag.committed),
+                or_dash(row.lag.end),
+                or_dash(row.lag.lag),
+            ];
+            if arguments.seconds {
+                cells.push(or_dash(watched.and_then(|one| one.time_lag).map(behind)));
+            }
+            if arguments.status {
+                cells.push(or_dash(watched.map(|one| one.progress.name())));
+            }
+            cells.push(or_dash(owner.map(|owner| &owner.member_id)));
+            cells.push(or_dash(owner.map(|owner| &owner.host)));
+            cells.push(or_dash(owner.map(|owner| &owner.client_id)));
+            table.push(cells);
+        }
+        table
     }
-    table(lag).write(&mut out)?;
-    if arguments.watch.is_some() {
-        writeln!(out)?;
+
+    fn json(&self) -> Value {
+        let mut told = json(self.lag);
+        let partitions = told.get_mut("partitions").and_then(Value::as_array_mut);
+        for (told, row) in partitions.into_iter().flatten().zip(&self.lag.rows) {
+            let (Value::Object(told), watched) =
+                (told, self.watched(&row.topic, row.lag.partition))
+            else {
+                continue;
+            };
+            if self.arguments.seconds {
+                let time = watched.and_then(|one| one.time_lag);
+                let seconds = time.map(|time| time.duration().as_secs_f64());
+                let is_least = time.map(|time| matches!(time, TimeLag::AtLeast(_)));
+                told.insert("lag_seconds".to_owned(), json!(seconds));
+                told.insert("lag_seconds_at_least".to_owned(), json!(is_least));
+            }
+            if self.arguments.status {
+                let status = watched.map(|one| one.progress.name());
+                told.insert("group_status".to_owned(), json!(status));
+            }
+        }
+        told
     }
-    Ok(out.flush()?)
+}
+
+/// How far a group is behind; more than what we watched cannot be told.
+fn behind(time: TimeLag) -> String {
+    let least = match time {
+        TimeLag::About(_) => "",
+        TimeLag::AtLeast(_) => ">",
+    };
+    format!("{least}{}", words::time(time.duration()))
 }
 
 /// Why brokers do not show a topic.
@@ -83,35 +214,6 @@ fn why(code: Code) -> String {
         Code::UNKNOWN_TOPIC_OR_PARTITION => "it does not exist".to_owned(),
         code => code.to_string(),
     }
-}
-
-fn table(lag: &GroupLag) -> Table {
-    let mut table = Table::new([
-        "GROUP",
-        "TOPIC",
-        "PARTITION",
-        "CURRENT-OFFSET",
-        "LOG-END-OFFSET",
-        "LAG",
-        "CONSUMER-ID",
-        "HOST",
-        "CLIENT-ID",
-    ]);
-    for row in &lag.rows {
-        let owner = row.owner.as_ref();
-        table.push([
-            lag.group.to_string(),
-            row.topic.to_string(),
-            row.lag.partition.to_string(),
-            or_dash(row.lag.committed),
-            or_dash(row.lag.end),
-            or_dash(row.lag.lag),
-            or_dash(owner.map(|owner| &owner.member_id)),
-            or_dash(owner.map(|owner| &owner.host)),
-            or_dash(owner.map(|owner| &owner.client_id)),
-        ]);
-    }
-    table
 }
 
 fn json(lag: &GroupLag) -> Value {

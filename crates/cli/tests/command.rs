@@ -154,6 +154,39 @@ mod command {
     }
 
     #[test]
+    fn lag_tells_time_and_status_where_they_are_asked_for() {
+        let broker = Broker::start(&["orders:1"]);
+        broker.get(&["produce", "orders"], b"a\nb\nc\nd\n");
+        let read = ["consume", "orders", "-g", "readers", "-o", "beginning"];
+        broker.get(&[&read[..], &["-n", "1"]].concat(), b"");
+        let both = ["lag", "readers", "-q", "--seconds", "--status"];
+        let told = text(&broker.get(&both, b""));
+        let rows: Vec<Vec<&str>> = told
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(rows[0][5..8], ["LAG", "BEHIND", "STATUS"], "{told}");
+        assert_eq!((rows[1][5], rows[1][7]), ("3", "WAITING"), "{told}");
+        // The records were there when we began.
+        assert!(rows[1][6].starts_with('>'), "{told}");
+        let json = broker.get(&[&both[..], &["--json"]].concat(), b"");
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let partition = &json["partitions"][0];
+        assert_eq!(partition["group_status"], "WAITING", "{json}");
+        assert_eq!(partition["lag_seconds_at_least"], true, "{json}");
+        assert!(partition["lag_seconds"].as_f64() > Some(0.1), "{json}");
+        broker.get(&["consume", "orders", "-g", "readers", "-e"], b"");
+        let told = text(&broker.get(&["lag", "readers", "-q", "--status"], b""));
+        assert!(told.contains("OK") && !told.contains("BEHIND"), "{told}");
+        let empty = broker.run(&["lag", ""], b"");
+        assert_eq!(empty.status.code(), Some(2));
+        assert_eq!(
+            text(&empty.stderr),
+            "ottla: the name of the group is empty\n"
+        );
+    }
+
+    #[test]
     fn health_looks_as_often_as_properties_say() {
         let broker = Broker::start(&["orders:1"]);
         let health = ["health", "orders", "-g", "readers", "-s", "1.5", "--json"];

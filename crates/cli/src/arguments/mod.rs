@@ -77,6 +77,14 @@ pub(crate) struct LagArguments {
     /// Look again every so many seconds, until Ctrl-C
     #[arg(short = 'w', long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) watch: Option<Duration>,
+    /// Show how far the group is behind in time, too; with > before it where that was longer ago than the
+    /// group was watched, which --watch goes on doing
+    #[arg(long)]
+    pub(crate) seconds: bool,
+    /// Show how the group gets on in Burrow's words, too; WAITING until it was watched for a minute, which
+    /// takes --watch
+    #[arg(long)]
+    pub(crate) status: bool,
     /// Print JSON, one object a look
     #[arg(long)]
     pub(crate) json: bool,

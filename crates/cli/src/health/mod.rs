@@ -1,6 +1,6 @@
 //! `ottla health`: why each partition has its share of new records.
 
-mod words;
+pub(crate) mod words;
 
 use crate::arguments::HealthArguments;
 use crate::failure::{Failure, Result};

@@ -71,7 +71,7 @@ pub(super) fn why(health: &PartitionHealth, lag: &PartitionLag, fair: f64) -> St
 }
 
 /// A time in the unit that fits.
-pub(super) fn time(time: Duration) -> String {
+pub(crate) fn time(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {
         _ if seconds < 10.0 => format!("{seconds:.1}s"),
