@@ -13,19 +13,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
+/// The topics in which groups had committed when they last told.
+pub(super) type Told = BTreeMap<Arc<str>, Vec<Arc<str>>>;
+
 /// The topics of each group, in the order of `groups`; `None` where its coordinator did not tell. One
-/// that rests is not asked: rounds wait for the answers.
+/// that rests is not asked: rounds wait for the answers. How large an answer will be, the `last` ones
+/// say; the first time nobody knows.
 pub(super) async fn committed<B: Brokers>(
     brokers: &B,
     view: &ClusterView,
     question: Question,
     groups: &[Arc<str>],
+    last: &Told,
     resting: &Resting,
     deadline: Instant,
 ) -> Vec<Option<Vec<Arc<str>>>> {
     let asked = groups.iter().map(|group| Asked {
         group: Arc::clone(group),
-        topics: Vec::new(),
+        topics: last.get(group).cloned().unwrap_or_default(),
     });
     let asked: Vec<Asked> = asked.collect();
     let waiting: Vec<&Asked> = asked.iter().collect();
@@ -131,6 +136,30 @@ mod tests {
         let told = source.committed_topics(&groups, deadline).await;
         assert_eq!(began.elapsed(), Duration::ZERO, "it is not waited for");
         assert_eq!(told, [Some(vec!["orders".into()]), None]);
+    }
+
+    /// The first answers tell how large the next ones will be.
+    #[tokio::test(start_paused = true)]
+    async fn groups_of_many_partitions_are_listed_in_portions() {
+        let fake = Fake::with_topic("orders", 30_000);
+        let groups: [Arc<str>; 3] = ["billing".into(), "b".into(), "c".into()];
+        for group in ["b", "c"] {
+            let place = (group.to_owned(), "orders".to_owned(), 0);
+            let mut state = fake.0.lock();
+            state.committed.insert(place, 1);
+            state.coordinators.insert(group.into(), BrokerId(1));
+        }
+        let mut source = Collected::new(fake.clone());
+        for calls in [&["commits 1 3"][..], &["commits 1 1"; 3][..]] {
+            let deadline = Instant::now() + Duration::from_secs(5);
+            let told = source.committed_topics(&groups, deadline).await;
+            assert_eq!(told, vec![Some(vec!["orders".into()]); 3]);
+            assert_eq!(fake.calls(), calls);
+        }
+        // Who is not asked about any more is forgotten.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        source.committed_topics(&groups[..1], deadline).await;
+        assert_eq!(source.told.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -53,6 +53,7 @@ pub(crate) struct Collected<B> {
     /// Of brokers that rest, and how long each took.
     probes: JoinSet<(Role, BrokerId, Option<Duration>)>,
     kinds: Kinds,
+    told: committed::Told,
 }
 
 impl<B> Collected<B> {
@@ -62,6 +63,7 @@ impl<B> Collected<B> {
             resting: Resting::default(),
             probes: JoinSet::new(),
             kinds: Kinds::default(),
+            told: committed::Told::new(),
         }
     }
 }
@@ -90,22 +92,23 @@ impl<B: Brokers> LagSource for Collected<B> {
     ) -> BoxFuture<'a, Vec<Option<Vec<Arc<str>>>>> {
         Box::pin(async move {
             let view = self.brokers.view();
-            let (brokers, resting) = (&*self.brokers, &self.resting);
+            let (brokers, resting, last) = (&*self.brokers, &self.resting, &self.told);
             let ask = async |question, groups: &[Arc<str>]| {
-                committed::committed(brokers, &view, question, groups, resting, deadline).await
+                let asked = committed::committed;
+                asked(brokers, &view, question, groups, last, resting, deadline).await
             };
             let mut told = ask(Question::Commits, groups).await;
             let is_share = |group: &&Arc<str>| self.kinds.is_share(group);
             let shares: Vec<Arc<str>> = groups.iter().filter(is_share).cloned().collect();
-            if shares.is_empty() {
-                return told;
-            }
-            let mut of_shares = ask(Question::Shares, &shares).await.into_iter();
-            for (group, told) in groups.iter().zip(&mut told) {
-                if is_share(&group) {
-                    *told = of_shares.next().flatten();
+            if !shares.is_empty() {
+                let mut of_shares = ask(Question::Shares, &shares).await.into_iter();
+                for (group, told) in groups.iter().zip(&mut told) {
+                    if is_share(&group) {
+                        *told = of_shares.next().flatten();
+                    }
                 }
             }
+            self.remember(groups, &told);
             told
         })
     }
@@ -116,6 +119,16 @@ impl<B: Brokers> LagSource for Collected<B> {
 }
 
 impl<B: Brokers> Collected<B> {
+    /// Keeps what groups told of their topics; of one that did not tell, what it told before.
+    fn remember(&mut self, groups: &[Arc<str>], told: &[Option<Vec<Arc<str>>>]) {
+        let mut last = std::mem::take(&mut self.told);
+        for (group, told) in groups.iter().zip(told) {
+            if let Some(topics) = told.clone().or_else(|| last.remove(group)) {
+                self.told.insert(Arc::clone(group), topics);
+            }
+        }
+    }
+
     /// Asks for everything once. Whatever does not answer in time is unknown, and holds up nothing
     /// else.
     async fn collect(&mut self, asked: &[Asked], pace: Pace) -> Vec<Found> {
