@@ -162,6 +162,17 @@ impl Redis {
         let url = format!("redis://:pass%3Aword@127.0.0.1:{port}/1");
         Self { process, url }
     }
+
+    fn signal(&self, name: &str) {
+        let mut kill = std::process::Command::new("kill");
+        let id = self.process.id().to_string();
+        assert!(
+            kill.args([&format!("-{name}"), &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
 }
 
 #[cfg(feature = "redis")]
@@ -170,6 +181,56 @@ impl Drop for Redis {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The store serves lag figures alone: a producer that steers by them never waits for it.
+#[cfg(feature = "redis")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis"]
+async fn a_redis_that_hangs_holds_up_no_record() {
+    let redis = Redis::start();
+    let cluster = Cluster::builder().topic("orders", 3).start().await.unwrap();
+    let client = Client::builder(cluster.bootstrap());
+    let client = client.property("lag.fleet.redis.url", &redis.url).unwrap();
+    let client = client.property("lag.refresh.interval.ms", "200").unwrap();
+    let client = client.connect().await.unwrap();
+    let lag = client
+        .lag("billing")
+        .topics(["orders"])
+        .start()
+        .await
+        .unwrap();
+    let steer = ottla::LagAware::new(lag.plan());
+    let producer = client.producer().partitioner(steer).build().unwrap();
+    let send = async |text: &'static str| {
+        let began = Instant::now();
+        let sent = producer.send(ottla::Record::to("orders").value(text)).await;
+        sent.unwrap();
+        let took = began.elapsed();
+        assert!(took < SECOND, "{text}: a record waited for {took:?}");
+    };
+    send("the first").await;
+    redis.signal("STOP");
+    let degraded = async {
+        while !matches!(lag.origin(), Origin::Degraded(_)) {
+            send("the store is frozen").await;
+        }
+        for _ in 0..50 {
+            send("and that is known").await;
+        }
+    };
+    tokio::time::timeout(20 * SECOND, degraded).await.unwrap();
+    let heard = lag.snapshot().taken_at;
+    let again = async {
+        while lag.snapshot().taken_at == heard {
+            lag.changes().changed().await.unwrap();
+        }
+    };
+    let steers = "figures still come, from the brokers";
+    tokio::time::timeout(5 * SECOND, again).await.expect(steers);
+    redis.signal("CONT");
+    producer.close().await.unwrap();
+    cluster.shutdown().await;
 }
 
 #[cfg(feature = "redis")]
