@@ -142,5 +142,6 @@ lag_sources() {
   cargo clippy --locked -p ottla-lag --features redis,prometheus --all-targets -- -D warnings
   cargo test --locked -p ottla-lag --features redis,prometheus --lib -- --include-ignored fleet prometheus
   cargo test --locked -p ottla-tests --features redis --test embedded -- --ignored redis
+  cargo test --locked -p ottla-tests --test embedded -- --ignored a_build_without_redis
   cargo test --locked -p ottla-cli --test command -- --ignored redis
 }
