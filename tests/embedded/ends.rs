@@ -69,14 +69,13 @@ fn a_producer_that_ends_with_its_runtime_says_how_many_records_it_loses() {
         let producer = builder.linger(Duration::ZERO).build().unwrap();
         producer.prepare("orders").await.unwrap();
         let mut deliveries = Vec::new();
-        // One full batch that the driver has not looked at, for nobody gives way to it, and one open
-        // in each partition.
+        // One full batch that the driver has not looked at, and one open in each partition.
         for value in [vec![b'a'; 700_000], vec![b'b'; 700_000], vec![b'c'; 100]] {
             let record = Record::to("orders").partition(0).value(&value[..]);
-            deliveries.push(producer.try_enqueue(record).unwrap());
+            deliveries.push(producer.enqueue(record).await.unwrap());
         }
         let record = Record::to("orders").partition(1).value("d");
-        deliveries.push(producer.try_enqueue(record).unwrap());
+        deliveries.push(producer.enqueue(record).await.unwrap());
         (deliveries, producer)
     });
     drop(runtime);

@@ -7,7 +7,6 @@ mod beside;
 mod bugs;
 mod collection;
 mod consumer;
-mod distance;
 mod edges;
 mod ends;
 mod fleet;

@@ -6,7 +6,6 @@
 
 mod compressing;
 mod config;
-mod courtesy;
 mod dead_letter;
 mod delivery;
 mod delivery_log;

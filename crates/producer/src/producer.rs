@@ -4,7 +4,6 @@ mod hooked;
 mod tracked;
 
 use crate::config::{Clock, Config};
-use crate::courtesy::Courtesy;
 use crate::dead_letter::Graveyard;
 use crate::delivery::{Delivery, RecordMetadata};
 use crate::driver::Driver;
@@ -393,7 +392,6 @@ impl Producer {
         let shop = Shop {
             pool: Pool::new(config.buffer_bytes),
             inbox: Inbox::default(),
-            courtesy: Courtesy::default(),
             serials: AtomicU64::new(0),
             delivery_timeout: config.delivery_timeout,
             batch_bytes_max: config.batch_bytes_max,
@@ -416,8 +414,11 @@ impl Producer {
         });
         shared.now();
         runtime.spawn(Driver::new(Arc::clone(&shared), opening).run());
-        let handle = Some(Arc::new(Handle(Arc::clone(&shared))));
-        Ok(Self { shared, handle })
+        let handle = Arc::new(Handle(Arc::clone(&shared)));
+        Ok(Self {
+            shared,
+            handle: Some(handle),
+        })
     }
 
     /// Sends a record and waits until it is acknowledged.
@@ -449,10 +450,6 @@ impl Producer {
     )]
     pub fn enqueue(&self, record: Record<'_>) -> impl Future<Output = Result<Delivery>> + Send {
         async move {
-            if self.shared.shop.courtesy.is_due() {
-                // The record is not taken yet: a future that is dropped here leaves nothing behind.
-                self.shared.shop.courtesy.give_way().await;
-            }
             if self.intercepts() {
                 return self.enqueue_intercepted(record).await;
             }

@@ -1,7 +1,6 @@
 //! A partition's open batch, under its own short lock.
 
 use crate::compressing::Raw;
-use crate::courtesy::Courtesy;
 use crate::delivery::{Completion, Delivery};
 use crate::inbox::{Contents, Inbox, Message, Parcel};
 use crate::pool::{Account, CHUNK_BYTES_MAX, Pool, Reservation};
@@ -48,7 +47,6 @@ pub(crate) enum Notice {
 pub(crate) struct Shop {
     pub(crate) pool: Arc<Pool>,
     pub(crate) inbox: Inbox,
-    pub(crate) courtesy: Courtesy,
     pub(crate) serials: AtomicU64,
     pub(crate) delivery_timeout: Duration,
     /// The largest batch.
@@ -313,7 +311,6 @@ impl Slot {
 
     fn seal_locked(&self, shop: &Shop, open: &mut Open) {
         if let Some(parcel) = self.take_open(open) {
-            shop.courtesy.filled(parcel.contents.raw_size_bytes());
             shop.inbox.push(Message::Sealed {
                 partition: self.index,
                 parcel,

@@ -6,7 +6,6 @@ fn shop(buffer_bytes: usize) -> Shop {
     Shop {
         pool: Pool::new(buffer_bytes),
         inbox: Inbox::default(),
-        courtesy: Courtesy::default(),
         serials: AtomicU64::new(0),
         delivery_timeout: Duration::from_secs(120),
         batch_bytes_max: 1 << 20,
