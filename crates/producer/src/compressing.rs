@@ -153,7 +153,8 @@ thread_local! {
 /// Compresses a batch that was sealed for it.
 pub(crate) fn compress_raw(shared: &Shared, mut raw: Raw) -> SealedRecords {
     let account = Arc::clone(&raw.account);
-    let keep = |packed: &[u8]| account.adopt([packed]);
+    let raw_bytes = raw.size_bytes();
+    let keep = |packed: &[u8]| account.adopt([packed], raw_bytes);
     let wrap = |chunk: Vec<u8>| {
         if chunk.is_empty() {
             account.take_back(chunk);
@@ -170,7 +171,8 @@ pub(crate) fn compress_raw(shared: &Shared, mut raw: Raw) -> SealedRecords {
 
 /// Compresses a sealed batch as the configuration says.
 pub(crate) fn compress(shared: &Shared, account: &Arc<Account>, records: &mut SealedRecords) {
-    let keep = |packed: &[u8]| account.adopt([packed]);
+    let raw_bytes = records.raw_size_bytes();
+    let keep = |packed: &[u8]| account.adopt([packed], raw_bytes);
     let (codec, level) = how(shared);
     let done =
         COMPRESSOR.with_borrow_mut(|compressor| records.compress(compressor, codec, level, keep));

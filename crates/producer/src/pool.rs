@@ -81,6 +81,16 @@ fn whole_chunk_bytes(left: usize) -> usize {
     }
 }
 
+/// The same, which takes no more than what it stands for: else the buffer held half as much again of
+/// records that hardly compress.
+fn section_chunk_bytes(left: usize, replaced_bytes: usize) -> usize {
+    let whole = whole_chunk_bytes(left);
+    if whole <= left.max(replaced_bytes) {
+        return whole;
+    }
+    large_chunk_bytes(left).unwrap_or_else(|| chunk_bytes(left))
+}
+
 fn class(chunk_bytes: usize) -> Option<usize> {
     let class = chunk_bytes.checked_div(CHUNK_BYTES_MIN)?.checked_ilog2()? as usize;
     (chunk_bytes.is_power_of_two() && class < CLASSES).then_some(class)

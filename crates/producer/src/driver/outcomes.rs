@@ -260,7 +260,7 @@ impl Driver {
         let account = place.slot.account();
         let halves = halves.map(|(mut first, mut second)| {
             for half in [&mut first, &mut second] {
-                half.adopt(|pieces| account.adopt(pieces.iter().map(AsRef::as_ref)));
+                half.adopt(|pieces| account.adopt(pieces.iter().map(AsRef::as_ref), 0));
                 compress(&self.shared, &account, half);
             }
             (first, second)

@@ -1,7 +1,7 @@
 //! What one leader's partitions hold of the pool.
 
 use super::line::Reservation;
-use super::{CHUNK_BYTES_MAX, Pool, chunk_bytes, large_chunk_bytes, whole_chunk_bytes};
+use super::{CHUNK_BYTES_MAX, Pool, chunk_bytes, large_chunk_bytes, section_chunk_bytes};
 use bytes::Bytes;
 use ottla_proto::BrokerId;
 use ottla_proto::batch::Segments;
@@ -182,15 +182,18 @@ impl Account {
 
     /// Copies bytes that were made outside the pool (a compressed section) into chunks of it: those
     /// are at hand, where fresh memory would have to be asked for. They count against the limit, and
-    /// may exceed it for a moment: what they replace is freed right after.
+    /// may exceed it: for a moment by all, until what they replace is freed, and then by a seventh of
+    /// what hardly compresses.
     pub(crate) fn adopt<'b>(
         self: &Arc<Self>,
         pieces: impl IntoIterator<Item = &'b [u8]>,
+        mut replaced_bytes: usize,
     ) -> Segments {
         let mut segments = Segments::default();
         for mut rest in pieces {
             while !rest.is_empty() {
-                let size = whole_chunk_bytes(rest.len());
+                let size = section_chunk_bytes(rest.len(), replaced_bytes);
+                replaced_bytes = replaced_bytes.saturating_sub(size);
                 let (now, later) = rest.split_at(rest.len().min(size));
                 let mut chunk = self.pool.chunk(size);
                 self.pool.used.fetch_add(chunk.capacity(), Ordering::AcqRel);

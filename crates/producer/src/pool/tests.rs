@@ -341,13 +341,21 @@ fn larger_chunks_of_open_batches_take_a_quarter_of_the_memory_at_most() {
 fn what_a_codec_made_is_counted_by_its_chunks_until_it_is_dropped() {
     let (pool, [account]) = pool(256);
     let made: Vec<u8> = (0..700_000).map(|at| at as u8).collect();
-    let kept = account.adopt([&made[..300_000], &made[300_000..]]);
+    let kept = account.adopt([&made[..300_000], &made[300_000..]], 1_500_000);
     assert_eq!(kept.concat(), made);
     assert!(kept.len() <= 4, "{} chunks", kept.len());
     assert!(pool.used() * 2 <= made.len() * 3, "two thirds full");
     assert_eq!(account.used(), pool.used());
     drop(kept);
     assert_eq!((account.used(), pool.used()), (0, 0));
+    // What hardly compresses takes not much more than it did before.
+    let kept = account.adopt([&made[..]], made.len() + 500);
+    assert!(
+        pool.used() * 7 <= made.len() * 8 + 7 * CHUNK,
+        "{}",
+        pool.used()
+    );
+    drop(kept);
 }
 
 #[test]
@@ -449,7 +457,7 @@ fn a_compressed_section_does_not_cost_a_full_buffer_a_large_chunk() {
     let mut sections = Vec::new();
     for round in 1..=4 {
         give_back(&account, full.pop());
-        sections.push(account.adopt([&[0; 100][..]]));
+        sections.push(account.adopt([&[0; 100][..]], 0));
         assert_eq!(free(), round);
     }
 }
