@@ -64,12 +64,12 @@ pub(crate) async fn until_share(
     let began = Instant::now();
     loop {
         shares(producer, topic, 2 * SECOND).await;
-        let shares = shares(producer, topic, 4 * SECOND).await;
-        let is_wanted = wanted(share(&shares));
+        let newest = shares(producer, topic, 4 * SECOND).await;
+        let is_wanted = wanted(share(&newest));
         if is_wanted || began.elapsed() > 30 * SECOND {
-            println!("{shares:?} after {:?}", began.elapsed());
-            assert!(is_wanted, "{shares:?}");
-            return shares;
+            println!("{newest:?} after {:?}", began.elapsed());
+            assert!(is_wanted, "{newest:?}");
+            return newest;
         }
     }
 }

@@ -184,6 +184,15 @@ impl Drop for Redis {
     }
 }
 
+/// A client that shares lag with others through the server.
+#[cfg(feature = "redis")]
+async fn sharing(cluster: &Cluster, redis: &Redis) -> Client {
+    let client = Client::builder(cluster.bootstrap());
+    let client = client.property("lag.fleet.redis.url", &redis.url).unwrap();
+    let client = client.property("lag.refresh.interval.ms", "200").unwrap();
+    client.connect().await.unwrap()
+}
+
 /// The store serves lag figures alone: a producer that steers by them never waits for it.
 #[cfg(feature = "redis")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -191,16 +200,9 @@ impl Drop for Redis {
 async fn a_redis_that_hangs_holds_up_no_record() {
     let redis = Redis::start();
     let cluster = Cluster::builder().topic("orders", 3).start().await.unwrap();
-    let client = Client::builder(cluster.bootstrap());
-    let client = client.property("lag.fleet.redis.url", &redis.url).unwrap();
-    let client = client.property("lag.refresh.interval.ms", "200").unwrap();
-    let client = client.connect().await.unwrap();
-    let lag = client
-        .lag("billing")
-        .topics(["orders"])
-        .start()
-        .await
-        .unwrap();
+    let client = sharing(&cluster, &redis).await;
+    let lag = client.lag("billing").topics(["orders"]);
+    let lag = lag.start().await.unwrap();
     let steer = ottla::LagAware::new(lag.plan());
     let producer = client.producer().partitioner(steer).build().unwrap();
     let send = async |text: &'static str| {
@@ -242,10 +244,7 @@ async fn redis_is_reached_by_a_property_alone() {
     let cluster = Cluster::builder().topic("orders", 3).start().await.unwrap();
     let mut lags = Vec::new();
     for _ in 0..2 {
-        let client = Client::builder(cluster.bootstrap());
-        let client = client.property("lag.fleet.redis.url", &redis.url).unwrap();
-        let client = client.property("lag.refresh.interval.ms", "200").unwrap();
-        let lag = client.connect().await.unwrap().lag("billing");
+        let lag = sharing(&cluster, &redis).await.lag("billing");
         lags.push(lag.topics(["orders"]).start().await.unwrap());
     }
     let shared = async {

@@ -282,34 +282,19 @@ impl LagAware {
         now: Instant,
         random: u64,
     ) -> i32 {
-        let free = if view.available.len() <= CANDIDATES {
-            self.free_of_few(lanes, seen, drawn, view, now, random)
-        } else {
-            let queue_max = self.queue_max(drawn, view);
-            let waits = waits_of_new(lanes, seen, drawn, random);
-            self.best_free(drawn, waits, queue_max, view, now)
+        // One that chance alone chose among few must be as good for its broker as the others are.
+        let led = |at: usize| view.available.get(at).copied().unwrap_or(0);
+        let count = view.available.len();
+        let all = (count <= CANDIDATES).then(|| few_places(count, random, 1).map(led));
+        let queue_max = self.queue_max(all.unwrap_or(drawn), view);
+        let best = |of| {
+            let waits = waits_of_new(lanes, seen, of, random);
+            self.best_free(of, waits, queue_max, view, now)
         };
         // When the leaders of all of them take nothing, any other is better.
-        free.unwrap_or_else(|| self.sticky.choose(view, now, random, None))
-    }
-
-    /// One that chance alone chose must be as good for its broker as the others are.
-    #[cold]
-    fn free_of_few(
-        &self,
-        lanes: &Lanes,
-        seen: Seen<'_>,
-        drawn: [i32; CANDIDATES],
-        view: &TopicView<'_>,
-        now: Instant,
-        random: u64,
-    ) -> Option<i32> {
-        let led = |at: usize| view.available.get(at).copied().unwrap_or(0);
-        let all = few_places(view.available.len(), random, 1).map(led);
-        let max = self.queue_max(all, view);
-        let waits = |of| waits_of_new(lanes, seen, of, random);
-        let best = |of| self.best_free(of, waits(of), max, view, now);
-        best(drawn).or_else(|| best(all))
+        best(drawn)
+            .or_else(|| best(all?))
+            .unwrap_or_else(|| self.sticky.choose(view, now, random, None))
     }
 
     /// Of partitions that wait so long, the soonest whose broker takes records.

@@ -121,43 +121,39 @@ pub(crate) enum HeaderForm {
     Flexible,
 }
 
+/// What a request's header says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Header<'a> {
+    pub(crate) api: ApiKey,
+    pub(crate) version: i16,
+    pub(crate) form: HeaderForm,
+    pub(crate) client_id: &'a str,
+}
+
 impl FrameWriter {
     /// Begins a request with room for `capacity_bytes` of small pieces.
-    pub(crate) fn new(
-        api: ApiKey,
-        version: i16,
-        form: HeaderForm,
-        client_id: &str,
-        capacity_bytes: usize,
-    ) -> Self {
-        let open = BytesMut::with_capacity(capacity_bytes + client_id.len() + HEADER_ROOM_BYTES);
-        Self::within(open, api, version, form, client_id)
+    pub(crate) fn new(header: Header<'_>, capacity_bytes: usize) -> Self {
+        let wanted = capacity_bytes + header.client_id.len() + HEADER_ROOM_BYTES;
+        Self::within(BytesMut::with_capacity(wanted), header)
     }
 
     /// As [`new`](Self::new), in the room that earlier requests left ([`into_room`](Self::into_room)).
-    pub(crate) fn in_room(
-        mut room: BytesMut,
-        api: ApiKey,
-        version: i16,
-        form: HeaderForm,
-        client_id: &str,
-        capacity_bytes: usize,
-    ) -> Self {
-        let wanted = capacity_bytes + client_id.len() + HEADER_ROOM_BYTES;
+    pub(crate) fn in_room(mut room: BytesMut, header: Header<'_>, capacity_bytes: usize) -> Self {
+        let wanted = capacity_bytes + header.client_id.len() + HEADER_ROOM_BYTES;
         if room.capacity() < wanted {
             // It is the old room again once all that was written into it has left.
             room.reserve(wanted.max(ROOM_BYTES));
         }
-        Self::within(room, api, version, form, client_id)
+        Self::within(room, header)
     }
 
-    fn within(
-        mut open: BytesMut,
-        api: ApiKey,
-        version: i16,
-        form: HeaderForm,
-        client_id: &str,
-    ) -> Self {
+    fn within(mut open: BytesMut, header: Header<'_>) -> Self {
+        let Header {
+            api,
+            version,
+            form,
+            client_id,
+        } = header;
         open.put_i32(0); // the length, known at the end
         open.put_i16(api.number());
         open.put_i16(version);
@@ -263,6 +259,13 @@ fn too_large(api: ApiKey, length: usize) -> Error {
 mod tests {
     use super::*;
 
+    const HEADER: Header<'static> = Header {
+        api: ApiKey::Produce,
+        version: 9,
+        form: HeaderForm::Flexible,
+        client_id: "me",
+    };
+
     #[test]
     fn tiny_payloads_share_one_buffer_that_was_made_for_them() {
         let (tiny, large) = (vec![1u8; COPY_BELOW_BYTES - 1], vec![2u8; COPY_BELOW_BYTES]);
@@ -274,8 +277,7 @@ mod tests {
             .collect();
         let needs = Payloads::of(payloads.iter());
         let capacity = 64 + needs.copied_bytes;
-        let form = HeaderForm::Flexible;
-        let mut writer = FrameWriter::new(ApiKey::Produce, 9, form, "me", capacity);
+        let mut writer = FrameWriter::new(HEADER, capacity);
         writer.reserve(needs);
         for payload in &payloads {
             writer.small().put_u8(0);
@@ -291,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_large_payload_is_borrowed_and_a_tiny_one_copied() {
-        let mut writer = FrameWriter::new(ApiKey::Produce, 9, HeaderForm::Flexible, "me", 64);
+        let mut writer = FrameWriter::new(HEADER, 64);
         writer.small().put_slice(b"abc");
         let large = Bytes::from(vec![7u8; 4096]);
         writer.payload(&large);
@@ -310,7 +312,7 @@ mod tests {
 
     #[test]
     fn an_oversize_request_is_refused_by_name() {
-        let mut writer = FrameWriter::new(ApiKey::Produce, 9, HeaderForm::Flexible, "me", 64);
+        let mut writer = FrameWriter::new(HEADER, 64);
         let chunk = Bytes::from(vec![0u8; 1 << 20]);
         for _ in 0..101 {
             writer.payload(&chunk);

@@ -34,7 +34,7 @@ pub mod versions;
 
 use crate::api_key::ApiKey;
 use crate::connection::Connection;
-use crate::frame::{Frame, FrameWriter, HeaderForm};
+use crate::frame::{Frame, FrameWriter, Header, HeaderForm};
 use crate::schema;
 use crate::walk::{cut_short, malformed, read_uvarint};
 use bytes::{Buf, Bytes};
@@ -71,11 +71,16 @@ fn encode<Q: Encodable + HeaderVersion>(
     client_id: &str,
     request: &Q,
 ) -> Result<Frame> {
-    let form = match Q::header_version(version) {
-        2 => HeaderForm::Flexible,
-        _ => HeaderForm::Plain,
+    let header = Header {
+        api,
+        version,
+        form: match Q::header_version(version) {
+            2 => HeaderForm::Flexible,
+            _ => HeaderForm::Plain,
+        },
+        client_id,
     };
-    let mut writer = FrameWriter::new(api, version, form, client_id, REQUEST_CAPACITY_BYTES);
+    let mut writer = FrameWriter::new(header, REQUEST_CAPACITY_BYTES);
     request.encode(writer.small(), version).map_err(|error| {
         let what = format!("a {api} request of version {version} cannot be written: {error}");
         Error::new(ErrorKind::State, what)

@@ -4,7 +4,7 @@
 use super::reader::Reader;
 use super::{broker_option, from_millis, non_negative, shared, to_millis};
 use crate::api_key::ApiKey;
-use crate::frame::{Frame, FrameWriter, HeaderForm, Payloads};
+use crate::frame::{Frame, FrameWriter, Header, HeaderForm, Payloads};
 use crate::walk::malformed;
 use bytes::{BufMut, Bytes, BytesMut};
 use ottla_proto::batch::{HEADER_BYTES, Segments};
@@ -80,17 +80,20 @@ pub fn encode<'b>(
     room: &mut BytesMut,
 ) -> Result<Frame> {
     let flexible = version >= FLEXIBLE_FROM;
-    let form = if flexible {
-        HeaderForm::Flexible
-    } else {
-        HeaderForm::Plain
+    let header = Header {
+        api: ApiKey::Produce,
+        version,
+        form: if flexible {
+            HeaderForm::Flexible
+        } else {
+            HeaderForm::Plain
+        },
+        client_id,
     };
     let (topics, needed) = sizes(batches.clone());
     let payloads = Payloads::of(batches.clone().flat_map(|batch| batch.segments));
     let capacity = 64 + needed + payloads.copied_bytes;
-    let room_left = std::mem::take(room);
-    let api = ApiKey::Produce;
-    let mut writer = FrameWriter::in_room(room_left, api, version, form, client_id, capacity);
+    let mut writer = FrameWriter::in_room(std::mem::take(room), header, capacity);
     writer.reserve(payloads);
     let small = writer.small();
     put_text(small, flexible, head.transactional_id.as_deref())?;

@@ -1,6 +1,7 @@
 mod pauses;
 
 use super::*;
+use crate::frame::{FrameWriter, Header, HeaderForm};
 use crate::testing::{self, Asked, pipe};
 use bytes::BytesMut;
 use kafka_protocol::messages::ApiVersionsResponse;
@@ -36,9 +37,18 @@ fn frame(api: ApiKey) -> Frame {
     frame_of_version(api, 0)
 }
 
+fn writer_of_version(api: ApiKey, version: i16) -> FrameWriter {
+    let header = Header {
+        api,
+        version,
+        form: HeaderForm::Plain,
+        client_id: "tester",
+    };
+    FrameWriter::new(header, 16)
+}
+
 fn frame_of_version(api: ApiKey, version: i16) -> Frame {
-    let form = crate::frame::HeaderForm::Plain;
-    let mut writer = crate::frame::FrameWriter::new(api, version, form, "tester", 16);
+    let mut writer = writer_of_version(api, version);
     writer.small().extend_from_slice(b"body");
     writer.finish().unwrap()
 }
@@ -412,13 +422,7 @@ async fn an_idle_connection_closes() {
 async fn a_peer_that_takes_no_bytes_is_given_up() {
     let (connection, _peer) = connected(&settings());
     let start = Instant::now();
-    let mut writer = crate::frame::FrameWriter::new(
-        ApiKey::Produce,
-        3,
-        crate::frame::HeaderForm::Plain,
-        "tester",
-        16,
-    );
+    let mut writer = writer_of_version(ApiKey::Produce, 3);
     writer.payload(&Bytes::from(vec![0; 1 << 20]));
     let pending = connection.submit(writer.finish().unwrap(), 1000 * SECOND);
     let error = pending.await.unwrap_err();
