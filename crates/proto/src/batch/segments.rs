@@ -188,4 +188,16 @@ mod tests {
         ));
         assert_eq!(segments, wanted.into_iter().collect());
     }
+
+    #[test]
+    fn few_pieces_need_no_list_and_many_are_one_list_for_all_who_hold_them() {
+        for count in 0..=FEW + 2 {
+            let mut list = vec![Bytes::from_static(b"piece"); count];
+            let segments = Segments::drained(&mut list);
+            let other = segments.clone();
+            assert_eq!(matches!(segments, Segments::Few(..)), count <= FEW);
+            assert_eq!(segments.as_ptr() == other.as_ptr(), count > FEW);
+            assert_eq!(other.into_iter().count(), count);
+        }
+    }
 }

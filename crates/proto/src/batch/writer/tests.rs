@@ -5,6 +5,7 @@ use crate::batch::Compressor;
 use crate::batch::testing::kept;
 use crate::record::KEPT_VALUE_BYTES_MIN;
 use proptest::prelude::*;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// A value's length, whether it is shared, and how many bytes the key and a header's value have.
 type Shape = (usize, bool, usize, usize);
@@ -181,6 +182,8 @@ fn a_batch_compressed_in_its_chunks_is_that_which_was_sealed_before() {
         let how = (codec, None);
         let (sealed, done) = writer.seal_compressed(&mut compressor, how, kept, wrap);
         done.unwrap();
+        let has_checksum = sealed.crc.is_some();
+        assert!(has_checksum, "whoever sends it would make one each time");
         assert_eq!(sealed.to_bytes(), before.to_bytes());
         assert_eq!(sealed.raw_size_bytes(), before.raw_size_bytes());
         let packed = sealed.compression() != Compression::None;
@@ -188,4 +191,22 @@ fn a_batch_compressed_in_its_chunks_is_that_which_was_sealed_before() {
         assert_eq!(shared > 0, !packed, "{shared} bytes are shared");
         assert_eq!(writer.chunks().count(), 0);
     }
+}
+
+#[test]
+fn a_codec_that_panics_leaves_the_batch_its_chunks() {
+    let mut writer = BatchWriter::to_be_compressed();
+    for _ in 0..3 {
+        writer.add_chunk(Vec::with_capacity(1000));
+    }
+    let text = [b'x'; 1500];
+    writer.append(&Record::to("t").value(&text), 0).unwrap();
+    let chunks: usize = writer.chunk_sizes().sum();
+    let dies = |_: &[u8]| resume_unwind(Box::new("a codec"));
+    let mut compressor = Compressor::new();
+    let how = (Compression::Lz4, None);
+    let seal = || writer.seal_compressed(&mut compressor, how, dies, Bytes::from);
+    catch_unwind(AssertUnwindSafe(seal)).unwrap_err();
+    let left = writer.chunks().map(|chunk| chunk.capacity());
+    assert_eq!(left.sum::<usize>(), chunks);
 }

@@ -103,6 +103,22 @@ fn a_large_request_is_given_the_time_that_a_slow_line_needs() {
 }
 
 #[test]
+fn the_batches_of_a_topic_stand_together_in_a_request() {
+    let mut many = many(2, config());
+    for number in 0..2 {
+        let other = many.sender.add_partition(TopicPartition::new("s", number));
+        many.sender
+            .set_leader(many.now, other, Some(LEADER), Some(1), None);
+    }
+    for partition in [0, 2, 1, 3] {
+        many.push(partition, partition, 1);
+    }
+    let sent = many.sent();
+    let order = sent.batches.iter().map(|batch| batch.partition.0);
+    assert_eq!(order.collect::<Vec<_>>(), [2, 3, 0, 1]);
+}
+
+#[test]
 fn the_halves_of_a_batch_have_no_more_attempts_than_the_whole() {
     let config = Config {
         retries: 1,

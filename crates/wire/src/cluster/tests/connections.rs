@@ -175,6 +175,10 @@ async fn a_coordinator_is_asked_for_once_and_again_when_it_moved() {
         "that was about the old one"
     );
     assert_eq!(world.lock().finds, 4);
+    world.lock().coordinators = [(0, 1)].into();
+    let namesake = cluster.coordinator(CoordinatorKind::Transaction, "billing", soon());
+    assert_eq!(namesake.await.unwrap(), BrokerId(1));
+    assert_eq!(find().await.unwrap(), BrokerId(3));
 }
 
 #[tokio::test(start_paused = true)]
