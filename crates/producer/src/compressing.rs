@@ -7,7 +7,7 @@ use crate::pool::Account;
 use crate::producer::Shared;
 use bytes::Bytes;
 use ottla_proto::Result;
-use ottla_proto::batch::{BatchWriter, Compression, Compressor, SealedRecords};
+use ottla_proto::batch::{BatchWriter, Compression, Compressor, SealedRecords, Segments};
 use ottla_proto::producer::PartitionIndex;
 use parking_lot::Mutex;
 use std::cell::RefCell;
@@ -46,6 +46,24 @@ impl Raw {
     /// Size before compression, header included.
     pub(crate) fn size_bytes(&self) -> usize {
         self.writer.size_bytes()
+    }
+
+    /// Seals the batch, compressed if that makes it smaller; `keep` copies what the codec made.
+    fn seal(
+        mut self,
+        how: (Compression, Option<i32>),
+        keep: impl FnOnce(&[u8]) -> Segments,
+    ) -> (SealedRecords, Result<()>) {
+        let account = &self.account;
+        let wrap = |chunk: Vec<u8>| {
+            if chunk.is_empty() {
+                account.take_back(chunk);
+                return Bytes::new();
+            }
+            account.lend(chunk, 0)
+        };
+        COMPRESSOR
+            .with_borrow_mut(|compressor| self.writer.seal_compressed(compressor, how, keep, wrap))
     }
 }
 
@@ -151,20 +169,11 @@ thread_local! {
 }
 
 /// Compresses a batch that was sealed for it.
-pub(crate) fn compress_raw(shared: &Shared, mut raw: Raw) -> SealedRecords {
+pub(crate) fn compress_raw(shared: &Shared, raw: Raw) -> SealedRecords {
     let account = Arc::clone(&raw.account);
     let raw_bytes = raw.size_bytes();
     let keep = |packed: &[u8]| account.adopt([packed], raw_bytes);
-    let wrap = |chunk: Vec<u8>| {
-        if chunk.is_empty() {
-            account.take_back(chunk);
-            return Bytes::new();
-        }
-        account.lend(chunk, 0)
-    };
-    let how = how(shared);
-    let (records, done) = COMPRESSOR
-        .with_borrow_mut(|compressor| raw.writer.seal_compressed(compressor, how, keep, wrap));
+    let (records, done) = raw.seal(how(shared), keep);
     note(shared, &records, done);
     records
 }
@@ -199,6 +208,27 @@ fn note(shared: &Shared, records: &SealedRecords, done: Result<()>) {
 mod tests {
     use super::*;
     use crate::pool::Pool;
+    use ottla_proto::Record;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+    const CODEC: (Compression, Option<i32>) = (Compression::Lz4, None);
+
+    fn account() -> Arc<Account> {
+        Pool::new(8 << 20).account(None)
+    }
+
+    /// A batch of one record in two chunks, which was expected to grow by so much.
+    fn raw(account: &Arc<Account>, value: &[u8], expected: usize) -> Raw {
+        let mut writer = BatchWriter::to_be_compressed();
+        for _ in 0..2 {
+            assert!(account.take(value.len(), expected, 0, None, |chunk| {
+                writer.add_chunk(chunk)
+            }));
+        }
+        let record = Record::to("orders").value(value);
+        writer.append(&record, 0).unwrap();
+        Raw::new(writer, Arc::clone(account))
+    }
 
     fn job(ordinal: u128) -> Job {
         Job {
@@ -236,6 +266,48 @@ mod tests {
         assert!(worker.next().is_some());
         drop(worker);
         assert!(queue.push(job(1)).is_some());
+    }
+
+    #[test]
+    fn a_batch_that_waits_holds_only_the_chunks_that_it_needs() {
+        let account = account();
+        let raw = raw(&account, &[b'v'; 100], 1000);
+        assert_eq!(account.used(), 1 << 10, "one of two");
+        drop(raw);
+        assert_eq!(account.used(), 0);
+    }
+
+    #[test]
+    fn batches_that_wait_leave_the_large_chunks_to_open_ones() {
+        let account = account();
+        let large = |_| raw(&account, &[b'v'; 100], 1 << 20);
+        let waiting: Vec<Raw> = (0..4).map(large).collect();
+        assert_eq!(account.used(), 4 << 20);
+        drop(waiting);
+    }
+
+    #[test]
+    fn the_memory_of_a_batch_comes_free_whatever_the_codec_makes_of_it() {
+        let account = account();
+        let keep = |packed: &[u8]| account.adopt([packed], 0);
+        let text = [b'v'; 30_000];
+        let (packed, done) = raw(&account, &text, 0).seal(CODEC, keep);
+        done.unwrap();
+        assert_eq!(account.used(), 1 << 10, "what the codec made, and no more");
+        drop(packed);
+        let dies = |_: &[u8]| resume_unwind(Box::new("a codec"));
+        let seal = || raw(&account, &text, 0).seal(CODEC, dies);
+        catch_unwind(AssertUnwindSafe(seal)).unwrap_err();
+        assert_eq!(account.used(), 0);
+        // It does not shrink.
+        let (plain, done) = raw(&account, b"v", 0).seal(CODEC, keep);
+        done.unwrap();
+        assert_eq!(
+            (plain.compression(), account.used()),
+            (Compression::None, 1 << 10)
+        );
+        drop(plain);
+        assert_eq!(account.used(), 0);
     }
 
     #[test]
