@@ -187,4 +187,6 @@ fn answer(request: &Request, published: &Published) -> Answer {
 #[cfg(test)]
 mod scraped;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;

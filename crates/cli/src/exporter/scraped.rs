@@ -1,6 +1,6 @@
 //! The exporter's page by way of a real Prometheus, as a source of lag.
 
-use super::tests::{commit, looker_every};
+use super::testing::{commit, looker_every};
 use super::*;
 use ottla::lag::snapshot::{Committed, End};
 use ottla::lag::{Asked, Found, LagSource, Pace, PrometheusSource, Standing};
@@ -132,7 +132,7 @@ async fn serve(client: &Client) -> (String, watch::Receiver<Arc<Published>>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs prometheus"]
 async fn prometheus_tells_the_offsets_and_how_old_they_are_once_a_look() {
-    let (cluster, client) = super::tests::cluster().await;
+    let (cluster, client) = super::testing::cluster().await;
     commit(&client, "billing", 0, 4).await;
     commit(&client, "billing", 1, 20).await;
     let (address, published) = serve(&client).await;

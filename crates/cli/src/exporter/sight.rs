@@ -353,7 +353,7 @@ mod tests {
     use super::*;
     use crate::exporter::look_on;
     use crate::exporter::published::Published;
-    use crate::exporter::tests::{InMemory, commit, looker};
+    use crate::exporter::testing::{InMemory, commit, logged, looker};
     use ottla::lag::{Asked, Found, LagSource, Pace};
     use ottla::partitioner::Method;
     use ottla_broker::Cluster;
@@ -376,7 +376,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn shares_are_told_by_the_scorer_that_producers_use_and_the_rest_is_named() {
-        let (cluster, client) = crate::exporter::tests::cluster().await;
+        let (cluster, client) = crate::exporter::testing::cluster().await;
         for (partition, offset) in [(0, 4), (1, 20)] {
             commit(&client, "billing", partition, offset).await;
         }
@@ -402,33 +402,9 @@ mod tests {
         cluster.shutdown().await;
     }
 
-    /// What is written to the log.
-    #[derive(Clone, Default)]
-    struct Written(Arc<std::sync::Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn trouble_with_a_cluster_is_said_once_and_its_end_once() {
-        let written = Written::default();
-        let to = written.clone();
-        let log = tracing_subscriber::fmt().with_ansi(false);
-        let log = log.with_writer(move || to.clone()).finish();
-        let _guard = tracing::subscriber::set_default(log);
-        let lines = |clause: &str| {
-            let text = written.0.lock().unwrap().clone();
-            let text = String::from_utf8(text).unwrap();
-            text.lines().filter(|line| line.contains(clause)).count()
-        };
+        let (lines, _guard) = logged();
         let cluster = Cluster::builder().nodes(2).replication(2).in_memory();
         let cluster = cluster.topic("orders", 2).start().await.unwrap();
         let mut client = Client::builder(cluster.bootstrap());
@@ -472,7 +448,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_group_that_cannot_be_watched_is_not_heard() {
+    async fn a_group_that_cannot_be_watched_is_not_heard_and_told_of_once() {
+        let (lines, _guard) = logged();
         let second = Duration::from_secs(1);
         let cluster = Cluster::builder().in_memory().topic("orders", 2);
         let cluster = cluster.start().await.unwrap();
@@ -487,12 +464,19 @@ mod tests {
         commit(&client, "billing", 0, 0).await;
         looker.collector = Collector::with_source(Ended, second, 1);
         tokio::time::sleep(second).await;
-        let unwatched = looker.look().await.unwrap();
-        assert!(unwatched.groups.is_empty());
-        assert_eq!(unwatched.heard_at, seen.heard_at);
+        for _ in 0..2 {
+            let unwatched = looker.look().await.unwrap();
+            assert!(unwatched.groups.is_empty());
+            assert_eq!(unwatched.heard_at, seen.heard_at);
+        }
+        let told = || [lines("group cannot be watched"), lines("is watched now")];
+        assert_eq!(told(), [1, 0]);
         looker.collector = watches;
-        let watched = looker.look().await.unwrap();
-        assert_eq!(watched.groups.len(), 1);
-        assert!(watched.heard_at >= Some(watched.began));
+        for _ in 0..2 {
+            let watched = looker.look().await.unwrap();
+            assert_eq!(watched.groups.len(), 1);
+            assert!(watched.heard_at >= Some(watched.began));
+        }
+        assert_eq!(told(), [1, 1]);
     }
 }

@@ -1,56 +1,19 @@
 //! The exporter against the embedded cluster.
 
 use super::page::{COUNTERS, GAUGES};
+use super::testing::{InMemory, cluster, commit, logged, looker};
 use super::*;
 use crate::arguments::{Arguments, Command as Subcommand};
 use clap::Parser;
-use ottla::consumer::{Committed, Start};
-use ottla::{BoxFuture, BoxStream, Client, Code, Dial, Record, TopicPartition};
+use ottla::consumer::Committed;
+use ottla::lag::LagStatus;
+use ottla::{Client, Code, TopicPartition};
 use ottla_broker::{ApiKey, Cluster};
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-pub(super) async fn cluster() -> (Cluster, Client) {
-    let builder = Cluster::builder().nodes(2).replication(2);
-    let builder = builder.topic("orders", 2).topic("unread", 1);
-    let cluster = builder.start().await.unwrap();
-    let client = Client::builder(cluster.bootstrap())
-        .connect()
-        .await
-        .unwrap();
-    let producer = client.producer().build().unwrap();
-    for (partition, count) in [(0, 10), (1, 20)] {
-        for _ in 0..count {
-            let record = Record::to("orders").partition(partition).value("v");
-            drop(producer.enqueue(record).await.unwrap());
-        }
-    }
-    producer.close().await.unwrap();
-    (cluster, client)
-}
-
-pub(super) async fn commit(client: &Client, group: &str, partition: i32, offset: i64) {
-    let partition = TopicPartition::new("orders", partition);
-    let consumer = client.consumer().unwrap().group(group).auto_commit(None);
-    let consumer = consumer.assign([(partition.clone(), Start::Offset(0, None))]);
-    let consumer = consumer.build().await.unwrap();
-    let offsets = [(partition, Committed::at(offset))];
-    consumer.commit_offsets(offsets.into()).await.unwrap();
-    consumer.close().await.unwrap();
-}
-
-pub(super) fn looker(client: &Client, topic_filter: &str) -> Looker {
-    looker_every(client, topic_filter, SECOND)
-}
-
-pub(super) fn looker_every(client: &Client, topic_filter: &str, refresh: Duration) -> Looker {
-    let groups = Filter::new(".*", "^hidden").unwrap();
-    let topics = Filter::new(topic_filter, "^$").unwrap();
-    Looker::new(client.clone(), refresh, groups, topics)
-}
 
 /// The whole page.
 fn text(published: &Published) -> String {
@@ -202,15 +165,6 @@ async fn the_health_check_fails_with_the_reason_when_the_cluster_is_gone() {
         &["ottla_exporter_up 0", "kafka_brokers 2"],
     );
     cluster.shutdown().await;
-}
-
-/// Reaches the nodes of a cluster in memory.
-pub(super) struct InMemory(pub(super) Cluster);
-
-impl Dial for InMemory {
-    fn dial<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<BoxStream>> {
-        Box::pin(async move { self.0.dial(host, port).await.map(BoxStream::new) })
-    }
 }
 
 fn health(published: &watch::Receiver<Arc<Published>>) -> Answer {
@@ -365,20 +319,24 @@ async fn an_exporter_that_is_started_before_its_cluster_tells_why_and_waits_for_
     let brokers = format!("127.0.0.1:{port}");
     let hasty = ["--refresh", "0.1", "-X", "default.api.timeout.ms=300"];
     let hasty = arguments(&[&["-b", &brokers], &hasty[..]].concat());
-    let reached = tokio::spawn(async move { reach(&hasty, &publisher).await });
-    for failures in 1..3 {
-        published.changed().await.unwrap();
-        let answer = health(&published);
-        assert!(answer.status.starts_with("503"));
-        let why = answer.body.as_str();
-        assert!(
-            why.starts_with("no look at the cluster is over yet: ") && why.contains(&brokers),
-            "{why}"
-        );
-        assert_eq!(published.borrow().own().failures, failures);
-    }
-    let cluster = Cluster::builder().port(port).start().await.unwrap();
-    reached.await.unwrap().unwrap();
+    let (lines, _guard) = logged();
+    let trouble = async {
+        for failures in 1..3 {
+            published.changed().await.unwrap();
+            let answer = health(&published);
+            assert!(answer.status.starts_with("503"));
+            let why = answer.body.as_str();
+            assert!(
+                why.starts_with("no look at the cluster is over yet: ") && why.contains(&brokers),
+                "{why}"
+            );
+            assert_eq!(published.borrow().own().failures, failures);
+        }
+        Cluster::builder().port(port).start().await.unwrap()
+    };
+    let (reached, cluster) = tokio::join!(reach(&hasty, &publisher), trouble);
+    reached.unwrap();
+    assert_eq!(lines("the cluster cannot be reached"), 1);
     cluster.shutdown().await;
     // No waiting mends a wrong property.
     let (publisher, _published) = watch::channel(Arc::new(Published::default()));
@@ -424,6 +382,36 @@ async fn a_look_is_as_old_for_each_scraper_as_it_is_by_then() {
         let ends = [&*seen, &changing].map(|part| part.ends_with("# EOF\n"));
         assert_eq!(ends, [false, format == Format::OpenMetrics]);
     }
+    cluster.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_is_as_old_as_its_oldest_figure_that_is_told() {
+    let cluster = Cluster::builder().in_memory().topic("orders", 3);
+    let cluster = cluster.start().await.unwrap();
+    let client = Client::builder(cluster.bootstrap());
+    let client = client.transport(Arc::new(InMemory(cluster.clone())));
+    let client = client.connect().await.unwrap();
+    // The second commit is beyond the end: it is told, though it is no lag. Of the third partition
+    // nothing is told.
+    for (partition, offset) in [(0, 0), (1, 7)] {
+        commit(&client, "billing", partition, offset).await;
+    }
+    let mut sight = looker(&client, ".*").look().await.unwrap();
+    let mut snapshot = sight.groups[0].snapshot.as_ref().clone();
+    let partitions = &mut snapshot.topics[0].partitions;
+    assert_eq!(partitions[1].status, LagStatus::BeyondEnd);
+    let then = snapshot.taken_at;
+    for (partition, later) in partitions.iter_mut().zip([8, 5, 0]) {
+        partition.taken_at = then + later * SECOND;
+    }
+    sight.groups[0].snapshot = snapshot.into();
+    let now = then + 9 * SECOND;
+    let told = page::write_now(Some(&sight), &Own::default(), now, Format::Prometheus);
+    holds(
+        &told,
+        &["ottla_group_age_seconds{consumergroup=\"billing\"} 4"],
+    );
     cluster.shutdown().await;
 }
 
