@@ -84,6 +84,7 @@ impl BatchWriter {
             packed => {
                 let done = packed.map(|_| ());
                 let mut sealed = std::mem::take(self).seal(wrap);
+                // Here, and not by whoever sends the batch, at each attempt.
                 sealed.crc = Some(sealed.section_crc());
                 (sealed, done)
             }
@@ -115,9 +116,7 @@ impl SealedRecords {
                 compressor.compress(codec, level, &pieces)?
             }
         };
-        if packed.len() >= self.bytes {
-            self.crc = Some(self.section_crc());
-        } else {
+        if packed.len() < self.bytes {
             self.crc = Some(crc32c::crc32c(packed));
             self.bytes = packed.len();
             self.compression = codec;
