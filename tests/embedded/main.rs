@@ -7,6 +7,7 @@ mod beside;
 mod bugs;
 mod collection;
 mod consumer;
+mod distance;
 mod edges;
 mod ends;
 mod fleet;

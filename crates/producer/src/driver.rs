@@ -432,7 +432,8 @@ impl Driver {
         self.places.get_mut(partition.0 as usize)?.open.as_mut()
     }
 
-    /// Seals the open batches that hold memory which someone wants.
+    /// Seals the open batches that hold memory which someone wants. One behind a full window would
+    /// give it back no sooner, and takes a place in the window that a full batch could have.
     fn seal_wanted(&mut self, now: Instant) {
         self.shared.shop.pool.heed();
         let wanted: Vec<_> = self
@@ -440,6 +441,7 @@ impl Driver {
             .iter()
             .filter_map(|place| Some((place, place.open?)))
             .filter(|(place, _)| place.slot.account().is_wanted())
+            .filter(|(place, _)| self.core.has_room(place.slot.index()))
             .map(|(place, open)| (place.slot.index(), open.serial))
             .collect();
         for (partition, serial) in wanted {
