@@ -1,5 +1,6 @@
-//! Brokers far away: what a partition sends in a round trip.
+//! How soon batches leave: brokers far away, and callers that never wait.
 
+use bytes::Bytes;
 use ottla::{BoxFuture, BoxStream, Client, Dial, Producer, Record};
 use ottla_broker::{ApiKey, Cluster};
 use std::io;
@@ -90,4 +91,37 @@ async fn a_full_buffer_cuts_no_batch_short_that_waits_behind_others() {
     let (requests, round_trips) = sent(200, 10 * BATCH_BYTES + BATCH_BYTES / 2).await;
     assert_eq!(requests, 200);
     assert!((39.9..40.5).contains(&round_trips), "{round_trips}");
+}
+
+/// A worker keeps the task that was woken last to itself, until the one that it runs waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_leave_while_a_caller_fills_the_next_without_ever_waiting() {
+    // Not copied, so that a gigabyte of them costs nothing.
+    static VALUE: [u8; 16 << 10] = [b'v'; 16 << 10];
+    const BATCHES: usize = 8_000;
+    let builder = Cluster::builder().in_memory();
+    let cluster = builder.topic("orders", 1).start().await.unwrap();
+    let client = ottla_tests::client(&cluster).connect().await.unwrap();
+    let builder = client.producer().linger(Duration::from_secs(60));
+    let builder = builder.batch_bytes(BATCH_BYTES).buffer_bytes(2 << 30);
+    let producer = builder.build().unwrap();
+    fill(&producer, 1).await;
+    producer.flush().await.unwrap();
+    let before = cluster.log("orders", 0).len();
+    let caller = tokio::spawn(async move {
+        for batch in 0..BATCHES {
+            for _ in 0..BATCH_BYTES / VALUE.len() {
+                let value = Bytes::from_static(&VALUE);
+                let record = Record::to("orders").value_bytes(&value);
+                drop(producer.enqueue(record).await.unwrap());
+            }
+            if cluster.log("orders", 0).len() > before {
+                return batch;
+            }
+            std::thread::yield_now();
+        }
+        BATCHES
+    });
+    let filled = caller.await.unwrap();
+    assert!(filled < BATCHES, "nothing left before the caller waited");
 }

@@ -414,6 +414,8 @@ impl Producer {
         });
         shared.now();
         runtime.spawn(Driver::new(Arc::clone(&shared), opening).run());
+        let beside = Arc::clone(&shared);
+        runtime.spawn(async move { beside.shop.inbox.stand_in().await });
         let handle = Arc::new(Handle(Arc::clone(&shared)));
         Ok(Self {
             shared,
