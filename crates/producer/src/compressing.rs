@@ -6,12 +6,13 @@ use crate::inbox::Message;
 use crate::pool::Account;
 use crate::producer::Shared;
 use bytes::Bytes;
-use ottla_proto::Result;
 use ottla_proto::batch::{BatchWriter, Compression, Compressor, SealedRecords, Segments};
 use ottla_proto::producer::PartitionIndex;
+use ottla_proto::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// A sealed batch that is to be compressed.
@@ -62,8 +63,17 @@ impl Raw {
             }
             account.lend(chunk, 0)
         };
-        COMPRESSOR
-            .with_borrow_mut(|compressor| self.writer.seal_compressed(compressor, how, keep, wrap))
+        let writer = &mut self.writer;
+        let sealed = with_codec(|compressor| writer.seal_compressed(compressor, how, keep, wrap));
+        sealed.unwrap_or_else(|error| {
+            let plain = (Compression::None, None);
+            let unused = |_: &[u8]| Segments::default();
+            let mut compressor = Compressor::new();
+            let (sealed, _) = self
+                .writer
+                .seal_compressed(&mut compressor, plain, unused, wrap);
+            (sealed, Err(error))
+        })
     }
 }
 
@@ -168,6 +178,18 @@ thread_local! {
     static COMPRESSOR: RefCell<Compressor> = RefCell::new(Compressor::new());
 }
 
+/// A codec that panics on a batch is one that fails: the batch goes as it is, and what waits behind it
+/// goes on.
+fn with_codec<T>(work: impl FnOnce(&mut Compressor) -> T) -> Result<T> {
+    COMPRESSOR.with_borrow_mut(|compressor| {
+        catch_unwind(AssertUnwindSafe(|| work(compressor))).map_err(|_| {
+            // Nobody knows what it left behind.
+            *compressor = Compressor::new();
+            Error::new(ErrorKind::State, "the codec panicked")
+        })
+    })
+}
+
 /// Compresses a batch that was sealed for it.
 pub(crate) fn compress_raw(shared: &Shared, raw: Raw) -> SealedRecords {
     let account = Arc::clone(&raw.account);
@@ -183,8 +205,8 @@ pub(crate) fn compress(shared: &Shared, account: &Arc<Account>, records: &mut Se
     let raw_bytes = records.raw_size_bytes();
     let keep = |packed: &[u8]| account.adopt([packed], raw_bytes);
     let (codec, level) = how(shared);
-    let done =
-        COMPRESSOR.with_borrow_mut(|compressor| records.compress(compressor, codec, level, keep));
+    let done = with_codec(|compressor| records.compress(compressor, codec, level, keep));
+    let done = done.and_then(|done| done);
     note(shared, records, done);
 }
 
@@ -209,7 +231,7 @@ mod tests {
     use super::*;
     use crate::pool::Pool;
     use ottla_proto::Record;
-    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+    use std::panic::resume_unwind;
 
     const CODEC: (Compression, Option<i32>) = (Compression::Lz4, None);
 
@@ -295,10 +317,6 @@ mod tests {
         done.unwrap();
         assert_eq!(account.used(), 1 << 10, "what the codec made, and no more");
         drop(packed);
-        let dies = |_: &[u8]| resume_unwind(Box::new("a codec"));
-        let seal = || raw(&account, &text, 0).seal(CODEC, dies);
-        catch_unwind(AssertUnwindSafe(seal)).unwrap_err();
-        assert_eq!(account.used(), 0);
         // It does not shrink.
         let (plain, done) = raw(&account, b"v", 0).seal(CODEC, keep);
         done.unwrap();
@@ -306,6 +324,18 @@ mod tests {
             (plain.compression(), account.used()),
             (Compression::None, 1 << 10)
         );
+        drop(plain);
+        assert_eq!(account.used(), 0);
+    }
+
+    #[test]
+    fn a_batch_goes_as_it_is_when_the_codec_panics() {
+        let account = account();
+        let dies = |_: &[u8]| resume_unwind(Box::new("a codec"));
+        let (plain, done) = raw(&account, &[b'v'; 30_000], 0).seal(CODEC, dies);
+        assert!(done.unwrap_err().to_string().contains("panicked"));
+        assert_eq!((plain.compression(), plain.count()), (Compression::None, 1));
+        assert!(plain.size_bytes() > 30_000);
         drop(plain);
         assert_eq!(account.used(), 0);
     }
