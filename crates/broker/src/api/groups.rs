@@ -25,15 +25,20 @@ pub(super) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
-/// What every group API checks first.
+/// What every group API checks first. Kafka keeps offsets under an empty name too.
 pub(super) fn check_group(ctx: &Context<'_>, group: &str) -> Result<(), Code> {
-    if let Some(code) = ctx.forced() {
-        return Err(code);
+    match ctx.forced() {
+        Some(code) => Err(code),
+        None => coordinates(ctx, group),
     }
+}
+
+/// As [`check_group`], where members and transactions are: these need a name.
+pub(super) fn check_named(ctx: &Context<'_>, group: &str) -> Result<(), Code> {
     if group.is_empty() {
-        return Err(Code::INVALID_GROUP_ID);
+        return Err(ctx.forced().unwrap_or(Code::INVALID_GROUP_ID));
     }
-    coordinates(ctx, group)
+    check_group(ctx, group)
 }
 
 /// Whether this node coordinates a group or a transactional id.
@@ -102,7 +107,7 @@ pub(super) async fn join(ctx: &Context<'_>, body: BytesMut) -> Result<Outcome, M
     let settings = &ctx.shared().settings;
     let session_timeout = millis(request.session_timeout_ms);
     let sessions = settings.session_timeout_min..=settings.session_timeout_max;
-    let checked = match check_group(ctx, &request.group_id) {
+    let checked = match check_named(ctx, &request.group_id) {
         Ok(()) if !sessions.contains(&session_timeout) => Err(Code::INVALID_SESSION_TIMEOUT),
         checked => checked,
     };
@@ -173,7 +178,7 @@ fn join_response(ctx: &Context<'_>, answer: JoinAnswer) -> JoinGroupResponse {
 
 pub(super) async fn sync(ctx: &Context<'_>, body: BytesMut) -> Result<Outcome, Malformed> {
     let request: SyncGroupRequest = ctx.decode(body)?;
-    let answer = match check_group(ctx, &request.group_id) {
+    let answer = match check_named(ctx, &request.group_id) {
         Err(code) => SyncAnswer::refused(code),
         Ok(()) => {
             let assignments = request.assignments.into_iter();
@@ -206,7 +211,7 @@ pub(super) async fn sync(ctx: &Context<'_>, body: BytesMut) -> Result<Outcome, M
 
 pub(super) fn heartbeat(ctx: &Context<'_>, request: &HeartbeatRequest) -> HeartbeatResponse {
     let instance = request.group_instance_id.as_deref();
-    let done = check_group(ctx, &request.group_id).and_then(|()| {
+    let done = check_named(ctx, &request.group_id).and_then(|()| {
         let groups = &ctx.shared().groups;
         groups.heartbeat(
             &request.group_id,
@@ -219,7 +224,7 @@ pub(super) fn heartbeat(ctx: &Context<'_>, request: &HeartbeatRequest) -> Heartb
 }
 
 pub(super) fn leave(ctx: &Context<'_>, request: &LeaveGroupRequest) -> LeaveGroupResponse {
-    let checked = check_group(ctx, &request.group_id);
+    let checked = check_named(ctx, &request.group_id);
     let response = LeaveGroupResponse::default();
     if let Err(code) = checked {
         return response.with_error_code(code.0);

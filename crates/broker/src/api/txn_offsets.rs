@@ -1,7 +1,7 @@
 //! TxnOffsetCommit: offsets that a group gets when a transaction commits.
 
 use super::Context;
-use super::groups::check_group;
+use super::groups::check_named;
 use super::offsets::offset_to_commit;
 use super::transactions::for_writer;
 use crate::transactions::{Identity, Protocol, Transaction, moment};
@@ -24,7 +24,7 @@ pub(super) fn commit(
     let group = request.group_id.as_str();
     // Locked until every offset is held: the transaction must not end meanwhile.
     let mut inner = shared.transactions.lock();
-    let allowed = check_group(ctx, group).and_then(|()| {
+    let allowed = check_named(ctx, group).and_then(|()| {
         shared.groups.check_transactional_commit(
             group,
             &request.member_id,

@@ -152,6 +152,9 @@ async fn offsets_are_kept_for_partitions_that_exist() {
     assert_eq!(codes(response), [Code::OFFSET_METADATA_TOO_LARGE, unknown]);
     cluster.delete_topic("t").unwrap();
     assert_eq!(cluster.committed("g", "t", 0), None);
+    let nameless = commit(5, "").with_group_id(group(""));
+    let response = client.call(8, &nameless).await.unwrap();
+    assert_eq!(codes(response), [unknown, unknown], "an empty name is one");
 }
 
 #[tokio::test(start_paused = true)]

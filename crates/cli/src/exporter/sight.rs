@@ -228,6 +228,13 @@ impl Looker {
         self.unwatched.retain(|group| names.contains(group));
         let mut starts = JoinSet::new();
         for listed in wanted {
+            if listed.group.is_empty() {
+                // Kafka takes commits under an empty name too, but nobody steers by such a group.
+                if self.unwatched.insert(Arc::clone(&listed.group)) {
+                    tracing::warn!("the group with an empty name is passed over");
+                }
+                continue;
+            }
             if let Some(watched) = self.lags.get_mut(&listed.group) {
                 watched.coordinator = listed.coordinator;
                 watched.listed_at = now;
@@ -478,5 +485,26 @@ mod tests {
             assert!(watched.heard_at >= Some(watched.began));
         }
         assert_eq!(told(), [1, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_with_an_empty_name_is_passed_over_and_told_of_once() {
+        let (lines, _guard) = logged();
+        let second = Duration::from_secs(1);
+        let cluster = Cluster::builder().in_memory().topic("orders", 2);
+        let cluster = cluster.start().await.unwrap();
+        let client = Client::builder(cluster.bootstrap());
+        let client = client.transport(Arc::new(InMemory(cluster.clone())));
+        let client = client.connect().await.unwrap();
+        commit(&client, "", 0, 0).await;
+        assert_eq!(client.groups().list().await.unwrap().groups.len(), 1);
+        let mut looker = looker(&client, ".*");
+        for _ in 0..2 {
+            tokio::time::sleep(second).await;
+            let seen = looker.look().await.unwrap();
+            assert!(seen.groups.is_empty());
+            assert_eq!(seen.heard_at, Some(seen.began), "there is nothing to hear");
+        }
+        assert_eq!([lines("passed over"), lines("cannot be watched")], [1, 0]);
     }
 }
