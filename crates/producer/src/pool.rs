@@ -30,8 +30,9 @@ const LARGE_BYTES_MAX: usize = 1 << 20;
 /// Larger chunks of open batches are at most this part of the memory: one that turns out to be too
 /// large for its batch keeps memory from others.
 const LARGE_SHARE: usize = 4;
-/// One list of free chunks for each power of two from the smallest to the largest.
-const CLASSES: usize = 11;
+/// One list of free chunks for each power of two from the smallest to the largest, and for what lies
+/// in the middle between two.
+const CLASSES: usize = 21;
 /// Free chunks beyond so many bytes go back to the allocator.
 const FREE_BYTES_MAX: usize = 64 << 20;
 /// This part of the limit may be free beyond what is unused. While a full buffer is compressed,
@@ -69,16 +70,15 @@ fn large_chunk_bytes(wanted: usize) -> Option<usize> {
     (bytes > CHUNK_BYTES_MAX).then_some(bytes)
 }
 
-/// The size of a chunk for what is left of so many bytes that are all there: one for the whole, if they
-/// fill two thirds of it, since each chunk costs an allocation on its way out.
+/// The size of a chunk for what is left of so many bytes that are all there: one for the whole, of
+/// which they fill at least two thirds, since each chunk costs an allocation on its way out.
 fn whole_chunk_bytes(left: usize) -> usize {
-    let most = left.saturating_add(left / 2).clamp(1, LARGE_BYTES_MAX);
-    let large = 1 << most.ilog2();
-    if large > CHUNK_BYTES_MAX {
-        large
-    } else {
-        chunk_bytes(left)
+    if left <= CHUNK_BYTES_MAX {
+        return chunk_bytes(left);
     }
+    let power = left.min(LARGE_BYTES_MAX).next_power_of_two();
+    let between = power / 4 * 3;
+    if left <= between { between } else { power }
 }
 
 /// The same, which takes no more than what it stands for: else the buffer held half as much again of
@@ -92,8 +92,14 @@ fn section_chunk_bytes(left: usize, replaced_bytes: usize) -> usize {
 }
 
 fn class(chunk_bytes: usize) -> Option<usize> {
-    let class = chunk_bytes.checked_div(CHUNK_BYTES_MIN)?.checked_ilog2()? as usize;
-    (chunk_bytes.is_power_of_two() && class < CLASSES).then_some(class)
+    let log = chunk_bytes.checked_ilog2()?;
+    let beyond = match chunk_bytes - (1 << log) {
+        0 => 0,
+        middle if 2 * middle == 1 << log => 1,
+        _ => return None,
+    };
+    let class = 2 * log.checked_sub(CHUNK_BYTES_MIN.ilog2())? as usize + beyond;
+    (class < CLASSES).then_some(class)
 }
 
 impl Pool {

@@ -359,25 +359,32 @@ fn what_a_codec_made_is_counted_by_its_chunks_until_it_is_dropped() {
 }
 
 #[test]
-fn what_a_codec_made_has_few_chunks_that_it_fills_by_two_thirds() {
-    for bytes in (1000..3_000_000).step_by(997) {
-        let (mut left, mut taken, mut chunks) = (bytes, 0, 0);
-        while left > 0 {
-            let chunk = whole_chunk_bytes(left);
-            assert!(class(chunk).is_some(), "{chunk} bytes are given back");
-            left -= left.min(chunk);
-            taken += chunk;
-            chunks += 1;
-        }
-        assert!(
-            taken <= bytes + bytes / 2 + CHUNK_BYTES_MAX / 2,
-            "{taken} for {bytes}"
-        );
-        assert!(
-            chunks <= 4 + bytes / LARGE_BYTES_MAX,
-            "{chunks} for {bytes}"
-        );
+fn what_a_codec_made_is_one_chunk_of_which_it_fills_two_thirds() {
+    for bytes in (1..LARGE_BYTES_MAX).step_by(997) {
+        let chunk = whole_chunk_bytes(bytes);
+        assert!(class(chunk).is_some(), "{chunk} bytes are given back");
+        assert!(bytes <= chunk, "{chunk} for {bytes}");
+        let most = if bytes <= CHUNK {
+            (2 * bytes).max(CHUNK_BYTES_MIN)
+        } else {
+            bytes + bytes / 2
+        };
+        assert!(chunk <= most, "{chunk} for {bytes}");
     }
+    assert_eq!(whole_chunk_bytes(3 * LARGE_BYTES_MAX), LARGE_BYTES_MAX);
+}
+
+#[test]
+fn each_size_of_chunk_has_a_list_of_its_own() {
+    let sizes: Vec<_> = (0..=2 * LARGE_BYTES_MAX)
+        .filter(|&bytes| class(bytes).is_some())
+        .collect();
+    assert_eq!(
+        (sizes[0], sizes[CLASSES - 1]),
+        (CHUNK_BYTES_MIN, LARGE_BYTES_MAX)
+    );
+    let places: Vec<_> = sizes.iter().filter_map(|&bytes| class(bytes)).collect();
+    assert_eq!(places, (0..CLASSES).collect::<Vec<_>>());
 }
 
 #[test]
