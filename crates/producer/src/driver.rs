@@ -436,16 +436,14 @@ impl Driver {
     /// give it back no sooner, and takes a place in the window that a full batch could have.
     fn seal_wanted(&mut self, now: Instant) {
         self.shared.shop.pool.heed();
-        let wanted: Vec<_> = self
-            .places
-            .iter()
-            .filter_map(|place| Some((place, place.open?)))
-            .filter(|(place, _)| place.slot.account().is_wanted())
-            .filter(|(place, _)| self.core.has_room(place.slot.index()))
-            .map(|(place, open)| (place.slot.index(), open.serial))
-            .collect();
-        for (partition, serial) in wanted {
-            self.seal(now, partition, serial);
+        for at in 0..self.places.len() {
+            if let Some(place) = self.places.get(at)
+                && let Some(open) = place.open
+                && place.slot.account().is_wanted()
+                && self.core.has_room(place.slot.index())
+            {
+                self.seal(now, place.slot.index(), open.serial);
+            }
         }
     }
 

@@ -16,6 +16,9 @@ pub(super) struct Line {
     queues: Vec<Queue>,
     /// Nobody gets memory any more.
     closed: bool,
+    /// Empty, to be used again: while the buffer is full, someone comes to wait every few batches.
+    spare_accounts: Vec<Arc<Account>>,
+    spare_tickets: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -155,9 +158,11 @@ impl Line {
         let new = match known {
             Some(queue) => queue.tickets.insert(ticket),
             None => {
+                let mut tickets = std::mem::take(&mut self.spare_tickets);
+                tickets.insert(ticket);
                 self.queues.push(Queue {
                     account: Arc::clone(account),
-                    tickets: BTreeSet::from([ticket]),
+                    tickets,
                 });
                 true
             }
@@ -174,7 +179,11 @@ impl Line {
             if queue.tickets.remove(&ticket) {
                 queue.account.waiting.fetch_sub(1, Ordering::AcqRel);
             }
-            !queue.tickets.is_empty()
+            let empty = queue.tickets.is_empty();
+            if empty {
+                self.spare_tickets = std::mem::take(&mut queue.tickets);
+            }
+            !empty
         });
         Some(waiter)
     }
@@ -185,14 +194,11 @@ impl Line {
         if self.queues.len() > 1 {
             self.queues.rotate_left(1);
         }
-        let recovered: Vec<_> = self
-            .queues
-            .iter()
-            .filter(|queue| queue.account.has_recovered())
-            .map(|queue| Arc::clone(&queue.account))
-            .collect();
+        let accounts = self.queues.iter().map(|queue| &queue.account);
+        let mut recovered = std::mem::take(&mut self.spare_accounts);
+        recovered.extend(accounts.filter(|account| account.has_recovered()).cloned());
         let mut unwanted = Vec::new();
-        for account in recovered {
+        for account in recovered.drain(..) {
             while let Some((ticket, bytes)) = self.first(&account)
                 && account.claim(bytes)
             {
@@ -206,6 +212,7 @@ impl Line {
                 unwanted.extend(sent.and_then(std::result::Result::err).flatten());
             }
         }
+        self.spare_accounts = recovered;
         unwanted
     }
 

@@ -122,14 +122,14 @@ impl Compressor {
         &mut self,
         codec: Compression,
         level: Option<i32>,
-        input: &[&[u8]],
+        input: &[impl AsRef<[u8]>],
     ) -> Result<&[u8]> {
         self.out.clear();
         match codec {
             Compression::None => {
                 input
                     .iter()
-                    .for_each(|piece| self.out.extend_from_slice(piece));
+                    .for_each(|piece| self.out.extend_from_slice(piece.as_ref()));
                 Ok(())
             }
             Compression::Gzip => self.gzip.deflate(level, input, &mut self.out),
@@ -299,19 +299,23 @@ impl Output {
 }
 
 /// The pieces as one slice, copied into `joined` only if there are several.
-fn join<'a>(joined: &'a mut Vec<u8>, pieces: &[&'a [u8]]) -> &'a [u8] {
+fn join<'a>(joined: &'a mut Vec<u8>, pieces: &'a [impl AsRef<[u8]>]) -> &'a [u8] {
     match pieces {
         [] => &[],
-        [whole] => whole,
+        [whole] => whole.as_ref(),
         _ => {
             joined.clear();
-            joined.reserve(pieces.iter().map(|piece| piece.len()).sum());
+            joined.reserve(size_bytes(pieces));
             pieces
                 .iter()
-                .for_each(|piece| joined.extend_from_slice(piece));
+                .for_each(|piece| joined.extend_from_slice(piece.as_ref()));
             joined
         }
     }
+}
+
+fn size_bytes(pieces: &[impl AsRef<[u8]>]) -> usize {
+    pieces.iter().map(|piece| piece.as_ref().len()).sum()
 }
 
 #[cfg(test)]

@@ -26,10 +26,9 @@ const CHECKSUM_STEP_BYTES: usize = 1 << 15;
 pub struct BatchWriter {
     /// The chunk that is being filled.
     open: Vec<u8>,
-    full: Vec<Vec<u8>>,
-    /// Empty chunks.
-    next: Vec<Vec<u8>>,
-    /// Values that stand between what the chunks hold.
+    /// How many of the other chunks are full.
+    full: usize,
+    /// The other chunks, and values that stand between what they hold.
     room: BatchRoom,
     kept_bytes: usize,
     /// So many more bytes of values may be kept.
@@ -44,9 +43,12 @@ pub struct BatchWriter {
     max_timestamp: i64,
 }
 
-/// Room for the values that a batch keeps and for its pieces, to be used again by the next one.
+/// Room for the chunks of a batch, the values that it keeps and its pieces, to be used again by the
+/// next one.
 #[derive(Debug, Default)]
 pub struct BatchRoom {
+    /// The full ones in order, and the empty ones behind them.
+    chunks: Vec<Vec<u8>>,
     kept: Vec<Kept>,
     pieces: Vec<Bytes>,
 }
@@ -79,8 +81,9 @@ impl BatchWriter {
     }
 
     /// Uses the room that a sealed batch left.
-    pub fn reuse(&mut self, room: BatchRoom) {
+    pub fn reuse(&mut self, mut room: BatchRoom) {
         if self.room.kept.is_empty() {
+            room.chunks.append(&mut self.room.chunks);
             self.room = room;
         }
     }
@@ -92,7 +95,7 @@ impl BatchWriter {
         if self.open.capacity() == 0 {
             self.open = chunk;
         } else {
-            self.next.push(chunk);
+            self.room.chunks.push(chunk);
         }
     }
 
@@ -317,10 +320,11 @@ impl BatchWriter {
                 return;
             }
             self.sum();
-            let Some(next) = self.next.pop() else {
+            let Some(next) = self.room.chunks.get_mut(self.full) else {
                 return;
             };
-            self.full.push(std::mem::replace(&mut self.open, next));
+            std::mem::swap(&mut self.open, next);
+            self.full += 1;
             self.summed = 0;
             bytes = tail;
         }
@@ -333,7 +337,7 @@ impl BatchWriter {
         self.kept_bytes += value.len();
         self.room.kept.push(Kept {
             value,
-            chunk: self.full.len(),
+            chunk: self.full,
             offset: self.open.len(),
         });
     }
@@ -362,7 +366,8 @@ impl BatchWriter {
         let pieces = &mut self.room.pieces;
         let mut kept = self.room.kept.drain(..);
         let mut over = self.keepable_bytes;
-        for (place, chunk) in self.full.into_iter().chain([self.open]).enumerate() {
+        let chunks = &mut self.room.chunks;
+        for (place, chunk) in chunks.drain(..self.full).chain([self.open]).enumerate() {
             let here = kept.as_slice();
             let count = here.partition_point(|kept| kept.chunk == place);
             let kept_here: usize = here.iter().take(count).map(|kept| kept.value.len()).sum();
@@ -377,7 +382,7 @@ impl BatchWriter {
                 pieces.push(rest);
             }
         }
-        for unused in self.next {
+        for unused in chunks.drain(..) {
             drop(wrap(unused, 0));
         }
         drop(kept);

@@ -1,6 +1,6 @@
 //! gzip: RFC 1952, also several members one behind the other, as Java reads them.
 
-use super::{Fault, Output};
+use super::{Fault, Output, size_bytes};
 use flate2::{Compress, Decompress, FlushCompress, FlushDecompress, Status};
 
 /// The largest window there is, 32 KiB; smaller ones save nothing worth having.
@@ -21,13 +21,13 @@ impl Deflater {
     pub(super) fn deflate(
         &mut self,
         level: Option<i32>,
-        input: &[&[u8]],
+        input: &[impl AsRef<[u8]>],
         out: &mut Vec<u8>,
     ) -> Result<(), String> {
         let state = self.at_level(level);
-        out.reserve(input.iter().map(|piece| piece.len()).sum::<usize>() / 4);
+        out.reserve(size_bytes(input) / 4);
         for piece in input {
-            let mut rest = *piece;
+            let mut rest = piece.as_ref();
             while !rest.is_empty() {
                 step(state, &mut rest, out, FlushCompress::None)?;
             }

@@ -7,32 +7,36 @@ use crate::error::Result;
 use bytes::Bytes;
 
 impl BatchWriter {
-    /// The chunks that hold records, in order.
-    fn filled(&self) -> impl Iterator<Item = &Vec<u8>> {
-        self.full.iter().chain([&self.open])
-    }
-
     /// How large its chunks are, the empty ones too.
     pub fn chunk_sizes(&self) -> impl Iterator<Item = usize> {
-        self.filled().chain(&self.next).map(Vec::capacity)
+        let all = self.room.chunks.iter().chain([&self.open]);
+        all.map(Vec::capacity)
     }
 
     /// Takes the chunks that it did not need.
     pub fn unused_chunks(&mut self) -> impl Iterator<Item = Vec<u8>> {
-        let Self {
-            next, spare_bytes, ..
-        } = self;
-        next.drain(..)
-            .inspect(|chunk| *spare_bytes -= chunk.capacity())
+        let spare_bytes = &mut self.spare_bytes;
+        let unused = self.room.chunks.drain(self.full..);
+        unused.inspect(|chunk| *spare_bytes -= chunk.capacity())
     }
 
     /// Takes all chunks, and with them the records.
     pub fn chunks(&mut self) -> impl Iterator<Item = Vec<u8>> {
-        let Self {
-            open, full, next, ..
-        } = std::mem::take(self);
-        let all = full.into_iter().chain([open]).chain(next);
+        let Self { open, room, .. } = std::mem::take(self);
+        let all = room.chunks.into_iter().chain([open]);
         all.filter(|chunk| chunk.capacity() > 0)
+    }
+
+    /// The chunks that hold records; more are not added to them.
+    fn filled(&mut self) -> &[Vec<u8>] {
+        if self.full == 0 {
+            return std::slice::from_ref(&self.open);
+        }
+        self.room
+            .chunks
+            .insert(self.full, std::mem::take(&mut self.open));
+        self.full += 1;
+        self.room.chunks.get(..self.full).unwrap_or_default()
     }
 
     /// Whether it was begun [to be compressed](Self::to_be_compressed).
@@ -55,26 +59,20 @@ impl BatchWriter {
         keep: impl FnOnce(&[u8]) -> Segments,
         wrap: impl FnMut(Vec<u8>) -> Bytes,
     ) -> (SealedRecords, Result<()>) {
-        let packed = match &*self.full {
-            _ if !self.room.kept.is_empty() => {
-                // It was not begun so, and holds more than its chunks.
-                let mut sealed = std::mem::take(self).seal(wrap);
-                let done = sealed.compress(compressor, codec, level, keep);
-                return (sealed, done);
-            }
-            [] => compressor.compress(codec, level, &[&self.open]),
-            _ => {
-                let pieces: Vec<&[u8]> = self.filled().map(AsRef::as_ref).collect();
-                compressor.compress(codec, level, &pieces)
-            }
-        };
+        if !self.room.kept.is_empty() {
+            // It was not begun so, and holds more than its chunks.
+            let mut sealed = std::mem::take(self).seal(wrap);
+            let done = sealed.compress(compressor, codec, level, keep);
+            return (sealed, done);
+        }
+        let packed = compressor.compress(codec, level, self.filled());
         match packed {
             Ok(packed) if codec != Compression::None && packed.len() < self.bytes => {
                 let (crc, bytes) = (crc32c::crc32c(packed), packed.len());
                 // Before the chunks are free: else others take their place, and all hold too much.
                 let kept = keep(packed);
-                let full = self.full.iter_mut();
-                full.chain([&mut self.open]).for_each(Vec::clear);
+                let chunks = self.room.chunks.iter_mut();
+                chunks.chain([&mut self.open]).for_each(Vec::clear);
                 let mut sealed = std::mem::take(self).seal(wrap);
                 sealed.segments = kept;
                 (sealed.crc, sealed.bytes) = (Some(crc), bytes);
@@ -109,13 +107,7 @@ impl SealedRecords {
         if codec == Compression::None || self.compression != Compression::None {
             return Ok(());
         }
-        let packed = match &*self.segments {
-            [whole] => compressor.compress(codec, level, &[whole])?,
-            pieces => {
-                let pieces: Vec<&[u8]> = pieces.iter().map(AsRef::as_ref).collect();
-                compressor.compress(codec, level, &pieces)?
-            }
-        };
+        let packed = compressor.compress(codec, level, &self.segments)?;
         if packed.len() < self.bytes {
             self.crc = Some(crc32c::crc32c(packed));
             self.bytes = packed.len();
