@@ -116,8 +116,8 @@ steering_cost() {
   cargo run --release --locked -p ottla-benches --bin instructions
 }
 
-# Where steering sends records, in a model, and what the choice and the collector cost; its tables are for
-# people, but each must come to its end.
+# Where steering sends records, in a model, held to bounds, and what the choice and the collector cost: these
+# figures are for people, but each must come to its end.
 steering_benchmarks() {
   cargo run --release --locked -p ottla-benches --bin steering -- --quick
   cargo bench --locked -p ottla-benches --bench choice

@@ -2,7 +2,7 @@
 //! producers and consumers, held to its bounds.
 //!
 //! `cargo run --release -p ottla-benches --bin steering -- --quick` takes about a minute, `--full`
-//! plays everything and ends with 1 when a bound is missed.
+//! plays everything. Both end with 1 when a bound is missed; the same seeds give the same figures.
 
 mod bounds;
 mod plot;
@@ -136,9 +136,8 @@ fn main() -> ExitCode {
         eprintln!("{path}: {error}");
         return ExitCode::FAILURE;
     }
-    // Three seeds are too few to hold anybody to a bound.
-    if missed > 0 && arguments.extent == Extent::Full {
-        return ExitCode::FAILURE;
+    match arguments.extent {
+        Extent::Quick | Extent::Full if missed > 0 => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
     }
-    ExitCode::SUCCESS
 }
