@@ -223,3 +223,41 @@ async fn dead_letters_that_find_no_room_wait_for_it_once() {
         "{waited:?}"
     );
 }
+
+/// Large batches that find no place among the dead letters that are on their way stand between small
+/// ones, and all wait for the topic: who waits for it is woken in any order.
+#[tokio::test(start_paused = true)]
+async fn dead_letters_stand_in_order_when_batches_between_them_have_none() {
+    const BETWEEN: u8 = 8;
+    let builder = Cluster::builder().nodes(1).in_memory();
+    let builder = builder.topic("orders", 1).auto_create_topics(false);
+    let cluster = builder.start().await.unwrap();
+    let client = client(&cluster).connect().await.unwrap();
+    let builder = client.producer().dead_letters(DeadLetters::new());
+    let builder = builder.buffer_bytes(1 << 17).batch_bytes(1_000);
+    let producer = builder.build().unwrap();
+    producer.prepare("orders").await.unwrap();
+    let refused = cluster.faults().on(ApiKey::Produce).always();
+    let refused = refused.error(Code::TOPIC_AUTHORIZATION_FAILED);
+    for number in 0..=2 * BETWEEN {
+        let is_large = number == 0 || number % 2 == 1;
+        let size = if is_large { 80_000 } else { 600 };
+        let value = vec![number; size];
+        let record = Record::to("orders").value(&value);
+        drop(producer.enqueue(record).await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(refused.fired(), 2 * u64::from(BETWEEN) + 1);
+    cluster.faults().clear();
+    cluster.create_topic("orders.dlq", 1).unwrap();
+    producer.flush().await.unwrap();
+    let values = cluster.log("orders.dlq", 0).into_iter();
+    let numbers: Vec<u8> = values.map(|letter| letter.value.unwrap()[0]).collect();
+    let with_place: Vec<u8> = (0..=2 * BETWEEN).step_by(2).collect();
+    assert_eq!(numbers, with_place);
+    let metrics = producer.metrics();
+    assert_eq!(
+        (metrics.dead_letters_lost, metrics.buffer_used_bytes),
+        (u64::from(BETWEEN), 0)
+    );
+}

@@ -136,7 +136,11 @@ pub(crate) async fn bury(shared: Arc<Shared>, policy: Arc<DeadLetters>, burial: 
     let target = policy.topic_of(&topic);
     let deadline = tokio::time::Instant::now() + shared.config.max_block;
     let (written, why) = match shared.graveyard.reserve(records.raw_size_bytes()) {
-        None => (0, Some(no_room(&shared.graveyard))),
+        None => {
+            // Whoever is waited for below may wait for this memory.
+            drop(records);
+            (0, Some(no_room(&shared.graveyard)))
+        }
         Some(_plot) => match letters(&policy, records, &failure) {
             Ok(letters) => {
                 let place = (&*target, partition);
