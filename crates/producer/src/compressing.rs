@@ -64,16 +64,12 @@ impl Raw {
             account.lend(chunk, 0)
         };
         let writer = &mut self.writer;
-        let sealed = with_codec(|compressor| writer.seal_compressed(compressor, how, keep, wrap));
-        sealed.unwrap_or_else(|error| {
-            let plain = (Compression::None, None);
-            let unused = |_: &[u8]| Segments::default();
-            let mut compressor = Compressor::new();
-            let (sealed, _) = self
-                .writer
-                .seal_compressed(&mut compressor, plain, unused, wrap);
-            (sealed, Err(error))
-        })
+        let packed = with_codec(|compressor| writer.pack(compressor, how, keep));
+        let (packed, done) = match packed {
+            Ok(packed) => (packed, Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        (self.writer.seal_packed(packed, wrap), done)
     }
 }
 
@@ -180,12 +176,13 @@ thread_local! {
 
 /// A codec that panics on a batch is one that fails: the batch goes as it is, and what waits behind it
 /// goes on.
-fn with_codec<T>(work: impl FnOnce(&mut Compressor) -> T) -> Result<T> {
+fn with_codec<T>(work: impl FnOnce(&mut Compressor) -> Result<T>) -> Result<T> {
     COMPRESSOR.with_borrow_mut(|compressor| {
-        catch_unwind(AssertUnwindSafe(|| work(compressor))).map_err(|_| {
+        let done = catch_unwind(AssertUnwindSafe(|| work(compressor)));
+        done.unwrap_or_else(|_| {
             // Nobody knows what it left behind.
             *compressor = Compressor::new();
-            Error::new(ErrorKind::State, "the codec panicked")
+            Err(Error::new(ErrorKind::State, "the codec panicked"))
         })
     })
 }
@@ -206,7 +203,6 @@ pub(crate) fn compress(shared: &Shared, account: &Arc<Account>, records: &mut Se
     let keep = |packed: &[u8]| account.adopt([packed], raw_bytes);
     let (codec, level) = how(shared);
     let done = with_codec(|compressor| records.compress(compressor, codec, level, keep));
-    let done = done.and_then(|done| done);
     note(shared, records, done);
 }
 

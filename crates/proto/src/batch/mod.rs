@@ -26,4 +26,4 @@ pub use header::{BatchHeader, CRC_START, HEADER_BYTES};
 pub use reader::{BatchRef, Batches, TruncatedTail};
 pub use record::{HeaderRef, HeaderRefs, RecordRef, Records};
 pub use segments::Segments;
-pub use writer::{BatchRoom, BatchStamp, BatchWriter, NeedsRoom, SealedRecords};
+pub use writer::{BatchRoom, BatchStamp, BatchWriter, NeedsRoom, Packed, SealedRecords};

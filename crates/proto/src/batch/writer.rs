@@ -14,6 +14,8 @@ use bytes::Bytes;
 
 mod packing;
 
+pub use packing::Packed;
+
 /// The longest prefix of a record: length, attributes, timestamp, offset, key length, value length.
 const PREFIX_BYTES: usize = 5 + 1 + 10 + 5 + 5 + 5;
 

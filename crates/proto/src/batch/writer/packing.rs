@@ -6,6 +6,16 @@ use super::{BatchWriter, SealedRecords};
 use crate::error::Result;
 use bytes::Bytes;
 
+/// A batch's section as a codec made it. It was copied before the chunks that it stands for are free:
+/// else others took their place, and all held too much.
+#[derive(Debug)]
+pub struct Packed {
+    section: Segments,
+    bytes: usize,
+    crc: u32,
+    codec: Compression,
+}
+
 impl BatchWriter {
     /// How large its chunks are, the empty ones too.
     pub fn chunk_sizes(&self) -> impl Iterator<Item = usize> {
@@ -44,49 +54,52 @@ impl BatchWriter {
         self.crc.is_none()
     }
 
-    /// Ends a batch that was begun [to be compressed](Self::to_be_compressed), and compresses it: as
-    /// [`seal`](Self::seal) and [`SealedRecords::compress`], but chunks are shared only if the section
-    /// stays as it is. Else `wrap` gets them back empty.
+    /// Has a codec compress the records; `keep` copies what it made, which is for
+    /// [`seal_packed`](Self::seal_packed). `None` if the section stays as it is: it would not shrink, or
+    /// the batch was not begun [to be compressed](Self::to_be_compressed) and keeps values.
     ///
-    /// The writer is empty then; should the codec panic, it still has its chunks.
+    /// Whatever becomes of it, and should the codec panic, the batch still has its records.
     ///
     /// # Errors
-    /// When the codec fails; the batch is then sealed as it is.
-    pub fn seal_compressed(
+    /// When the codec fails.
+    pub fn pack(
         &mut self,
         compressor: &mut Compressor,
         (codec, level): (Compression, Option<i32>),
         keep: impl FnOnce(&[u8]) -> Segments,
+    ) -> Result<Option<Packed>> {
+        if codec == Compression::None || !self.room.kept.is_empty() {
+            return Ok(None);
+        }
+        let packed = compressor.compress(codec, level, self.filled())?;
+        let shrinks = packed.len() < self.bytes;
+        Ok(shrinks.then(|| Packed {
+            bytes: packed.len(),
+            crc: crc32c::crc32c(packed),
+            section: keep(packed),
+            codec,
+        }))
+    }
+
+    /// Ends a batch: as [`seal`](Self::seal), but of one that was [packed](Self::pack) no chunks are
+    /// shared, and `wrap` gets them back empty. The writer is empty then.
+    pub fn seal_packed(
+        &mut self,
+        packed: Option<Packed>,
         wrap: impl FnMut(Vec<u8>) -> Bytes,
-    ) -> (SealedRecords, Result<()>) {
-        if !self.room.kept.is_empty() {
-            // It was not begun so, and holds more than its chunks.
+    ) -> SealedRecords {
+        let Some(packed) = packed else {
             let mut sealed = std::mem::take(self).seal(wrap);
-            let done = sealed.compress(compressor, codec, level, keep);
-            return (sealed, done);
-        }
-        let packed = compressor.compress(codec, level, self.filled());
-        match packed {
-            Ok(packed) if codec != Compression::None && packed.len() < self.bytes => {
-                let (crc, bytes) = (crc32c::crc32c(packed), packed.len());
-                // Before the chunks are free: else others take their place, and all hold too much.
-                let kept = keep(packed);
-                let chunks = self.room.chunks.iter_mut();
-                chunks.chain([&mut self.open]).for_each(Vec::clear);
-                let mut sealed = std::mem::take(self).seal(wrap);
-                sealed.segments = kept;
-                (sealed.crc, sealed.bytes) = (Some(crc), bytes);
-                sealed.compression = codec;
-                (sealed, Ok(()))
-            }
-            packed => {
-                let done = packed.map(|_| ());
-                let mut sealed = std::mem::take(self).seal(wrap);
-                // Here, and not by whoever sends the batch, at each attempt.
-                sealed.crc = Some(sealed.section_crc());
-                (sealed, done)
-            }
-        }
+            // Here, and not by whoever sends the batch, at each attempt.
+            sealed.crc = Some(sealed.section_crc());
+            return sealed;
+        };
+        let chunks = self.room.chunks.iter_mut();
+        chunks.chain([&mut self.open]).for_each(Vec::clear);
+        let mut sealed = std::mem::take(self).seal(wrap);
+        (sealed.crc, sealed.bytes) = (Some(packed.crc), packed.bytes);
+        (sealed.segments, sealed.compression) = (packed.section, packed.codec);
+        sealed
     }
 }
 
@@ -109,10 +122,11 @@ impl SealedRecords {
         }
         let packed = compressor.compress(codec, level, &self.segments)?;
         if packed.len() < self.bytes {
-            self.crc = Some(crc32c::crc32c(packed));
-            self.bytes = packed.len();
-            self.compression = codec;
+            let (crc, bytes) = (crc32c::crc32c(packed), packed.len());
+            // First of all: should it panic, the section is whole still.
             self.segments = keep(packed);
+            (self.crc, self.bytes) = (Some(crc), bytes);
+            self.compression = codec;
         }
         Ok(())
     }

@@ -180,8 +180,8 @@ fn a_batch_compressed_in_its_chunks_is_that_which_was_sealed_before() {
         };
         let mut writer = filled(BatchWriter::to_be_compressed());
         let how = (codec, None);
-        let (sealed, done) = writer.seal_compressed(&mut compressor, how, kept, wrap);
-        done.unwrap();
+        let packed = writer.pack(&mut compressor, how, kept).unwrap();
+        let sealed = writer.seal_packed(packed, wrap);
         let has_checksum = sealed.crc.is_some();
         assert!(has_checksum, "whoever sends it would make one each time");
         assert_eq!(sealed.to_bytes(), before.to_bytes());
@@ -194,7 +194,7 @@ fn a_batch_compressed_in_its_chunks_is_that_which_was_sealed_before() {
 }
 
 #[test]
-fn a_codec_that_panics_leaves_the_batch_its_chunks() {
+fn a_codec_that_panics_leaves_the_batch_its_chunks_and_records() {
     let mut writer = BatchWriter::to_be_compressed();
     for _ in 0..3 {
         writer.add_chunk(Vec::with_capacity(1000));
@@ -205,8 +205,13 @@ fn a_codec_that_panics_leaves_the_batch_its_chunks() {
     let dies = |_: &[u8]| resume_unwind(Box::new("a codec"));
     let mut compressor = Compressor::new();
     let how = (Compression::Lz4, None);
-    let seal = || writer.seal_compressed(&mut compressor, how, dies, Bytes::from);
-    catch_unwind(AssertUnwindSafe(seal)).unwrap_err();
-    let left = writer.chunks().map(|chunk| chunk.capacity());
-    assert_eq!(left.sum::<usize>(), chunks);
+    let pack = || writer.pack(&mut compressor, how, dies);
+    catch_unwind(AssertUnwindSafe(pack)).unwrap_err();
+    assert_eq!(writer.chunk_sizes().sum::<usize>(), chunks);
+    let sealed = writer.seal_packed(None, Bytes::from);
+    assert_eq!(
+        (sealed.count(), sealed.compression()),
+        (1, Compression::None)
+    );
+    assert!(sealed.segments().iter().map(Bytes::len).sum::<usize>() > text.len());
 }
