@@ -208,10 +208,14 @@ fn a_codec_that_panics_leaves_the_batch_its_chunks_and_records() {
     let pack = || writer.pack(&mut compressor, how, dies);
     catch_unwind(AssertUnwindSafe(pack)).unwrap_err();
     assert_eq!(writer.chunk_sizes().sum::<usize>(), chunks);
-    let sealed = writer.seal_packed(None, Bytes::from);
+    let mut sealed = writer.seal_packed(None, Bytes::from);
     assert_eq!(
         (sealed.count(), sealed.compression()),
         (1, Compression::None)
     );
     assert!(sealed.segments().iter().map(Bytes::len).sum::<usize>() > text.len());
+    let before = sealed.to_bytes();
+    let compress = || sealed.compress(&mut compressor, Compression::Lz4, None, dies);
+    catch_unwind(AssertUnwindSafe(compress)).unwrap_err();
+    assert_eq!(sealed.to_bytes(), before, "nor is a sealed one changed");
 }
