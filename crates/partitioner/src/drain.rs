@@ -43,7 +43,8 @@ pub struct DrainPartition {
     pub rate: f64,
     /// Unread records that commits do not explain.
     pub backlog: f64,
-    /// The share of all new records that it should get, 0 to 1.
+    /// The share of all new records that it should get, 0 to 1; in a plan, the one that it does get
+    /// when all choose by the plan.
     pub share: f64,
 }
 

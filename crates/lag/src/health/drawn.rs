@@ -90,7 +90,10 @@ fn drawn_of(best: usize, count: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::{Health, Placing};
+    use ottla_partitioner::{LagAware, NoQueues, Partitioner, TopicView, plan_channel};
     use proptest::prelude::*;
+    use std::time::{Duration, Instant};
 
     fn partition(share: f64, backlog: f64) -> DrainPartition {
         DrainPartition {
@@ -118,6 +121,57 @@ mod tests {
         partitions.extend([partition(0.0, 50.0), partition(0.0, 1_000.0)]);
         let shares = chosen(&partitions);
         assert_eq!(shares, [0.25, 0.25, 0.25, 0.25, 0.0, 0.0]);
+    }
+
+    /// What part of the records goes to the one of twelve partitions that is well until the next
+    /// look, where so many producers look at the same moment and write alike.
+    fn sent_to_the_one_that_is_well(producers: u32) -> f64 {
+        let arrival_rate = 900.0;
+        let mut partitions = vec![partition(0.0, 100.0); 12];
+        partitions.iter_mut().for_each(|ill| ill.rate = 20.0);
+        partitions[4] = partition(1.0, 0.0);
+        let health = Health {
+            partitions: Vec::new(),
+            choice: Ok(Placing::Drain(Drain {
+                partitions,
+                arrival_rate,
+                own_rate: arrival_rate / f64::from(producers),
+            })),
+        };
+        let (taken_at, refresh) = (Instant::now(), Duration::from_secs(1));
+        let steered = |_| {
+            let (mut publisher, reader) = plan_channel();
+            let plan = health.clone().into_plan("orders".into(), taken_at, refresh);
+            publisher.publish(vec![plan]);
+            let steer = LagAware::new(reader).run_drain(Duration::ZERO);
+            (steer, publisher)
+        };
+        let steered: Vec<_> = (0..producers).map(steered).collect();
+        let view = TopicView {
+            topic: "orders",
+            partition_count: 12,
+            available: &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+            queued: &NoQueues,
+            batch_bytes: 1_000_000,
+            stripe: 0,
+        };
+        let (mut rng, mut all, mut well) = (fastrand::Rng::with_seed(1), 0, 0);
+        while f64::from(all) < arrival_rate * refresh.as_secs_f64() {
+            let now = taken_at + Duration::from_secs_f64(f64::from(all) / arrival_rate);
+            let (steer, _) = &steered[rng.usize(..steered.len())];
+            let run = steer.begin_run(&view, now, rng.u64(..), None);
+            all += run.records;
+            well += if run.partition == 4 { run.records } else { 0 };
+        }
+        f64::from(well) / f64::from(all)
+    }
+
+    #[test]
+    fn the_only_partition_that_is_well_is_not_left_to_the_others() {
+        for producers in [1, 10, 40, 100] {
+            let sent = sent_to_the_one_that_is_well(producers);
+            assert!((sent - 0.25).abs() < 0.04, "{producers} producers: {sent}");
+        }
     }
 
     proptest! {
