@@ -115,8 +115,26 @@ impl Drop for Ending {
     }
 }
 
+/// Tells the driver that a burial has ended, however it ended: a flush waits for it.
+struct Settled<'s> {
+    shared: &'s Shared,
+    serial: u64,
+}
+
+impl Drop for Settled<'_> {
+    fn drop(&mut self) {
+        let serial = self.serial;
+        self.shared.shop.inbox.push(Message::Buried { serial });
+    }
+}
+
 /// Writes the dead letters of a batch, then tells those who wait for its records.
 pub(crate) async fn bury(shared: Arc<Shared>, policy: Arc<DeadLetters>, burial: Burial) {
+    // Before what ends below, so that it ends after that.
+    let _settled = Settled {
+        shared: &shared,
+        serial: burial.ending.serial,
+    };
     let Burial {
         topic,
         partition,
@@ -169,9 +187,6 @@ pub(crate) async fn bury(shared: Arc<Shared>, policy: Arc<DeadLetters>, burial: 
         format!("{lost} of {count} dead letters are not in {target}{why}")
     };
     ending.error = ending.error.clone().with_message(&word);
-    let serial = ending.serial;
-    drop(ending);
-    shared.shop.inbox.push(Message::Buried { serial });
 }
 
 /// Writes the dead letter of one record that was refused or failed elsewhere.
