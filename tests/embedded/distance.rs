@@ -93,29 +93,47 @@ async fn a_full_buffer_cuts_no_batch_short_that_waits_behind_others() {
     assert!((39.9..40.5).contains(&round_trips), "{round_trips}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_small_buffer_goes_out_whole_in_each_round_trip() {
+    let (_, round_trips) = sent(40, BATCH_BYTES + BATCH_BYTES / 2).await;
+    assert!((26.0..28.0).contains(&round_trips), "{round_trips}");
+}
+
 /// A worker keeps the task that was woken last to itself, until the one that it runs waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_leave_while_a_caller_fills_the_next_without_ever_waiting() {
     // Not copied, so that a gigabyte of them costs nothing.
     static VALUE: [u8; 16 << 10] = [b'v'; 16 << 10];
     const BATCHES: usize = 8_000;
+    // The batches of all are begun and filled within moments.
+    const PARTITIONS: i32 = 12;
     let builder = Cluster::builder().in_memory();
-    let cluster = builder.topic("orders", 1).start().await.unwrap();
+    let cluster = builder.topic("orders", PARTITIONS).start().await.unwrap();
     let client = ottla_tests::client(&cluster).connect().await.unwrap();
     let builder = client.producer().linger(Duration::from_secs(60));
     let builder = builder.batch_bytes(BATCH_BYTES).buffer_bytes(2 << 30);
     let producer = builder.build().unwrap();
-    fill(&producer, 1).await;
+    for partition in 0..PARTITIONS {
+        let record = Record::to("orders").partition(partition).value("v");
+        drop(producer.enqueue(record).await.unwrap());
+    }
     producer.flush().await.unwrap();
-    let before = cluster.log("orders", 0).len();
     let caller = tokio::spawn(async move {
+        let mut seen = cluster.requests(ApiKey::Produce);
+        let (mut times, mut partition) = (0, 0);
         for batch in 0..BATCHES {
             for _ in 0..BATCH_BYTES / VALUE.len() {
+                partition = (partition + 1) % PARTITIONS;
                 let value = Bytes::from_static(&VALUE);
-                let record = Record::to("orders").value_bytes(&value);
+                let record = Record::to("orders").partition(partition);
+                let record = record.value_bytes(&value);
                 drop(producer.enqueue(record).await.unwrap());
             }
-            if cluster.log("orders", 0).len() > before {
+            let now = cluster.requests(ApiKey::Produce);
+            times += u32::from(now > seen);
+            seen = now;
+            // Not once alone: the driver must not fall behind the caller again.
+            if times == 10 {
                 return batch;
             }
             std::thread::yield_now();
@@ -123,5 +141,37 @@ async fn batches_leave_while_a_caller_fills_the_next_without_ever_waiting() {
         BATCHES
     });
     let filled = caller.await.unwrap();
-    assert!(filled < BATCHES, "nothing left before the caller waited");
+    assert!(filled < BATCHES, "the driver stood behind the caller");
+}
+
+/// Nothing of a producer goes on when it has ended, however it ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn producers_that_come_and_go_leave_no_task_behind() {
+    let cluster = Cluster::builder().topic("orders", 1).in_memory();
+    let cluster = cluster.start().await.unwrap();
+    let client = ottla_tests::client(&cluster).connect().await.unwrap();
+    let alive = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let come_and_go = async |count| {
+        for number in 0..count {
+            let producer = client.producer().build().unwrap();
+            if number % 2 == 0 {
+                producer.close().await.unwrap();
+            }
+        }
+    };
+    come_and_go(10).await;
+    // Connections stay.
+    let before = alive() + 10;
+    come_and_go(200).await;
+    let ended = async {
+        while alive() > before {
+            tokio::task::yield_now().await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+    assert!(ended.is_ok(), "{} tasks, {before} before", alive());
 }

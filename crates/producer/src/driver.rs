@@ -236,6 +236,12 @@ impl Driver {
             self.conduct(now);
             quiet += 1;
             if let Some(transmit) = self.core.poll_transmit(now) {
+                if self.shared.shop.pool.waiting() > 0 {
+                    // What goes may have stood before an open batch.
+                    for batch in &transmit.batches {
+                        self.seal_if_wanted(now, batch.partition.0 as usize);
+                    }
+                }
                 self.transmit(now, transmit);
                 quiet = 0;
             }
@@ -432,18 +438,23 @@ impl Driver {
         self.places.get_mut(partition.0 as usize)?.open.as_mut()
     }
 
-    /// Seals the open batches that hold memory which someone wants. One behind a full window would
-    /// give it back no sooner, and takes a place in the window that a full batch could have.
+    /// Seals the open batches that hold memory which someone wants.
     fn seal_wanted(&mut self, now: Instant) {
         self.shared.shop.pool.heed();
         for at in 0..self.places.len() {
-            if let Some(place) = self.places.get(at)
-                && let Some(open) = place.open
-                && place.slot.account().is_wanted()
-                && self.core.has_room(place.slot.index())
-            {
-                self.seal(now, place.slot.index(), open.serial);
-            }
+            self.seal_if_wanted(now, at);
+        }
+    }
+
+    /// Not behind a full window or other batches: there it gives its memory back no sooner (but for
+    /// what compression would save), and takes a place that a full batch could have.
+    fn seal_if_wanted(&mut self, now: Instant, at: usize) {
+        if let Some(place) = self.places.get(at)
+            && let Some(open) = place.open
+            && place.slot.account().is_wanted()
+            && self.core.has_room(place.slot.index())
+        {
+            self.seal(now, place.slot.index(), open.serial);
         }
     }
 

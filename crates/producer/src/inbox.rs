@@ -114,8 +114,8 @@ pub(crate) enum Message {
 pub(crate) struct Inbox {
     letters: Mutex<Letters>,
     wake: Notify,
-    /// A second message found the first.
-    second: Notify,
+    /// A message found others.
+    more: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -135,22 +135,24 @@ impl Inbox {
             return;
         }
         letters.messages.push(message);
-        let waiting = letters.messages.len();
+        let first = letters.messages.len() == 1;
         drop(letters);
-        match waiting {
-            1 => self.wake.notify_one(),
-            2 => self.second.notify_one(),
-            _ => {}
+        if first {
+            self.wake.notify_one();
+        } else {
+            self.more.notify_one();
         }
     }
 
     /// Runs beside the driver, until the box is closed, and does nothing. A worker keeps the task that
     /// was woken last to itself until the one that it runs waits. A caller that fills one batch after
-    /// the other does not wait, and the driver that it woke would stand behind it. So when a second
-    /// message finds the first, this is woken, takes that place, and leaves the driver to any worker.
+    /// the other does not wait, and the driver that it woke would stand behind it. So when a message
+    /// finds others, this is woken, takes that place, and leaves the driver to any worker. Not the
+    /// second message alone: it may come while this still waits for a worker to run it since the last
+    /// time, which moves nobody.
     pub(crate) async fn stand_in(&self) {
         while !self.letters.lock().closed {
-            self.second.notified().await;
+            self.more.notified().await;
         }
     }
 
@@ -158,7 +160,7 @@ impl Inbox {
     pub(crate) fn close(&self) -> Vec<Message> {
         let mut letters = self.letters.lock();
         letters.closed = true;
-        self.second.notify_one();
+        self.more.notify_one();
         std::mem::take(&mut letters.messages)
     }
 
