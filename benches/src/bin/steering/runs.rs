@@ -71,9 +71,10 @@ pub(crate) fn sections(extent: Extent) -> Vec<Section> {
             healthy.setups = healthy.bounds.iter().map(|b| b.setup).collect();
             healthy.setups.dedup();
             let mut table = table();
-            // One bad run of many is a hundred times worse there than the others: three seeds tell nothing.
-            let chance = (Scenario::Stall, 30.0);
-            let is_told = |b: &Bound| (b.setup.scenario, b.setup.commit) != chance;
+            // Missed by one seed of these (50,001), which held before few partitions had a choice of
+            // their own; why is not found out. The full run is held to it.
+            let missed = (Scenario::Stall, 30.0);
+            let is_told = |b: &Bound| (b.setup.scenario, b.setup.commit) != missed;
             table.bounds.retain(is_told);
             vec![table, healthy]
         }

@@ -360,7 +360,7 @@ mod tests {
     use super::*;
     use crate::exporter::look_on;
     use crate::exporter::published::Published;
-    use crate::exporter::testing::{InMemory, commit, logged, looker};
+    use crate::exporter::testing::{InMemory, commit, in_memory, logged, looker};
     use ottla::lag::{Asked, Found, LagSource, Pace};
     use ottla::partitioner::Method;
     use ottla_broker::Cluster;
@@ -458,11 +458,7 @@ mod tests {
     async fn a_group_that_cannot_be_watched_is_not_heard_and_told_of_once() {
         let (lines, _guard) = logged();
         let second = Duration::from_secs(1);
-        let cluster = Cluster::builder().in_memory().topic("orders", 2);
-        let cluster = cluster.start().await.unwrap();
-        let client = Client::builder(cluster.bootstrap());
-        let client = client.transport(Arc::new(InMemory(cluster.clone())));
-        let client = client.connect().await.unwrap();
+        let (_cluster, client) = in_memory(2).await;
         let mut looker = looker(&client, ".*");
         let watches = looker.collector.clone();
         tokio::time::sleep(second).await;
@@ -491,11 +487,7 @@ mod tests {
     async fn a_group_with_an_empty_name_is_passed_over_and_told_of_once() {
         let (lines, _guard) = logged();
         let second = Duration::from_secs(1);
-        let cluster = Cluster::builder().in_memory().topic("orders", 2);
-        let cluster = cluster.start().await.unwrap();
-        let client = Client::builder(cluster.bootstrap());
-        let client = client.transport(Arc::new(InMemory(cluster.clone())));
-        let client = client.connect().await.unwrap();
+        let (_cluster, client) = in_memory(2).await;
         commit(&client, "", 0, 0).await;
         assert_eq!(client.groups().list().await.unwrap().groups.len(), 1);
         let mut looker = looker(&client, ".*");

@@ -29,6 +29,15 @@ pub(super) async fn cluster() -> (Cluster, Client) {
     (cluster, client)
 }
 
+/// A cluster in memory with a topic of so many partitions, and a client that reaches it.
+pub(super) async fn in_memory(partitions: i32) -> (Cluster, Client) {
+    let cluster = Cluster::builder().in_memory().topic("orders", partitions);
+    let cluster = cluster.start().await.unwrap();
+    let client = Client::builder(cluster.bootstrap());
+    let client = client.transport(Arc::new(InMemory(cluster.clone())));
+    (cluster, client.connect().await.unwrap())
+}
+
 pub(super) async fn commit(client: &Client, group: &str, partition: i32, offset: i64) {
     let partition = TopicPartition::new("orders", partition);
     let consumer = client.consumer().unwrap().group(group).auto_commit(None);

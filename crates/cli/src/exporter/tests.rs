@@ -1,7 +1,7 @@
 //! The exporter against the embedded cluster.
 
 use super::page::{COUNTERS, GAUGES};
-use super::testing::{InMemory, cluster, commit, logged, looker};
+use super::testing::{InMemory, cluster, commit, in_memory, logged, looker};
 use super::*;
 use crate::arguments::{Arguments, Command as Subcommand};
 use clap::Parser;
@@ -347,11 +347,7 @@ async fn an_exporter_that_is_started_before_its_cluster_tells_why_and_waits_for_
 
 #[tokio::test(start_paused = true)]
 async fn a_look_is_as_old_for_each_scraper_as_it_is_by_then() {
-    let cluster = Cluster::builder().in_memory().topic("orders", 2);
-    let cluster = cluster.start().await.unwrap();
-    let client = Client::builder(cluster.bootstrap());
-    let client = client.transport(Arc::new(InMemory(cluster.clone())));
-    let client = client.connect().await.unwrap();
+    let (cluster, client) = in_memory(2).await;
     commit(&client, "billing", 0, 0).await;
     let sight = Arc::new(looker(&client, ".*").look().await.unwrap());
     let own = Own {
@@ -387,11 +383,7 @@ async fn a_look_is_as_old_for_each_scraper_as_it_is_by_then() {
 
 #[tokio::test(start_paused = true)]
 async fn a_group_is_as_old_as_its_oldest_figure_that_is_told() {
-    let cluster = Cluster::builder().in_memory().topic("orders", 3);
-    let cluster = cluster.start().await.unwrap();
-    let client = Client::builder(cluster.bootstrap());
-    let client = client.transport(Arc::new(InMemory(cluster.clone())));
-    let client = client.connect().await.unwrap();
+    let (cluster, client) = in_memory(3).await;
     // The second commit is beyond the end: it is told, though it is no lag. Of the third partition
     // nothing is told.
     for (partition, offset) in [(0, 0), (1, 7)] {
